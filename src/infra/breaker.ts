@@ -1,0 +1,20 @@
+/**
+ * Keeps calls away from a part that is failing. While it is not closed nothing waits for that part: callers are told at once
+ * and go on without it. Recovery is never tried on a caller's time: a background trial does it.
+ */
+export interface Breaker {
+  readonly state: "closed" | "open" | "half_open";
+  /** Runs `work` when closed and counts how it went; rejects with BreakerOpenError at once when not. */
+  execute<T>(work: () => Promise<T>): Promise<T>;
+  /**
+   * A step that must succeed before the breaker closes (healing what changed meanwhile). Runs in half-open, after the trial
+   * calls succeeded, in the order added. A throw re-opens the breaker.
+   */
+  beforeClose(step: () => Promise<void>): void;
+  onStateChange(listener: (state: Breaker["state"]) => void): () => void;
+  /** Failures since the last success, and since the start; for health and metrics. */
+  readonly consecutiveFailures: number;
+  readonly totalFailures: number;
+  readonly lastError: { readonly message: string; readonly time: number } | undefined;
+  close(): void;
+}

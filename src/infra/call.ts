@@ -1,0 +1,52 @@
+import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+
+/** Where an answer came from; the reply's `holdfast-served-by`. */
+export type ServedBy = "l1" | "redis" | "postgres" | "sqlite" | "journal";
+
+/** Who calls, as the server authenticated them. */
+export interface Caller {
+  /** The API key's name, the certificate's subject, or "anonymous". For logs; never a secret. */
+  readonly name: string;
+  hasScope(scope: string): boolean;
+  /** Whether the caller may touch this namespace. True for everyone when keys name no namespaces. */
+  mayUse(namespace: string): boolean;
+}
+
+/** What an RPC may know and say about the call it serves, the same on both planes. */
+export interface CallContext {
+  /** Such as "holdfast.v1.CacheService/Get". */
+  readonly method: string;
+  readonly caller: Caller;
+  /** When the caller stops waiting, in milliseconds since 1970. Undefined: never. */
+  readonly deadline: number | undefined;
+  /** Aborted when the caller hangs up, the deadline passes, or the server drains (then `reason` is a Failure). Made on first use. */
+  readonly signal: AbortSignal;
+  servedBy(layer: ServedBy): void;
+  /** The answer is correct but came by a fallback; the reply's `holdfast-degraded`. */
+  degraded(): void;
+}
+
+type Input<M extends DescMethod> = MessageShape<M["input"] & DescMessage>;
+type Output<M extends DescMethod> = MessageShape<M["output"] & DescMessage>;
+
+/** An RPC: a function, or an async generator where the reply is a stream. A unary one that need not wait may return plainly. */
+export type Rpc<M extends DescMethod> = M["methodKind"] extends "unary"
+  ? (request: Input<M>, call: CallContext) => Promise<Output<M>> | Output<M>
+  : M["methodKind"] extends "server_streaming"
+    ? (request: Input<M>, call: CallContext) => AsyncIterable<Output<M>>
+    : M["methodKind"] extends "client_streaming"
+      ? (requests: AsyncIterable<Input<M>>, call: CallContext) => Promise<Output<M>>
+      : (requests: AsyncIterable<Input<M>>, call: CallContext) => AsyncIterable<Output<M>>;
+
+/** The RPCs of one service. What is left out answers UNIMPLEMENTED. */
+export type Rpcs<S extends DescService> = { [K in keyof S["method"]]?: Rpc<S["method"][K]> };
+
+/** A service and what implements it, ready to be mounted on both planes. */
+export interface Mounted {
+  readonly service: DescService;
+  readonly rpcs: Readonly<Record<string, unknown>>;
+}
+
+export function mount<S extends DescService>(service: S, rpcs: Rpcs<S>): Mounted {
+  return { service, rpcs: rpcs as Readonly<Record<string, unknown>> };
+}
