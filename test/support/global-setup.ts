@@ -1,0 +1,33 @@
+import type { TestProject } from "vitest/node";
+import { startPostgres } from "./postgres-server.ts";
+import { startRedis } from "./redis-server.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** The Redis that all tests of a run share. Use `freshRedis()` for a part of it that is empty and one's own. */
+    redisUrl: string;
+    /** The administrator's url of the Postgres that all tests of a run share. Use `freshDatabase()`. */
+    postgresUrl: string;
+  }
+}
+
+/** How many numbered databases the shared Redis has. Number 0 only holds the counter that hands out the others. */
+export const redisDatabases = 8_192;
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const starting = [startRedis({ args: ["--databases", String(redisDatabases)] }), startPostgres()] as const;
+  try {
+    const [redis, postgres] = await Promise.all(starting);
+    project.provide("redisUrl", redis.url);
+    project.provide("postgresUrl", postgres.url);
+  } catch (error) {
+    await stopAll(starting);
+    throw error;
+  }
+  return () => stopAll(starting);
+}
+
+async function stopAll(starting: readonly Promise<{ stop(): Promise<void> }>[]): Promise<void> {
+  const started = await Promise.allSettled(starting);
+  await Promise.all(started.map((server) => (server.status === "fulfilled" ? server.value.stop() : undefined)));
+}

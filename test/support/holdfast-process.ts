@@ -1,0 +1,108 @@
+import { join } from "node:path";
+import { type Child, startChild } from "./child.ts";
+import { scratchDirectory } from "./scratch.ts";
+
+const root = join(import.meta.dirname, "../..");
+
+export interface HoldfastProcess extends AsyncDisposable {
+  /** "127.0.0.1:port" of the gRPC plane. */
+  readonly grpcAddress: string;
+  /** "http://127.0.0.1:port" of the HTTP plane. */
+  readonly httpUrl: string;
+  /** Changes with `restart`. */
+  readonly pid: number;
+  /** The settings it runs with, its ports and data directory among them. */
+  readonly env: Readonly<Record<string, string>>;
+  /** What it has written so far, since its last start. */
+  output(): string;
+  /** Its exit code or signal; undefined while it runs. */
+  exited(): string | undefined;
+  pause(): void;
+  resume(): void;
+  /** Ends it at once, as a crash would. */
+  kill(): Promise<void>;
+  /** SIGTERM, and waits until it has ended. Its data directory stays until this process ends, for a look or a `restart`. */
+  stop(): Promise<void>;
+  /** Starts it again on the same ports and data, ending it first if it still runs. */
+  restart(): Promise<void>;
+}
+
+/**
+ * Runs the server as a process of its own, on free ports and a data directory of its own, and resolves when it serves. Settings
+ * of this process's environment do not reach it: only `env` does.
+ */
+export async function startHoldfast(env: Readonly<Record<string, string>> = {}): Promise<HoldfastProcess> {
+  const directory = scratchDirectory("data");
+  const first: Readonly<Record<string, string>> = {
+    HOLDFAST_GRPC_PORT: "0",
+    HOLDFAST_HTTP_PORT: "0",
+    HOLDFAST_DATA_DIR: directory.path,
+    ...env,
+  };
+  let { child, grpcPort, httpPort } = await runHoldfast(first);
+  const settings = { ...first, HOLDFAST_GRPC_PORT: String(grpcPort), HOLDFAST_HTTP_PORT: String(httpPort) };
+  const stop = () => child.stop("SIGTERM");
+  return {
+    grpcAddress: `127.0.0.1:${grpcPort}`,
+    httpUrl: `http://127.0.0.1:${httpPort}`,
+    get pid() {
+      return child.pid;
+    },
+    env: settings,
+    output: () => child.output(),
+    exited: () => child.exited(),
+    pause: () => child.pause(),
+    resume: () => child.resume(),
+    kill: () => child.kill(),
+    stop,
+    restart: async () => {
+      await stop();
+      ({ child } = await runHoldfast(settings));
+    },
+    [Symbol.asyncDispose]: async () => {
+      await stop();
+      directory.remove();
+    },
+  };
+}
+
+function inherited(): NodeJS.ProcessEnv {
+  const { PATH, HOME, TZ, LANG } = process.env;
+  return { PATH, HOME, TZ, LANG };
+}
+
+interface Serving {
+  readonly grpcPort: number;
+  readonly httpPort: number;
+}
+
+async function runHoldfast(env: Readonly<Record<string, string>>): Promise<Serving & { child: Child }> {
+  let serving: Serving | undefined;
+  const child = await startChild({
+    command: process.execPath,
+    args: [join(root, "src/main.ts")],
+    cwd: root,
+    env: { ...inherited(), ...env },
+    isReady: (line) => {
+      serving ??= readServing(line);
+      return serving !== undefined;
+    },
+  });
+  if (!serving) throw new Error("The server was ready without having said on which ports.");
+  return { child, ...serving };
+}
+
+/** Reads the log line by which the server says that it serves; undefined for every other line. */
+function readServing(line: string): Serving | undefined {
+  if (!line.startsWith("{")) return undefined;
+  let entry: unknown;
+  try {
+    entry = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  if (typeof entry !== "object" || entry === null || !("msg" in entry) || entry.msg !== "serving") return undefined;
+  if (!("grpcPort" in entry) || !("httpPort" in entry)) return undefined;
+  const { grpcPort, httpPort } = entry;
+  return typeof grpcPort === "number" && typeof httpPort === "number" ? { grpcPort, httpPort } : undefined;
+}

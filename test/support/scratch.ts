@@ -1,0 +1,32 @@
+import { chownSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const made = new Set<string>();
+let watching = false;
+
+export interface ScratchDirectory {
+  readonly path: string;
+  remove(): void;
+}
+
+/** A new directory of its own under the system's temporary one; removed at the latest when this process ends. */
+export function scratchDirectory(
+  purpose: string,
+  owner?: { readonly uid: number; readonly gid: number },
+): ScratchDirectory {
+  const path = mkdtempSync(join(tmpdir(), `holdfast-${purpose}-`));
+  if (owner) chownSync(path, owner.uid, owner.gid);
+  made.add(path);
+  if (!watching) {
+    watching = true;
+    process.once("exit", () => made.forEach(remove));
+  }
+  return { path, remove: () => remove(path) };
+}
+
+function remove(path: string): void {
+  // A server that was killed a moment ago may still be writing into it.
+  rmSync(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+  made.delete(path);
+}

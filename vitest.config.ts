@@ -1,0 +1,28 @@
+import { defineConfig } from "vitest/config";
+
+// Real servers and real processes on machines that may be slow and shared: a timeout here only ends what would never end.
+const shared = { pool: "forks", testTimeout: 120_000, hookTimeout: 120_000, teardownTimeout: 60_000 } as const;
+
+// These start processes by the dozen, kill them and put them under load: one file at a time.
+const heavy = ["test/e2e/**/*.test.ts", "test/chaos/**/*.test.ts", "test/deploy/**/*.test.ts"];
+
+export default defineConfig({
+  test: {
+    globalSetup: ["test/support/global-setup.ts"],
+    maxWorkers: 2,
+    projects: [
+      {
+        test: {
+          ...shared,
+          name: "unit",
+          include: ["{src,test,sdk/typescript,bench,scripts}/**/*.test.ts"],
+          exclude: ["**/node_modules/**", "**/dist/**", ...heavy],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        test: { ...shared, name: "heavy", include: heavy, fileParallelism: false, sequence: { groupOrder: 1 } },
+      },
+    ],
+  },
+});
