@@ -1,0 +1,283 @@
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import { join, resolve } from "node:path";
+import type { NamespacePolicies } from "./cache/policy.ts";
+import { type ConfigFile, readConfigFile } from "./config/file.ts";
+import { choice, duration, existingFile, flag, integer, list, path, size, text } from "./config/kind.ts";
+import { ConfigError } from "./config/mistakes.ts";
+import { readPolicies } from "./config/namespaces.ts";
+import { type Effective, Reader, type Setting } from "./config/reader.ts";
+import { contradictions } from "./config/safety.ts";
+import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
+
+export { ConfigError } from "./config/mistakes.ts";
+export type { Endpoint, RedisTarget } from "./config/url.ts";
+
+export type Topology = "embedded" | "single" | "cluster" | "sql-only";
+export type LogLevel = "fatal" | "error" | "warn" | "info" | "debug" | "trace" | "silent";
+
+export interface TlsFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+  /** With it, clients must show a certificate that it signed (mTLS). */
+  readonly clientCaFile: string | undefined;
+}
+
+export interface ServerSettings {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly grpcPort: number;
+  /** 0: any free port. */
+  readonly httpPort: number;
+  readonly tls: TlsFiles | undefined;
+  /** Without it every caller may do everything. */
+  readonly apiKeysFile: string | undefined;
+  readonly insecure: boolean;
+  readonly maxMessageBytes: number;
+  readonly drainTimeoutMs: number;
+  /** Origins of web pages that may call; "*" for any. */
+  readonly corsOrigins: readonly string[];
+}
+
+export interface RedisSettings {
+  readonly target: RedisTarget;
+  readonly commandTimeoutMs: number;
+  readonly connectTimeoutMs: number;
+  readonly tls: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string } | undefined;
+}
+
+export type DatabaseSettings =
+  | { readonly kind: "sqlite"; readonly file: string }
+  | {
+      readonly kind: "postgres";
+      readonly url: string;
+      readonly poolSize: number;
+      readonly statementTimeoutMs: number;
+    };
+
+export interface BreakerSettings {
+  readonly failureThreshold: number;
+  readonly resetTimeoutMs: number;
+  readonly halfOpenMaxCalls: number;
+}
+
+export interface CacheSettings {
+  readonly policies: NamespacePolicies;
+  readonly l1: { readonly maxBytes: number; readonly maxItems: number | undefined };
+}
+
+/** What was configured, complete and checked. Frozen through and through. */
+export interface Config {
+  readonly topology: Topology;
+  readonly instanceId: string;
+  readonly dataDir: string;
+  readonly logLevel: LogLevel;
+  /** Print what to try after the start, also when nobody watches a terminal. */
+  readonly banner: boolean;
+  readonly server: ServerSettings;
+  readonly redis: RedisSettings | undefined;
+  readonly database: DatabaseSettings;
+  readonly breaker: BreakerSettings;
+  readonly cache: CacheSettings;
+  /** Kept for the audit log. */
+  readonly audit: { readonly backupDir: string; readonly recoveryIntervalMs: number };
+  readonly health: { readonly checkIntervalMs: number };
+}
+
+export interface LoadedConfig {
+  readonly config: Config;
+  /** Every setting as it is in force, secrets masked, and where it came from. */
+  readonly effective: readonly Effective[];
+  readonly file: string | undefined;
+}
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const second = 1000;
+const minute = 60 * second;
+const hour = 60 * minute;
+const day = 24 * hour;
+
+const port = integer({ min: 0, max: 65535, what: "a port from 0 to 65535 (0 takes any that is free)" });
+const certificate = existingFile("the path of a PEM file that can be read");
+
+function setting<T>(env: string, where: string, kind: Setting<T>["kind"]): Setting<T> {
+  return { env, path: where.split("."), kind };
+}
+
+/** Reads the environment and holdfast.yaml. Throws one ConfigError that names everything that is wrong. */
+export function loadConfig(
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+  file: ConfigFile | undefined = readConfigFile(environment.HOLDFAST_CONFIG?.trim() || undefined),
+): LoadedConfig {
+  const reader = new Reader({ environment, file });
+  const config = read(reader);
+  reader.refuseUnknown(["HOLDFAST_CONFIG"]);
+  if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
+  return { config: deepFreeze(config), effective: reader.effective, file: file?.name };
+}
+
+function read(reader: Reader): Config {
+  const server = readServer(reader);
+  const dataDir = reader.required(setting("HOLDFAST_DATA_DIR", "data_dir", path()), resolve("data"));
+  const redis = readRedis(reader);
+  const database = readDatabase(reader, dataDir);
+  const shared = database.kind === "postgres";
+  for (const { where, what } of contradictions(
+    { server: server.settings, redis: redis.settings },
+    { ...server.given, ...redis.given },
+  ))
+    reader.refuse(where, what);
+  return {
+    topology: redis.settings ? (shared ? "cluster" : "single") : shared ? "sql-only" : "embedded",
+    instanceId:
+      reader.optional(
+        setting(
+          "HOLDFAST_INSTANCE_ID",
+          "instance_id",
+          text('1 to 64 letters, digits and "._-"', /^[A-Za-z0-9._-]{1,64}$/),
+        ),
+      ) ?? randomId(),
+    dataDir,
+    logLevel: reader.required(
+      setting(
+        "HOLDFAST_LOG_LEVEL",
+        "log_level",
+        choice(["fatal", "error", "warn", "info", "debug", "trace", "silent"]),
+      ),
+      "info",
+    ),
+    banner: reader.required(setting("HOLDFAST_BANNER", "banner", flag()), false),
+    server: server.settings,
+    redis: redis.settings,
+    database,
+    breaker: readBreaker(reader),
+    cache: {
+      policies: readPolicies(reader),
+      l1: {
+        maxBytes: reader.required(
+          setting("CACHE_L1_MAX_BYTES", "cache.l1.max_bytes", size({ min: 64 * KiB, max: 64 * 1024 * MiB })),
+          64 * MiB,
+        ),
+        maxItems: reader.optional(
+          setting("CACHE_L1_MAX_ITEMS", "cache.l1.max_items", integer({ min: 1, max: 100_000_000 })),
+        ),
+      },
+    },
+    audit: {
+      backupDir: reader.required(setting("AUDIT_BACKUP_PATH", "audit.backup_path", path()), join(dataDir, "audit")),
+      recoveryIntervalMs: reader.required(
+        setting("AUDIT_RECOVERY_INTERVAL", "audit.recovery_interval", duration({ bare: "ms", min: second, max: day })),
+        5 * minute,
+      ),
+    },
+    health: {
+      checkIntervalMs: reader.required(
+        setting("HEALTH_CHECK_INTERVAL", "health.check_interval", duration({ bare: "ms", min: 100, max: hour })),
+        minute,
+      ),
+    },
+  };
+}
+
+function readServer(reader: Reader) {
+  const host = text("the address or name to listen on", /^[A-Za-z0-9.:_-]{1,253}$/);
+  const origin = text('origins such as "https://app.example.com", or "*"', /^(\*|https?:\/\/[^/\s,]+)$/);
+  const cert = setting("HOLDFAST_TLS_CERT", "server.tls.cert", certificate);
+  const key = setting("HOLDFAST_TLS_KEY", "server.tls.key", certificate);
+  const clientCa = setting("HOLDFAST_TLS_CLIENT_CA", "server.tls.client_ca", certificate);
+  const keysFile = existingFile("the path of a file of API keys; `holdfast keys create --file ...` makes one");
+  const certFile = reader.optional(cert);
+  const keyFile = reader.optional(key);
+  const clientCaFile = reader.optional(clientCa);
+  const settings: ServerSettings = {
+    host: reader.required(setting("HOLDFAST_HOST", "server.host", host), "127.0.0.1"),
+    grpcPort: reader.required(setting("HOLDFAST_GRPC_PORT", "server.grpc_port", port), 7420),
+    httpPort: reader.required(setting("HOLDFAST_HTTP_PORT", "server.http_port", port), 7421),
+    tls: certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined,
+    apiKeysFile: reader.optional(setting("HOLDFAST_API_KEYS_FILE", "server.api_keys_file", keysFile)),
+    insecure: reader.required(setting("HOLDFAST_INSECURE", "server.insecure", flag()), false),
+    maxMessageBytes: reader.required(
+      // The default takes the largest value (4 MiB) with room to spare, and a batch of 1,000 values of 16 KiB.
+      setting("HOLDFAST_MAX_MESSAGE_BYTES", "server.max_message_bytes", size({ min: 64 * KiB, max: 256 * MiB })),
+      17 * MiB,
+    ),
+    drainTimeoutMs: reader.required(
+      setting("HOLDFAST_DRAIN_TIMEOUT", "server.drain_timeout", duration({ bare: "ms", min: 0, max: hour })),
+      10 * second,
+    ),
+    corsOrigins: reader.required(setting("HOLDFAST_CORS_ORIGINS", "server.cors_origins", list(origin)), []),
+  };
+  return { settings, given: { cert: reader.has(cert), key: reader.has(key), clientCa: reader.has(clientCa) } };
+}
+
+function readRedis(reader: Reader) {
+  const timeout = duration({ bare: "ms", min: 1, max: minute });
+  const ca = setting("REDIS_TLS_CA", "redis.tls.ca", certificate);
+  const cert = setting("REDIS_TLS_CERT", "redis.tls.cert", certificate);
+  const key = setting("REDIS_TLS_KEY", "redis.tls.key", certificate);
+  const address = reader.optional(setting("REDIS_URL", "redis.url", redisUrl()));
+  const disabled = reader.required(setting("DISABLE_REDIS", "redis.disabled", flag()), false);
+  const commandTimeoutMs = reader.required(setting("REDIS_COMMAND_TIMEOUT", "redis.command_timeout", timeout), 250);
+  const connectTimeoutMs = reader.required(
+    setting("REDIS_CONNECT_TIMEOUT", "redis.connect_timeout", timeout),
+    2 * second,
+  );
+  const [caFile, certFile, keyFile] = [reader.optional(ca), reader.optional(cert), reader.optional(key)];
+  const files = { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) };
+  const settings: RedisSettings | undefined =
+    address === undefined || disabled
+      ? undefined
+      : { target: address.target, commandTimeoutMs, connectTimeoutMs, tls: address.target.tls ? files : undefined };
+  const given = { redisCa: reader.has(ca), redisCert: reader.has(cert), redisKey: reader.has(key) };
+  return { settings, given };
+}
+
+function readDatabase(reader: Reader, dataDir: string): DatabaseSettings {
+  const url = reader.optional(setting("DATABASE_URL", "database.url", postgresUrl()));
+  const poolSize = reader.required(
+    setting("DATABASE_POOL_SIZE", "database.pool_size", integer({ min: 1, max: 1000 })),
+    10,
+  );
+  const statementTimeoutMs = reader.required(
+    setting("DATABASE_STATEMENT_TIMEOUT", "database.statement_timeout", duration({ bare: "ms", min: 10, max: hour })),
+    5 * second,
+  );
+  if (url === undefined) return { kind: "sqlite", file: join(dataDir, "holdfast.db") };
+  return { kind: "postgres", url, poolSize, statementTimeoutMs };
+}
+
+function readBreaker(reader: Reader): BreakerSettings {
+  const count = integer({ min: 1, max: 10_000 });
+  const reset = duration({ bare: "ms", min: 10, max: day });
+  return {
+    failureThreshold: reader.required(
+      setting("CIRCUIT_BREAKER_FAILURE_THRESHOLD", "circuit_breaker.failure_threshold", count),
+      5,
+    ),
+    resetTimeoutMs: reader.required(
+      setting("CIRCUIT_BREAKER_RESET_TIMEOUT", "circuit_breaker.reset_timeout", reset),
+      30 * second,
+    ),
+    halfOpenMaxCalls: reader.required(
+      setting("CIRCUIT_BREAKER_HALF_OPEN_MAX_CALLS", "circuit_breaker.half_open_max_calls", count),
+      3,
+    ),
+  };
+}
+
+/** The host for people, and enough chance that two instances on one host differ. */
+function randomId(): string {
+  const host = hostname()
+    .replaceAll(/[^A-Za-z0-9._-]/g, "-")
+    .slice(0, 50);
+  return `${host}-${randomBytes(4).toString("hex")}`;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const part of Object.values(value)) deepFreeze(part);
+  }
+  return value;
+}
