@@ -9,12 +9,12 @@ import { readPolicies } from "./config/namespaces.ts";
 import { type Effective, Reader, type Setting } from "./config/reader.ts";
 import { contradictions } from "./config/safety.ts";
 import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
+import type { LogLevel } from "./infra/log.ts";
 
 export { ConfigError } from "./config/mistakes.ts";
-export type { Endpoint, RedisTarget } from "./config/url.ts";
+export type { RedisTarget } from "./config/url.ts";
 
 export type Topology = "embedded" | "single" | "cluster" | "sql-only";
-export type LogLevel = "fatal" | "error" | "warn" | "info" | "debug" | "trace" | "silent";
 
 export interface TlsFiles {
   readonly certFile: string;
@@ -43,6 +43,7 @@ export interface RedisSettings {
   readonly target: RedisTarget;
   readonly commandTimeoutMs: number;
   readonly connectTimeoutMs: number;
+  /** Undefined: no TLS. Without files: TLS with the authorities that the system trusts. */
   readonly tls: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string } | undefined;
 }
 
@@ -140,11 +141,7 @@ function read(reader: Reader): Config {
       ) ?? randomId(),
     dataDir,
     logLevel: reader.required(
-      setting(
-        "HOLDFAST_LOG_LEVEL",
-        "log_level",
-        choice(["fatal", "error", "warn", "info", "debug", "trace", "silent"]),
-      ),
+      setting("HOLDFAST_LOG_LEVEL", "log_level", choice(["debug", "info", "warn", "error", "silent"])),
       "info",
     ),
     banner: reader.required(setting("HOLDFAST_BANNER", "banner", flag()), false),
@@ -228,7 +225,7 @@ function readRedis(reader: Reader) {
   const settings: RedisSettings | undefined =
     address === undefined || disabled
       ? undefined
-      : { target: address.target, commandTimeoutMs, connectTimeoutMs, tls: address.target.tls ? files : undefined };
+      : { target: address.target, commandTimeoutMs, connectTimeoutMs, tls: address.tls ? files : undefined };
   const given = { redisCa: reader.has(ca), redisCert: reader.has(cert), redisKey: reader.has(key) };
   return { settings, given };
 }

@@ -27,7 +27,7 @@ export function contradictions({ server, redis }: Pick<Config, "server" | "redis
       "is not set, wanted both REDIS_TLS_CERT and REDIS_TLS_KEY",
     );
   }
-  if (redis && !redis.target.tls && (tlsGiven.redisCa || tlsGiven.redisCert)) {
+  if (redis && redis.tls === undefined && (tlsGiven.redisCa || tlsGiven.redisCert)) {
     say("REDIS_URL", "does not ask for TLS although REDIS_TLS files are set, wanted rediss://");
   }
   if (server.grpcPort !== 0 && server.grpcPort === server.httpPort) {

@@ -1,111 +1,50 @@
 import { z } from "zod";
+import type { RedisOptions } from "../infra/redis.ts";
+import { parseRedisUrl } from "../infra/redis-url.ts";
 import type { Kind } from "./kind.ts";
 import { parsed, Refusal } from "./kind.ts";
 
-export interface Endpoint {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** Where Redis is and how to log in, whichever way it is deployed. */
-export interface RedisTarget {
-  readonly mode: "single" | "sentinel" | "cluster";
-  /** The server; the sentinels; or some masters of the cluster. */
-  readonly endpoints: readonly [Endpoint, ...Endpoint[]];
-  /** The name of the master that the sentinels watch. Only with sentinels. */
-  readonly masterName?: string;
-  readonly username?: string;
-  readonly password?: string;
-  /** Login at the sentinels themselves. Only with sentinels. */
-  readonly sentinelUsername?: string;
-  readonly sentinelPassword?: string;
-  /** The logical database. Always 0 in a cluster. */
-  readonly db: number;
+/** What REDIS_URL means, beside what was written. */
+export interface RedisAddress {
+  readonly written: string;
+  readonly target: RedisTarget;
   readonly tls: boolean;
 }
 
-const shape = /^([a-z-]+):\/\/(?:([^/?#]*)@)?([^@/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?$/i;
-const schemes: Readonly<Record<string, { mode: RedisTarget["mode"]; tls: boolean }>> = {
-  redis: { mode: "single", tls: false },
-  rediss: { mode: "single", tls: true },
-  "redis-cluster": { mode: "cluster", tls: false },
-  "rediss-cluster": { mode: "cluster", tls: true },
-  "redis-sentinel": { mode: "sentinel", tls: false },
-  "rediss-sentinel": { mode: "sentinel", tls: true },
-};
+/** Where Redis is and how to log in; timeouts and certificates have settings of their own. */
+export type RedisTarget = Omit<RedisOptions, "tls" | "commandTimeoutMs" | "connectTimeoutMs">;
 
-function endpoint(written: string, defaultPort: number): Endpoint | undefined {
-  const [, host, port] = /^(\[[0-9a-f:.]+\]|[^:[\]\s]+)(?::(\d{1,5}))?$/i.exec(written.trim()) ?? [];
-  const number = port === undefined ? defaultPort : Number(port);
-  if (host === undefined || number < 1 || number > 65535) return undefined;
-  return { host: host.replace(/^\[|\]$/g, ""), port: number };
+function parseRedis(written: string): RedisAddress | Refusal {
+  const [first = "", ...others] = written.split(/,(?=\s*rediss?:\/\/)/).map((part) => part.trim());
+  const [, scheme] = /^(rediss?:\/\/)/.exec(first) ?? [];
+  // A list may repeat scheme and login before each host, as long as they are the same: one cluster has one login.
+  const hosts = others.map((other) => (scheme === undefined ? other : hostOf(other, scheme, first)));
+  if (hosts.includes(undefined)) return new Refusal("one scheme and one login for all hosts of the list");
+  const [, head = first, path = ""] = /^([^/]*\/\/[^/?#]*)(.*)$/.exec(first) ?? [];
+  const result = parseRedisUrl([head, ...hosts].join(",") + path);
+  // What it got stands behind what it expected, and may be a piece of a password.
+  if (typeof result === "string") return new Refusal(result.replace(/^expected /, "").replace(/, got .*$/s, ""));
+  const { mode, nodes, tls, ...rest } = result;
+  if (mode === undefined || nodes === undefined) return new Refusal();
+  return { written, tls: tls !== undefined, target: { ...rest, mode, nodes } };
 }
 
-function decoded(part: string | undefined): string | undefined {
-  return part === undefined || part === "" ? undefined : decodeURIComponent(part);
-}
-
-function parseRedis(written: string): RedisTarget | Refusal {
-  // A list may repeat the scheme and the login before each host, or give them once.
-  const parts = written.split(/,(?=\s*rediss?:\/\/)/).map((part) => shape.exec(part.trim()));
-  const [first] = parts;
-  const scheme = schemes[first?.[1]?.toLowerCase() ?? ""];
-  if (!first || !scheme) return new Refusal();
-  const hosts: Endpoint[] = [];
-  for (const part of parts) {
-    if (!part || part[1] !== first[1]) return new Refusal("one scheme for every host of the list");
-    if ((part[2] ?? first[2]) !== first[2]) return new Refusal("one login for every host of the list");
-    for (const host of (part[3] ?? "").split(",")) {
-      const found = endpoint(host, scheme.mode === "sentinel" ? 26379 : 6379);
-      if (!found) return new Refusal("host or host:port, with a port from 1 to 65535");
-      hosts.push(found);
-    }
-  }
-  const [head, ...rest] = hosts;
-  if (!head) return new Refusal();
-  const mode = scheme.mode === "single" && rest.length > 0 ? "cluster" : scheme.mode;
-  const path = (first[4] ?? "").split("/").filter((part) => part !== "");
-  const masterName = mode === "sentinel" ? path.shift() : undefined;
-  if (mode === "sentinel" && masterName === undefined) {
-    return new Refusal("the name of the master after the sentinels: redis-sentinel://host:port,host:port/name");
-  }
-  const [db = "0", ...more] = path;
-  if (more.length > 0 || !/^\d{1,4}$/.test(db))
-    return new Refusal("a database number, or nothing, after the last slash");
-  if (mode === "cluster" && db !== "0") return new Refusal("no database number: Redis Cluster has only database 0");
-  const query = new URLSearchParams(first[5] ?? "");
-  const sentinelUsername = query.get("sentinel_username");
-  const sentinelPassword = query.get("sentinel_password");
-  query.delete("sentinel_username");
-  query.delete("sentinel_password");
-  const [unknown] = query.keys();
-  if (unknown !== undefined) return new Refusal("no parameters other than sentinel_username and sentinel_password");
-  try {
-    const login = first[2] ?? "";
-    const colon = login.indexOf(":");
-    const username = decoded(colon < 0 ? login : login.slice(0, colon));
-    const password = decoded(colon < 0 ? undefined : login.slice(colon + 1));
-    return {
-      mode,
-      endpoints: [head, ...rest],
-      ...(masterName !== undefined && { masterName }),
-      ...(username !== undefined && { username }),
-      ...(password !== undefined && { password }),
-      ...(sentinelUsername !== null && { sentinelUsername }),
-      ...(sentinelPassword !== null && { sentinelPassword }),
-      db: Number(db),
-      tls: scheme.tls,
-    };
-  } catch {
-    return new Refusal("a login whose special characters are percent-encoded");
-  }
+function hostOf(other: string, scheme: string, first: string): string | undefined {
+  const login = /^[^@/]*@/.exec(first.slice(scheme.length))?.[0] ?? "";
+  if (!other.startsWith(scheme)) return undefined;
+  const rest = other.slice(scheme.length);
+  const host = login !== "" && rest.startsWith(login) ? rest.slice(login.length) : rest;
+  return /^[^@/?#]+$/.test(host) ? host : undefined;
 }
 
 function parsePostgres(written: string): string | Refusal {
   if (!/^postgres(ql)?:\/\//i.test(written)) return new Refusal();
-  // A socket directory stands where the host would: postgres://user@%2Frun%2Fpostgresql/name or ?host=/run/postgresql.
+  // With a socket directory nothing stands where the host would: postgres://user@/name?host=/run/postgresql.
   return URL.canParse(written) || URL.canParse(written.replace("@/", "@localhost/")) ? written : new Refusal();
 }
+
+const shape = /^([a-z-]+):\/\/(?:([^/?#]*)@)?([^@/?#]*)(?:\/([^?#]*))?(?:\?([^#]*))?$/i;
+const harmlessParameters = /^(host|port|user|dbname|sslmode|application_name|connect_timeout)=/;
 
 /**
  * The address without what must stay secret. The name of a user is shown only when a password follows it, as a login without
@@ -121,7 +60,7 @@ function maskOne(part: string): string | undefined {
   const found = shape.exec(part.trim());
   if (!found) return undefined;
   const [, scheme = "", login, hosts = "", path, query] = found;
-  if (hosts !== "" && !hosts.split(",").every((host) => endpoint(host, 1))) return undefined;
+  if (!/^((\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?(,|$))*$/i.test(hosts) || hosts.endsWith(",")) return undefined;
   if (!/^[\w.-]*(\/\d*)?$/.test(path ?? "") || query?.includes("@")) return undefined;
   const [, user = ""] = /^([^:]*:)./.exec(login ?? "") ?? [];
   const start = `${scheme}://${login === undefined ? "" : `${user}***@`}${hosts}`;
@@ -131,26 +70,12 @@ function maskOne(part: string): string | undefined {
 function maskQuery(query: string): string {
   return query
     .split("&")
-    .map((pair) => {
-      const [name = ""] = pair.split("=", 1);
-      return /^(host|port|user|dbname|sslmode|application_name|connect_timeout|sentinel_username)$/.test(name)
-        ? pair
-        : `${pair.includes("=") ? name : ""}=***`;
-    })
+    .map((pair) => (harmlessParameters.test(pair) ? pair : pair.replace(/^([a-z_]*=)?.*$/is, "$1***")))
     .join("&");
 }
 
-/** REDIS_URL keeps what was written beside what it means: the first is shown (masked), the second is used. */
-export interface RedisAddress {
-  readonly written: string;
-  readonly target: RedisTarget;
-}
-
 export function redisUrl(): Kind<RedisAddress> {
-  const schema = parsed(z.string(), (written): RedisAddress | Refusal => {
-    const target = parseRedis(written);
-    return target instanceof Refusal ? target : { written, target };
-  });
+  const schema = parsed(z.string(), parseRedis);
   return {
     wanted:
       "redis://host:port, rediss:// for TLS, several hosts separated by commas or redis-cluster:// for Redis Cluster, or redis-sentinel://host:port,host:port/name",
