@@ -1,0 +1,95 @@
+import { UnavailableError } from "./failure.ts";
+
+/** Redis understood the command and refused it: a defect of the caller (wrong type, wrong arity, an error raised by a script). */
+export class RedisReplyError extends Error {
+  /** The first word of the reply: "WRONGTYPE", "NOSCRIPT", "ERR". */
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.name = "RedisReplyError";
+    this.code = code;
+  }
+}
+
+/** The node asked does not serve the slot now, but says who does, or that the slot is on its way. */
+export class RedisRedirectError extends UnavailableError {
+  readonly code: "MOVED" | "ASK" | "TRYAGAIN";
+  /** `host:port`, the host empty when it is that of the node asked. Empty for TRYAGAIN. */
+  readonly address: string;
+
+  constructor(code: RedisRedirectError["code"], address: string) {
+    const hint = code === "TRYAGAIN" ? "the slot is being moved" : `the slot is served by ${address}`;
+    super(
+      "REDIS_UNAVAILABLE",
+      `Redis is not available: ${hint} (${code}; a cluster is to be addressed as redis-cluster://)`,
+    );
+    this.code = code;
+    this.address = address;
+  }
+}
+
+/**
+ * Replies by which Redis says that it cannot serve now, whoever asks. They count as unavailable, so that a breaker opens and
+ * the fallback serves:
+ * - LOADING, MASTERDOWN, BUSY: starting, cut from its primary, or stuck in a script;
+ * - READONLY: a failover made this one a replica;
+ * - CLUSTERDOWN: the cluster has no owner for the slot. (MOVED, ASK and TRYAGAIN, when they cannot be followed: the same.)
+ * - OOM, MISCONF, NOREPLICAS: it takes no writes. Reads would still work, but copies that cannot be overwritten go stale;
+ * - NOAUTH, WRONGPASS, NOPERM, DENIED: our credentials do not open it.
+ */
+const UNAVAILABLE_CODES: ReadonlySet<string> = new Set([
+  "LOADING",
+  "MASTERDOWN",
+  "BUSY",
+  "READONLY",
+  "CLUSTERDOWN",
+  "OOM",
+  "MISCONF",
+  "NOREPLICAS",
+  "NOAUTH",
+  "WRONGPASS",
+  "NOPERM",
+  "DENIED",
+]);
+
+/** Replies after which another connection may do better than this one, because it may lead to another server. */
+const WRONG_SERVER_CODES: ReadonlySet<string> = new Set(["READONLY", "MASTERDOWN", "NOAUTH"]);
+
+/** The first word of an error reply, when it is one. */
+export function replyCode(error: unknown): string | undefined {
+  if (error instanceof RedisReplyError) return error.code;
+  if (!(error instanceof Error) || error.name !== "ReplyError") return undefined;
+  const code = error.message.split(" ", 1)[0] ?? "";
+  // Errors raised inside a script come back as "READONLY ..." or as "ERR ... script: <sha>": the first word holds in both.
+  return /^[A-Z]+$/.test(code) ? code : "ERR";
+}
+
+export function leadsToWrongServer(error: unknown): boolean {
+  const code = replyCode(error);
+  return code !== undefined && WRONG_SERVER_CODES.has(code);
+}
+
+export function redisUnavailable(why: string): UnavailableError {
+  return new UnavailableError("REDIS_UNAVAILABLE", `Redis is not available: ${why}`);
+}
+
+/**
+ * The error to show for one that ioredis gave. Never carries the original: that holds the command's arguments, which may be
+ * values or a password.
+ */
+export function redisFailure(error: unknown, redact: (text: string) => string): Error {
+  if (error instanceof UnavailableError || error instanceof RedisReplyError) return error;
+  const message = redact(error instanceof Error ? error.message : String(error));
+  const code = replyCode(error);
+  if (code === "MOVED" || code === "ASK") return new RedisRedirectError(code, message.split(" ")[2] ?? "");
+  if (code === "TRYAGAIN") return new RedisRedirectError(code, "");
+  if (code !== undefined && !UNAVAILABLE_CODES.has(code)) return new RedisReplyError(code, message);
+  return redisUnavailable(message);
+}
+
+/** Blanks out the secrets, should a server or a library repeat one. */
+export function redactor(secrets: readonly (string | undefined)[]): (text: string) => string {
+  const known = secrets.filter((secret) => secret !== undefined && secret !== "");
+  return (text) => known.reduce<string>((clean, secret) => clean.replaceAll(secret ?? "", "***"), text);
+}
