@@ -135,7 +135,7 @@ export function createSqliteWriter(options: {
   }
 
   async function runInteractive<T>(work: (tx: SqlSession) => Promise<T>): Promise<T> {
-    const session = openSession(connection);
+    const session = openSession(connection, path);
     try {
       const result = await work(session.tx);
       session.end();
@@ -185,7 +185,7 @@ export function createSqliteWriter(options: {
 }
 
 /** What a transaction's work may use, only while it lasts and only while every statement of it succeeded. */
-function openSession(connection: SqliteConnection) {
+function openSession(connection: SqliteConnection, path: string) {
   let refusal: { readonly error: unknown } | undefined;
   const tx: SqlSession = {
     async query<Row extends SqlRow>(sql: string, params: readonly SqlValue[] = []): Promise<Row[]> {
@@ -195,8 +195,8 @@ function openSession(connection: SqliteConnection) {
         return connection.run(sql, params) as Row[];
       } catch (error) {
         // As in Postgres: a failed statement dooms its transaction, even when the work catches the error.
-        refusal = { error };
-        throw error;
+        refusal = { error: toCallerError(error, path) };
+        throw refusal.error;
       }
     },
   };
