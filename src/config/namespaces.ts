@@ -45,7 +45,10 @@ function readPolicy(
     l1TtlMs: reader.required(at("l1_ttl", l1TtlKind, variables.l1Ttl), inherited.l1TtlMs, inheritedFrom),
     jitter: reader.required(at("jitter", jitterKind), inherited.jitter, inheritedFrom),
     staleForMs: reader.required(at("stale_for", staleKind), inherited.staleForMs, inheritedFrom),
-    eagerRefresh: reader.optional(at("eager_refresh", eagerKind)) ?? inherited.eagerRefresh,
+    eagerRefresh:
+      inherited.eagerRefresh === undefined
+        ? reader.optional(at("eager_refresh", eagerKind))
+        : reader.required(at("eager_refresh", eagerKind), inherited.eagerRefresh, inheritedFrom),
     durable: reader.required(at("durable", durableKind), inherited.durable, inheritedFrom),
     maxBytes: reader.required(at("max_bytes", maxBytesKind), inherited.maxBytes, inheritedFrom),
     warm: reader.required(at("warm", warmKind), inherited.warm, inheritedFrom),

@@ -1,0 +1,98 @@
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { parseDuration } from "../config/kind.ts";
+import { type ApiKeyRecord, createApiKey } from "../server/api-key.ts";
+import { changeKeys, readKeys } from "./keys-file.ts";
+import { UsageError } from "./usage.ts";
+
+export interface KeysContext {
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  print(line: string): void;
+}
+
+const options = {
+  name: { type: "string" },
+  scopes: { type: "string" },
+  namespaces: { type: "string" },
+  expires: { type: "string" },
+  file: { type: "string" },
+} as const;
+
+export async function keysCommand(args: readonly string[], { environment, print }: KeysContext): Promise<void> {
+  const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
+  const [verb, id, ...rest] = positionals;
+  const file = resolve(values.file ?? (environment.HOLDFAST_API_KEYS_FILE || "keys.yaml"));
+  if (rest.length > 0) throw new UsageError(`unexpected ${rest.join(" ")}`);
+  if (verb === "create" && id === undefined) {
+    const { key, record } = createApiKey(request(values));
+    await changeKeys(file, (_, keys) => keys.add(record));
+    print(key);
+    print(`This is the only time that it is shown. ${file} keeps its hash; the id is ${record.id}.`);
+  } else if (verb === "list" && id === undefined) {
+    for (const line of table(readKeys(file))) print(line);
+  } else if (verb === "revoke" && id !== undefined) {
+    await changeKeys(file, (records, keys) => {
+      const at = records.findIndex((record) => record.id === id);
+      if (at < 0) throw new UsageError(`${file} holds no key with the id ${id}`);
+      keys.removeAt(at);
+    });
+    print(`revoked ${id}`);
+  } else {
+    throw new UsageError("expected `keys create --name NAME --scopes SCOPES`, `keys list` or `keys revoke ID`");
+  }
+}
+
+interface Request {
+  readonly name?: string | undefined;
+  readonly scopes?: string | undefined;
+  readonly namespaces?: string | undefined;
+  readonly expires?: string | undefined;
+}
+
+function request({ name, scopes, namespaces, expires }: Request) {
+  if (!name?.trim()) throw new UsageError("--name is missing: whose key is it?");
+  if (scopes === undefined)
+    throw new UsageError("--scopes is missing: what may it do? Such as cache:read,cache:write or *");
+  const lifetime = expires === undefined ? undefined : parseDuration(expires);
+  if (expires !== undefined && !lifetime)
+    throw new UsageError(`--expires is ${expires}, wanted a duration such as 90d or 12h`);
+  return {
+    name: name.trim(),
+    scopes: parts("--scopes", scopes, /^(\*|[a-z_]+:(\*|[a-z_]+))$/, "scopes such as cache:read, cache:* or *"),
+    ...(namespaces !== undefined && {
+      namespaces: parts(
+        "--namespaces",
+        namespaces,
+        /^[A-Za-z0-9._:-]{0,128}\*?$/,
+        "namespaces such as orders or orders-*",
+      ),
+    }),
+    ...(lifetime !== undefined && { expiresAt: new Date(Date.now() + lifetime) }),
+  };
+}
+
+function parts(option: string, written: string, pattern: RegExp, wanted: string): string[] {
+  const found = written.split(",").map((part) => part.trim());
+  const wrong = found.filter((part) => part === "" || !pattern.test(part));
+  if (wrong.length > 0)
+    throw new UsageError(`${option} holds ${JSON.stringify(wrong[0])}, wanted ${wanted}, with commas between`);
+  return found;
+}
+
+function table(records: readonly ApiKeyRecord[]): string[] {
+  const head = ["ID", "NAME", "SCOPES", "NAMESPACES", "EXPIRES"];
+  const rows = records.map(({ id, name, scopes, namespaces, expires_at }) => [
+    id,
+    name,
+    scopes.join(","),
+    namespaces.join(",") || "*",
+    expires_at === undefined ? "never" : `${expires_at}${Date.parse(expires_at) <= Date.now() ? " (expired)" : ""}`,
+  ]);
+  const widths = head.map((_, column) => Math.max(...[head, ...rows].map((row) => row[column]?.length ?? 0)));
+  return [head, ...rows].map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+}

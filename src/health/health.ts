@@ -1,0 +1,179 @@
+import type { Clock } from "../infra/clock.ts";
+import { redact } from "../infra/log.ts";
+import { type Alert, type AlertSink, createAlerts } from "./alerts.ts";
+import {
+  type Checked,
+  type Component,
+  type Fault,
+  type Observation,
+  observe,
+  overall,
+  type RedisNumbers,
+} from "./component.ts";
+
+/** How the cache does, as the cache counts it. */
+export interface CacheHealthNumbers {
+  /** Share of reads answered from memory, 0 to 1. */
+  readonly l1HitRate: number;
+  /** Share of the reads that missed memory and were answered by Redis, 0 to 1. */
+  readonly l2HitRate: number;
+  /** Share of the calls of the last minute that a lower layer answered because Redis could not, 0 to 1. */
+  readonly fallbackRate: number;
+  /** Changes made while Redis was away that are not yet healed. */
+  readonly unhealedChanges: number;
+}
+
+export interface HealthOptions {
+  readonly components: readonly Component[];
+  readonly cacheHealth: () => CacheHealthNumbers;
+  /** Redis failures in a row that calls ran into. */
+  readonly redisFailures: () => number;
+  /** Ids of the instances that share this Redis, sorted; and of those among them that hold another SQL truth. */
+  readonly instances: () => { readonly all: readonly string[]; readonly strangers: readonly string[] };
+  readonly checkIntervalMs: number;
+  /** How long a check may take before the component counts as unwell. Default 5 s. */
+  readonly checkTimeoutMs?: number;
+  readonly sinks: readonly AlertSink[];
+  readonly clock: Clock;
+}
+
+export interface HealthSnapshot {
+  readonly state: "healthy" | "degraded" | "unhealthy";
+  /** Sorted by name. */
+  readonly components: readonly Observation[];
+  readonly redis: RedisNumbers | undefined;
+  readonly cache: CacheHealthNumbers;
+  readonly alerts: readonly Alert[];
+  readonly instances: readonly string[];
+}
+
+export interface Health {
+  /** What is known now. Asks nobody. */
+  snapshot(): HealthSnapshot;
+  /** Checks every component now, or joins the check under way. Never rejects. */
+  checkNow(): Promise<void>;
+  /** Something changed by itself (a breaker, a backplane, an instance): look again, and check at once. */
+  changed(): void;
+  /** Called when a state or an alert changed. Returns the removal. */
+  onChange(listener: () => void): () => void;
+  close(): void;
+}
+
+/** Checks the components from time to time and at once when something changed, and raises and resolves alerts. */
+export function createHealth(options: HealthOptions): Health {
+  const { clock, checkTimeoutMs = 5000 } = options;
+  const components = options.components.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  const checks = new Map<Component, Checked>();
+  const failures = new Map<Component, Fault>();
+  const failedInRow = new Map<Component, number>();
+  const underWay = new Map<Component, Promise<void>>();
+  const alerts = createAlerts(options.sinks);
+  const listeners = new Set<() => void>();
+  let lastStates = "";
+  let again = false;
+  let checking: Promise<void> | undefined;
+
+  async function check(component: Component): Promise<void> {
+    if (!component.check) return;
+    const start = clock.monotonic();
+    const done = (outcome: Pick<Checked, "failure" | "finding">) => {
+      const time = clock.now();
+      checks.set(component, { time, latencyMs: clock.monotonic() - start, ...outcome });
+      failedInRow.set(component, outcome.failure === undefined ? 0 : (failedInRow.get(component) ?? 0) + 1);
+      if (outcome.failure !== undefined) failures.set(component, { message: outcome.failure, time });
+    };
+    try {
+      done({ failure: undefined, finding: await component.check() });
+    } catch (error) {
+      done({ failure: redact(error instanceof Error ? error.message : String(error)), finding: undefined });
+    }
+  }
+
+  // A check that hangs is given up for this round, and not asked a second time until it has ended: a frozen database must not
+  // be met with a growing pile of questions.
+  async function checkWithin(component: Component): Promise<void> {
+    const running = underWay.get(component) ?? check(component).finally(() => underWay.delete(component));
+    underWay.set(component, running);
+    const { promise: overdue, resolve } = Promise.withResolvers<"overdue">();
+    const timer = setTimeout(() => resolve("overdue"), checkTimeoutMs);
+    if ((await Promise.race([running, overdue])) === "overdue") {
+      const failure = `no answer within ${checkTimeoutMs} ms`;
+      checks.set(component, { time: clock.now(), latencyMs: checkTimeoutMs, failure, finding: undefined });
+      failures.set(component, { message: failure, time: clock.now() });
+      failedInRow.set(component, (failedInRow.get(component) ?? 0) + 1);
+    }
+    clearTimeout(timer);
+    evaluate();
+  }
+
+  async function checkAll(): Promise<void> {
+    await Promise.all(components.map(checkWithin));
+  }
+
+  function observations(): readonly Observation[] {
+    return components.map((component) => observe(component, checks.get(component), failures.get(component)));
+  }
+
+  function evaluate(): void {
+    const found = observations();
+    const { strangers } = options.instances();
+    const redis = components.find(({ name }) => name === "redis");
+    const unhealthy = overall(found) === "unhealthy";
+    const vitals = {
+      redisFailures: options.redisFailures() + (redis ? (failedInRow.get(redis) ?? 0) : 0),
+      fallbackRate: options.cacheHealth().fallbackRate,
+      unhealthy,
+      because: found
+        .flatMap(({ name, state, message }) => (state === "unhealthy" ? `${name}: ${message}` : []))
+        .join("; "),
+      strangers,
+    };
+    const alertsChanged = alerts.update(vitals, clock.now());
+    const states = JSON.stringify([found.map(({ state, breaker, message }) => [state, breaker, message]), strangers]);
+    if (states === lastStates && !alertsChanged) return;
+    lastStates = states;
+    for (const listener of listeners) listener();
+  }
+
+  function checkNow(): Promise<void> {
+    checking ??= checkAll().finally(() => {
+      checking = undefined;
+      // What changed during a check may have come too late for it.
+      if (again) void checkNow();
+      again = false;
+    });
+    return checking;
+  }
+
+  const timer = setInterval(() => void checkNow(), options.checkIntervalMs);
+  timer.unref();
+
+  return {
+    snapshot() {
+      const components = observations();
+      const redis = [...checks.values()].findLast(({ finding }) => finding?.redis)?.finding?.redis;
+      return {
+        state: overall(components),
+        components,
+        redis,
+        cache: options.cacheHealth(),
+        alerts: alerts.list(clock.now()),
+        instances: options.instances().all,
+      };
+    },
+    checkNow,
+    changed() {
+      evaluate();
+      if (checking) again = true;
+      else void checkNow();
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close() {
+      clearInterval(timer);
+      listeners.clear();
+    },
+  };
+}
