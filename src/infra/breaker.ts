@@ -4,7 +4,7 @@
  */
 export interface Breaker {
   readonly state: "closed" | "open" | "half_open";
-  /** Runs `work` when closed and counts how it went; rejects with BreakerOpenError at once when not. */
+  /** Runs `work` when closed and counts how it went; rejects with BreakerOpenError (circuit-breaker.ts) at once when not. */
   execute<T>(work: () => Promise<T>): Promise<T>;
   /**
    * A step that must succeed before the breaker closes (healing what changed meanwhile). Runs in half-open, after the trial
