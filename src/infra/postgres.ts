@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Database, SqlRow, SqlSession, SqlStatement, SqlValue } from "./database.ts";
 import { mayRetry } from "./postgres-error.ts";
 import { createPostgresPool, type PostgresOptions, type PostgresSession } from "./postgres-pool.ts";
+import { guardSession } from "./sql-session.ts";
 
 export type { PostgresOptions } from "./postgres-pool.ts";
 
@@ -60,32 +61,21 @@ async function runAll(session: PostgresSession, statements: readonly SqlStatemen
 }
 
 async function runTransaction<T>(session: PostgresSession, work: (tx: SqlSession) => Promise<T>): Promise<T> {
-  let refusal: { readonly error: unknown } | undefined;
-  const tx: SqlSession = {
-    async query<Row extends SqlRow>(sql: string, params: readonly SqlValue[] = []): Promise<Row[]> {
-      if (refusal !== undefined) throw refusal.error;
-      try {
-        return (await session.run(sql, params)).rows as Row[];
-      } catch (error) {
-        // A failed statement dooms its transaction, even when the work catches the error: COMMIT would quietly roll back.
-        refusal ??= { error };
-        throw error;
-      }
-    },
-  };
+  const guard = guardSession(async (sql, params) => (await session.run(sql, params)).rows);
   await session.run("BEGIN");
   try {
-    const result = await work(tx);
-    if (refusal !== undefined) throw refusal.error;
+    const result = await work(guard.tx);
+    guard.end();
+    guard.check();
     const ended = await session.run("COMMIT");
     // A statement that the work did not wait for may have failed after all.
-    if (ended.command !== "COMMIT") throw refusal?.error ?? new Error("a statement of the transaction failed");
+    guard.check();
+    if (ended.command !== "COMMIT") throw new Error("the transaction was rolled back");
     return result;
   } catch (error) {
+    guard.end();
     // If the rollback fails the connection is spoiled and given away, and the server rolls back for want of it.
     await session.run("ROLLBACK").catch(() => {});
     throw error;
-  } finally {
-    refusal = { error: new Error("the transaction has ended") };
   }
 }

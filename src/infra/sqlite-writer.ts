@@ -1,5 +1,6 @@
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import type { SqlRow, SqlSession, SqlStatement, SqlValue } from "./database.ts";
+import { guardSession } from "./sql-session.ts";
 import type { SqliteConnection } from "./sqlite-connection.ts";
 import { closedError, isBusy, isDiskFull, toCallerError } from "./sqlite-error.ts";
 
@@ -135,14 +136,22 @@ export function createSqliteWriter(options: {
   }
 
   async function runInteractive<T>(work: (tx: SqlSession) => Promise<T>): Promise<T> {
-    const session = openSession(connection, path);
+    // Mapped here too, so that the work sees what its caller would.
+    const guard = guardSession((sql, params) => {
+      try {
+        return connection.run(sql, params);
+      } catch (error) {
+        throw toCallerError(error, path);
+      }
+    });
     try {
-      const result = await work(session.tx);
-      session.end();
+      const result = await work(guard.tx);
+      guard.end();
+      guard.check();
       connection.commit();
       return result;
     } catch (error) {
-      session.abandon();
+      guard.end();
       connection.rollback();
       throw toCallerError(error, path);
     }
@@ -180,35 +189,6 @@ export function createSqliteWriter(options: {
     async close() {
       closed = true;
       await draining;
-    },
-  };
-}
-
-/** What a transaction's work may use, only while it lasts and only while every statement of it succeeded. */
-function openSession(connection: SqliteConnection, path: string) {
-  let refusal: { readonly error: unknown } | undefined;
-  const tx: SqlSession = {
-    async query<Row extends SqlRow>(sql: string, params: readonly SqlValue[] = []): Promise<Row[]> {
-      if (refusal !== undefined) throw refusal.error;
-      try {
-        // The caller knows what its statement returns.
-        return connection.run(sql, params) as Row[];
-      } catch (error) {
-        // As in Postgres: a failed statement dooms its transaction, even when the work catches the error.
-        refusal = { error: toCallerError(error, path) };
-        throw refusal.error;
-      }
-    },
-  };
-  return {
-    tx,
-    /** Throws when a statement failed. Afterwards nothing more can be asked. */
-    end() {
-      if (refusal !== undefined) throw refusal.error;
-      this.abandon();
-    },
-    abandon() {
-      refusal = { error: new Error("the transaction has ended") };
     },
   };
 }
