@@ -53,6 +53,7 @@ export type DatabaseSettings =
       readonly kind: "postgres";
       readonly url: string;
       readonly poolSize: number;
+      readonly connectTimeoutMs: number;
       readonly statementTimeoutMs: number;
     };
 
@@ -236,12 +237,16 @@ function readDatabase(reader: Reader, dataDir: string): DatabaseSettings {
     setting("DATABASE_POOL_SIZE", "database.pool_size", integer({ min: 1, max: 1000 })),
     10,
   );
+  const connectTimeoutMs = reader.required(
+    setting("DATABASE_CONNECT_TIMEOUT", "database.connect_timeout", duration({ bare: "ms", min: 10, max: hour })),
+    2 * second,
+  );
   const statementTimeoutMs = reader.required(
     setting("DATABASE_STATEMENT_TIMEOUT", "database.statement_timeout", duration({ bare: "ms", min: 10, max: hour })),
     5 * second,
   );
   if (url === undefined) return { kind: "sqlite", file: join(dataDir, "holdfast.db") };
-  return { kind: "postgres", url, poolSize, statementTimeoutMs };
+  return { kind: "postgres", url, poolSize, connectTimeoutMs, statementTimeoutMs };
 }
 
 function readBreaker(reader: Reader): BreakerSettings {

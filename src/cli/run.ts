@@ -1,0 +1,73 @@
+import { parseArgs } from "node:util";
+import { type Config, ConfigError, loadConfig } from "../config.ts";
+import { help, UsageError } from "./usage.ts";
+import { version } from "./version.ts";
+
+export interface Cli {
+  readonly args: readonly string[];
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Runs the server until it is told to stop; resolves with the exit code. */
+  serve(config: Config): Promise<number>;
+}
+
+/** Runs one command. Resolves with the exit code: 0 done, 1 failed, 2 not understood. */
+export async function run({ args, environment, serve }: Cli): Promise<number> {
+  try {
+    return await dispatch(args, environment, serve);
+  } catch (error) {
+    if (error instanceof UsageError || (error instanceof TypeError && isParseError(error))) {
+      process.stderr.write(`holdfast: ${error.message}\nSee \`holdfast help\`.\n`);
+      return 2;
+    }
+    if (error instanceof ConfigError || (error instanceof Error && error.name === "KeysFileError")) {
+      process.stderr.write(`holdfast: ${error.message}\n`);
+      return 1;
+    }
+    throw error;
+  }
+}
+
+async function dispatch(
+  args: readonly string[],
+  environment: Cli["environment"],
+  serve: Cli["serve"],
+): Promise<number> {
+  const [command = "serve", ...rest] = args;
+  switch (command) {
+    case "serve":
+      none(rest);
+      return serve(loadConfig(environment).config);
+    case "config": {
+      const { values } = parseArgs({ args: rest, options: { json: { type: "boolean" } } });
+      const { configAsJson, configAsYaml } = await import("./config.ts");
+      process.stdout.write((values.json ? configAsJson : configAsYaml)(loadConfig(environment)));
+      return 0;
+    }
+    case "keys": {
+      const { keysCommand } = await import("./keys.ts");
+      await keysCommand(rest, { environment, print: (line) => process.stdout.write(`${line}\n`) });
+      return 0;
+    }
+    case "version":
+    case "--version":
+      none(rest);
+      process.stdout.write(`${version}\n`);
+      return 0;
+    case "help":
+    case "--help":
+    case "-h":
+      process.stdout.write(help);
+      return 0;
+    default:
+      throw new UsageError(`there is no command ${JSON.stringify(command)}`);
+  }
+}
+
+function none(rest: readonly string[]): void {
+  if (rest.length > 0) throw new UsageError(`unexpected ${rest.join(" ")}`);
+}
+
+/** What node's own parser throws for an option that does not exist or lacks its value. */
+function isParseError(error: TypeError): boolean {
+  return "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS");
+}
