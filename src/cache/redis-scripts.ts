@@ -1,0 +1,135 @@
+import { defineScript } from "../infra/redis-script.ts";
+
+/*
+ * Every script works on keys of one slot only. A record begins "h1 <version> " (see redis-record.ts); a version that cannot be
+ * read counts as 0, so a key that someone else wrote over is simply replaced.
+ */
+
+/**
+ * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step.
+ *
+ * KEYS  entry, lease, request memory
+ * ARGV  1 guard: none | version | newer | lease   2 version proposed      3 version seen      4 lease token
+ *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
+ *       8 channel ("" to tell nobody)             9, 10 message before and after the version
+ *       11 answer to remember ("" for none)       12 milliseconds to remember it
+ * Result: the version stored under, or "version" / "lease" when the guard of that name refused.
+ */
+export const writeScript = defineScript({
+  name: "cache-write",
+  keys: 3,
+  lua: `
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 31)
+local have = 0
+if type(head) == 'string' then have = tonumber(string.match(head, '^h1 (%d+) ') or '0') end
+local guard, version = ARGV[1], tonumber(ARGV[2])
+if guard == 'newer' then
+  if have >= version then return 'version' end
+elseif guard == 'version' then
+  if have ~= tonumber(ARGV[3]) then return 'version' end
+elseif guard == 'lease' then
+  if redis.call('GET', KEYS[2]) ~= ARGV[4] then return 'lease' end
+  if have ~= 0 and have ~= tonumber(ARGV[3]) then return 'lease' end
+end
+if have >= version then version = have + 1 end
+local text = string.format('%.0f', version)
+local record = 'h1 ' .. text .. ARGV[5] .. ARGV[6]
+if ARGV[7] == '0' then redis.call('SET', KEYS[1], record) else redis.call('SET', KEYS[1], record, 'PX', ARGV[7]) end
+if guard ~= 'newer' then redis.call('DEL', KEYS[2]) end
+if ARGV[11] ~= '' then redis.call('SET', KEYS[3], ARGV[11], 'PX', ARGV[12]) end
+if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], ARGV[9] .. text .. ARGV[10]) end
+return text
+`,
+});
+
+/**
+ * The current stamps of marks, made where they are missing, and kept at least as long as the entry that is about to carry them.
+ *
+ * KEYS  marks       ARGV  1 stamp for those missing   2 milliseconds to keep (0: for ever)
+ * Result: the stamps, in order.
+ */
+export const stampsScript = defineScript({
+  name: "cache-stamps",
+  lua: `
+local stamps, keep = {}, tonumber(ARGV[2])
+for i, mark in ipairs(KEYS) do
+  local stamp = redis.call('GET', mark)
+  if not stamp then
+    stamp = ARGV[1]
+    if keep == 0 then redis.call('SET', mark, stamp) else redis.call('SET', mark, stamp, 'PX', keep) end
+  else
+    local left = redis.call('PTTL', mark)
+    if left >= 0 then
+      if keep == 0 then redis.call('PERSIST', mark) elseif left < keep then redis.call('PEXPIRE', mark, keep) end
+    end
+  end
+  stamps[i] = stamp
+end
+return stamps
+`,
+});
+
+/**
+ * Raises marks to given stamps, for a record that is copied from a layer with stamps of its own.
+ *
+ * KEYS  marks       ARGV  1 milliseconds to keep (0: for ever)   2.. a stamp for each mark
+ * Result: the stamps after, in order.
+ */
+export const raiseScript = defineScript({
+  name: "cache-raise",
+  lua: `
+local stamps, keep = {}, tonumber(ARGV[1])
+for i, mark in ipairs(KEYS) do
+  local stamp, have = ARGV[i + 1], redis.call('GET', mark)
+  if have and tonumber(have) > tonumber(stamp) then stamp = have end
+  if stamp ~= have then redis.call('SET', mark, stamp, 'KEEPTTL') end
+  local left = redis.call('PTTL', mark)
+  if not have and keep > 0 then redis.call('PEXPIRE', mark, keep)
+  elseif left >= 0 and keep == 0 then redis.call('PERSIST', mark)
+  elseif left >= 0 and left < keep then redis.call('PEXPIRE', mark, keep) end
+  stamps[i] = stamp
+end
+return stamps
+`,
+});
+
+/**
+ * Gives marks a new stamp. A mark that is missing needs none: without it every entry that carries it is invalid already.
+ *
+ * KEYS  marks       ARGV  1 stamp   2 channel ("" to tell nobody)   3.. for each mark: message before and after the stamp
+ * Result: how many marks changed.
+ */
+export const invalidateScript = defineScript({
+  name: "cache-invalidate",
+  lua: `
+local changed = 0
+for i, mark in ipairs(KEYS) do
+  local stamp, have = tonumber(ARGV[1]), redis.call('GET', mark)
+  if have then
+    if tonumber(have) >= stamp then stamp = tonumber(have) + 1 end
+    redis.call('SET', mark, string.format('%.0f', stamp), 'KEEPTTL')
+    changed = changed + 1
+  end
+  if ARGV[2] ~= '' then
+    redis.call('PUBLISH', ARGV[2], ARGV[2 * i + 1] .. string.format('%.0f', stamp) .. ARGV[2 * i + 2])
+  end
+end
+return changed
+`,
+});
+
+/**
+ * Gives a lease to one caller at a time.
+ *
+ * KEYS  lease       ARGV  1 token   2 milliseconds to live
+ * Result: 0 when given, otherwise for how many milliseconds another caller still holds it.
+ */
+export const leaseScript = defineScript({
+  name: "cache-lease",
+  keys: 1,
+  lua: `
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+local left = redis.call('PTTL', KEYS[1])
+return left > 0 and left or 1
+`,
+});

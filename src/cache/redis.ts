@@ -1,0 +1,239 @@
+import { invalidField } from "../infra/failure.ts";
+import type { Redis } from "../infra/redis.ts";
+import type { Announcement, Announcer } from "./change.ts";
+import { type CacheRecord, type Draft, isFresh } from "./record.ts";
+import { createRedisReader } from "./redis-reader.ts";
+import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts";
+import { invalidateScript, leaseScript, raiseScript, stampsScript, writeScript } from "./redis-scripts.ts";
+import {
+  type CacheStore,
+  isOvertaken,
+  type KeyInfo,
+  type KeyPage,
+  type ReadResult,
+  type Write,
+  type WriteResult,
+} from "./store.ts";
+
+/*
+ * Keys: `holdfast:cache:{ns/key}`, its lease `holdfast:lease:{ns/key}` and request memory in the same slot of a cluster;
+ * marks `holdfast:mark:{ns}` and `holdfast:mark:{ns}:tag` together in one slot per namespace. Entries spread over all slots.
+ */
+const entryKey = (namespace: string, key: string) => `holdfast:cache:{${namespace}/${key}}`;
+const leaseKey = (namespace: string, key: string) => `holdfast:lease:{${namespace}/${key}}`;
+const requestKey = (namespace: string, key: string, id: string) => `holdfast:request:{${namespace}/${key}}:${id}`;
+const markKey = (namespace: string, tag: string) => `holdfast:mark:{${namespace}}${tag === "" ? "" : `:${tag}`}`;
+
+/** How much of an entry a listing reads to see its header; longer headers (many tags) are read whole. */
+const HEADER_BYTES = 512;
+const NOBODY: Announcement = { channel: "", before: "", after: "" };
+
+export interface RedisStoreOptions {
+  readonly redis: Redis;
+  readonly announcer: Announcer;
+  readonly clock: { now(): number };
+  /** A stamp for a mark that does not exist yet: larger than any given before. */
+  readonly newStamp: () => number;
+}
+
+export function createRedisStore({ redis, announcer, clock, newStamp }: RedisStoreOptions): CacheStore {
+  const reader = createRedisReader(redis);
+
+  async function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    const values = await reader.fetch(
+      keys.map((key) => entryKey(namespace, key)),
+      [markKey(namespace, "")],
+    );
+    const stamp = stampOf(values[keys.length]);
+    const records = keys.map((_, i) => (values[i] ? parseRecord(values[i]) : undefined));
+    const tags = [...new Set(records.flatMap((record) => record?.tags ?? []))];
+    const tagStamps = tags.length === 0 ? undefined : await currentStamps(namespace, tags);
+    return records.map((record) => ({
+      record,
+      valid: record !== undefined && record.stamps[0] === stamp && tagsMatch(record, tagStamps),
+      layer: "redis",
+    }));
+  }
+
+  async function currentStamps(namespace: string, tags: readonly string[]): Promise<Map<string, number | undefined>> {
+    const values = await reader.fetch(
+      [],
+      tags.map((tag) => markKey(namespace, tag)),
+    );
+    return new Map(tags.map((tag, i) => [tag, stampOf(values[i])]));
+  }
+
+  /** The stamps a new record will carry: its namespace's and its tags', made where they are missing. */
+  async function stampsFor(namespace: string, draft: Draft): Promise<readonly number[]> {
+    const [[own], tags] = await Promise.all([
+      reader.fetch([], [markKey(namespace, "")]),
+      draft.tags.length === 0 ? [] : runForStamps(stampsScript, namespace, draft.tags, [newStamp(), keepMs(draft)]),
+    ]);
+    const stamp = stampOf(own) ?? (await runForStamps(stampsScript, namespace, [""], [newStamp(), 0]))[0] ?? 0;
+    return [stamp, ...tags];
+  }
+
+  /** Stamps brought from another layer must be the current ones here; a newer mark means the record was invalidated since. */
+  async function adopt(namespace: string, draft: Draft, stamps: readonly number[]): Promise<boolean> {
+    const names = ["", ...draft.tags];
+    const current = await reader.fetch(
+      [],
+      names.map((tag) => markKey(namespace, tag)),
+    );
+    if (names.every((_, i) => stampOf(current[i]) === stamps[i])) return true;
+    const [own, ...ofTags] = stamps;
+    const [[ownNow], tagsNow] = await Promise.all([
+      runForStamps(raiseScript, namespace, [""], [0, own ?? 0]),
+      draft.tags.length === 0 ? [] : runForStamps(raiseScript, namespace, draft.tags, [keepMs(draft), ...ofTags]),
+    ]);
+    return ownNow === own && tagsNow.every((stamp, i) => stamp === ofTags[i]);
+  }
+
+  async function runForStamps(
+    script: typeof stampsScript,
+    namespace: string,
+    tags: readonly string[],
+    args: readonly number[],
+  ): Promise<number[]> {
+    const reply = await redis.run(
+      script,
+      tags.map((tag) => markKey(namespace, tag)),
+      args,
+    );
+    return (reply as unknown[]).map(Number);
+  }
+
+  async function writeOne(namespace: string, write: Write): Promise<WriteResult> {
+    const { key, draft, guard } = write;
+    let stamps = write.stamps;
+    if (stamps === undefined) {
+      stamps = await stampsFor(namespace, draft);
+      if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", layer: "redis" };
+    } else if (!draft.deleted && !(await adopt(namespace, draft, stamps))) {
+      return { stored: false, why: "overtaken", layer: "redis" };
+    }
+    const told = write.announce === "no" ? NOBODY : announcer(write.announce, namespace, key);
+    const { request } = write;
+    const reply = await redis.run(
+      writeScript,
+      [entryKey(namespace, key), leaseKey(namespace, key), requestKey(namespace, key, request?.id ?? "")],
+      [
+        guard.kind,
+        draft.version,
+        "seen" in guard ? guard.seen : 0,
+        guard.kind === "lease" ? guard.token : "",
+        headerTail(draft, stamps),
+        asArgument(payload(draft)),
+        keepMs(draft),
+        told.channel,
+        told.before,
+        told.after,
+        request?.answer ?? "",
+        request === undefined ? 0 : Math.max(1, request.expiresAt - clock.now()),
+      ],
+    );
+    if (reply === "version" || reply === "lease") return { stored: false, why: reply, layer: "redis" };
+    return { stored: true, version: Number(reply), layer: "redis" };
+  }
+
+  function keepMs(draft: Draft): number {
+    return draft.staleUntil === undefined ? 0 : Math.max(1, Math.ceil(draft.staleUntil - clock.now()));
+  }
+
+  async function list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage> {
+    const start = entryKey(namespace, "").slice(0, -1);
+    let at = parseCursor(cursor);
+    const keys: KeyInfo[] = [];
+    // A call returns what it has after this many steps, so that a sparse namespace in a large Redis cannot hold it up.
+    for (let step = 0; step < 20 && keys.length < limit; step++) {
+      const batch = await redis.scan(`${escapeGlob(start + prefix)}*`, at.scan, 500);
+      const names = [...new Set(batch.keys)].sort().filter((name) => at.after === undefined || name > at.after);
+      const room = limit - keys.length;
+      keys.push(...(await infos(namespace, names.slice(0, room), start.length)));
+      const last = names[room - 1];
+      at = names.length > room ? { scan: at.scan, after: last } : { scan: batch.cursor, after: undefined };
+      if (at.after === undefined && at.scan === "0") return { keys, cursor: undefined };
+      if (at.after !== undefined && keys.length < limit) step--;
+    }
+    return { keys, cursor: JSON.stringify([at.scan, at.after ?? ""]) };
+  }
+
+  async function infos(namespace: string, names: readonly string[], keyAt: number): Promise<KeyInfo[]> {
+    const heads = await Promise.all(names.map(readHeader));
+    const records = heads.map((head) => (head === undefined ? undefined : parseHeader(head)?.record));
+    const [own] = await reader.fetch([], [markKey(namespace, "")]);
+    const tags = [...new Set(records.flatMap((record) => record?.tags ?? []))];
+    const tagStamps = tags.length === 0 ? undefined : await currentStamps(namespace, tags);
+    return records.flatMap((record, i) => {
+      if (record === undefined || !isFresh(record, clock.now())) return [];
+      if (record.stamps[0] !== stampOf(own) || !tagsMatch(record, tagStamps)) return [];
+      const key = (names[i] ?? "").slice(keyAt, -1);
+      return [{ key, version: record.version, expiresAt: record.expiresAt }];
+    });
+  }
+
+  async function readHeader(name: string): Promise<Buffer | undefined> {
+    const head = await redis.commandBuffers("getrange", name, 0, HEADER_BYTES - 1);
+    if (!Buffer.isBuffer(head) || head.length < HEADER_BYTES || head.includes(0x0a)) {
+      return Buffer.isBuffer(head) ? head : undefined;
+    }
+    const [whole] = await reader.fetch([name], []);
+    return whole ?? undefined;
+  }
+
+  return {
+    layer: "redis",
+    read,
+    write: (namespace, writes) => Promise.all(writes.map((write) => writeOne(namespace, write))),
+    async invalidate(namespace, tags, stamp) {
+      const names = tags.length === 0 ? [""] : tags;
+      const told = names.map((tag) => announcer(tag === "" ? "namespace" : "tag", namespace, tag));
+      await redis.run(
+        invalidateScript,
+        names.map((tag) => markKey(namespace, tag)),
+        [stamp, told[0]?.channel ?? "", ...told.flatMap(({ before, after }) => [before, after])],
+      );
+      return {};
+    },
+    async acquireLease(namespace, key, token, expiresAt) {
+      const live = Math.max(1, Math.ceil(expiresAt - clock.now()));
+      const left = Number(await redis.run(leaseScript, [leaseKey(namespace, key)], [token, live]));
+      return left === 0 ? { granted: true } : { granted: false, heldUntil: clock.now() + left };
+    },
+    async recall(namespace, key, requestId) {
+      const [answer] = await reader.fetch([requestKey(namespace, key, requestId)], []);
+      return answer?.toString("utf8");
+    },
+    list,
+  };
+}
+
+function stampOf(value: Buffer | null | undefined): number | undefined {
+  return value == null ? undefined : Number(value.toString("latin1"));
+}
+
+function tagsMatch(record: CacheRecord, stamps: ReadonlyMap<string, number | undefined> | undefined): boolean {
+  return record.tags.every((tag, i) => stamps?.get(tag) === record.stamps[i + 1]);
+}
+
+function asArgument(data: Uint8Array | string): Buffer | string {
+  return typeof data === "string" ? data : Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+}
+
+function escapeGlob(text: string): string {
+  return text.replace(/[\\*?[\]]/g, "\\$&");
+}
+
+function parseCursor(cursor: string | undefined): { scan: string; after: string | undefined } {
+  if (cursor === undefined) return { scan: "0", after: undefined };
+  try {
+    const parsed: unknown = JSON.parse(cursor);
+    if (Array.isArray(parsed)) {
+      const [scan, after] = parsed as unknown[];
+      if (typeof scan === "string" && typeof after === "string") return { scan, after: after === "" ? undefined : after };
+    }
+  } catch {
+    // Refused below, like every other text that is not a cursor of ours.
+  }
+  throw invalidField("page_token", "is not a token that ListKeys returned");
+}

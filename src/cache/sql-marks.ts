@@ -1,0 +1,96 @@
+import { LRUCache } from "lru-cache";
+import type { Database, SqlStatement, SqlValue } from "../infra/database.ts";
+import type { Announcer } from "./change.ts";
+import { announcementParams, paddedList } from "./sql-statements.ts";
+
+/** The stamps of namespaces ("" among the tags) and tags, in SQL. */
+export interface SqlMarks {
+  /** The current stamps; a mark that was never made is missing. */
+  current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>>;
+  /** The current stamps in order, made where they are missing. */
+  ensure(namespace: string, tags: readonly string[]): Promise<number[]>;
+  /** Gives new stamps, `stamp` or larger. With `keep`, they are remembered as unhealed. */
+  invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<void>;
+  /** After rows were removed behind our back. */
+  forget(namespace: string): void;
+}
+
+export interface SqlMarksOptions {
+  readonly database: Database;
+  readonly announcer: Announcer | undefined;
+  readonly newStamp: () => number;
+}
+
+const RAISE = "stamp = CASE WHEN cache_mark.stamp >= excluded.stamp THEN cache_mark.stamp + 1 ELSE excluded.stamp END";
+
+export function createSqlMarks({ database, announcer, newStamp }: SqlMarksOptions): SqlMarks {
+  // Where nobody else writes the database, what was read once is known until we change it ourselves.
+  const known = database.shared ? undefined : new LRUCache<string, Map<string, number>>({ max: 10_000 });
+
+  function knownOf(namespace: string): Map<string, number> | undefined {
+    if (known === undefined) return undefined;
+    let stamps = known.get(namespace);
+    if (stamps === undefined) {
+      stamps = new Map();
+      known.set(namespace, stamps);
+    } else if (stamps.size > 10_000) {
+      stamps.clear();
+    }
+    return stamps;
+  }
+
+  async function current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    const cached = knownOf(namespace);
+    const missing = cached === undefined ? tags : tags.filter((tag) => !cached.has(tag));
+    if (cached !== undefined && missing.length === 0) return cached;
+    const { text, params } = paddedList(2, missing);
+    const rows = await database.query<{ tag: string; stamp: number }>(
+      `SELECT tag, stamp FROM cache_mark WHERE namespace = $1 AND tag IN (${text})`,
+      [namespace, ...params],
+    );
+    const stamps = cached ?? new Map<string, number>();
+    // An invalidation that ended while we read has already put the larger stamp there.
+    for (const { tag, stamp } of rows) stamps.set(tag, Math.max(stamp, stamps.get(tag) ?? 0));
+    return stamps;
+  }
+
+  async function ensure(namespace: string, tags: readonly string[]): Promise<number[]> {
+    for (;;) {
+      const stamps = await current(namespace, tags);
+      const missing = tags.filter((tag) => !stamps.has(tag));
+      if (missing.length === 0) return tags.map((tag) => stamps.get(tag) ?? 0);
+      await database.writeAll(
+        missing.map((tag) => ({
+          sql: "INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, 0) ON CONFLICT (namespace, tag) DO NOTHING",
+          params: [namespace, tag, newStamp()],
+        })),
+      );
+    }
+  }
+
+  async function invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<void> {
+    const notify = announcer === undefined ? "" : ", pg_notify($4, $5 || CAST(stamp AS TEXT) || $6) AS told";
+    const statements = tags.map((tag): SqlStatement => {
+      const told = announcer?.(tag === "" ? "namespace" : "tag", namespace, tag);
+      const params: SqlValue[] = [namespace, tag, stamp, ...announcementParams(told)];
+      return {
+        sql: `INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, ${keep ? 1 : 0})
+          ON CONFLICT (namespace, tag) DO UPDATE SET ${RAISE}${keep ? ", unhealed = 1" : ""} RETURNING stamp${notify}`,
+        params,
+      };
+    });
+    // One order for all, so that two invalidations of the same tags cannot lock each other out.
+    const order = tags.map((tag, i) => ({ tag, statement: statements[i] })).sort((a, b) => (a.tag < b.tag ? -1 : 1));
+    const results = await database.writeAll(
+      order.flatMap(({ statement }) => (statement === undefined ? [] : [statement])),
+    );
+    const stamps = knownOf(namespace);
+    results.forEach((rows, i) => {
+      const tag = order[i]?.tag;
+      const now = Number(rows[0]?.["stamp"]);
+      if (stamps !== undefined && tag !== undefined) stamps.set(tag, Math.max(now, stamps.get(tag) ?? 0));
+    });
+  }
+
+  return { current, ensure, invalidate, forget: (namespace) => known?.delete(namespace) };
+}

@@ -1,0 +1,219 @@
+import type { Clock } from "../infra/clock.ts";
+import type { Database, SqlRow, SqlStatement } from "../infra/database.ts";
+import type { Announcer } from "./change.ts";
+import type { CacheRecord } from "./record.ts";
+import { createMemoryLeases, createTableLeases } from "./sql-leases.ts";
+import { createSqlMarks } from "./sql-marks.ts";
+import { type EntryRow, entryParams, parseStamps, recordOf } from "./sql-row.ts";
+import { announcementParams, entryStatements, paddedList } from "./sql-statements.ts";
+import {
+  isOvertaken,
+  type KeyInfo,
+  type KeyPage,
+  type ReadResult,
+  type Refuge,
+  type Write,
+  type WriteResult,
+} from "./store.ts";
+
+const COLUMNS = "key, version, deleted, value, is_text, content_type, created_at, expires_at, stale_until, stamps";
+
+export interface SqlStoreOptions {
+  readonly database: Database;
+  /** How a write tells other instances, in the same transaction. Undefined where nobody else listens to this database. */
+  readonly announcer: Announcer | undefined;
+  readonly clock: Clock;
+  readonly newStamp: () => number;
+}
+
+export function createSqlStore({ database, announcer, clock, newStamp }: SqlStoreOptions): Refuge {
+  const layer = database.kind;
+  const statements = entryStatements(announcer !== undefined);
+  const marks = createSqlMarks({ database, announcer, newStamp });
+  const leases = database.shared ? createTableLeases(database, clock) : createMemoryLeases(clock);
+
+  async function readWhere(condition: string, namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    const { text, params } = paddedList(2, keys);
+    const rows = await database.query<EntryRow>(
+      `SELECT ${COLUMNS} FROM cache_entry WHERE namespace = $1 AND key IN (${text})${condition}`,
+      [namespace, ...params],
+    );
+    const records = new Map(rows.map((row) => [row.key, recordOf(row)]));
+    const stamps = rows.length === 0 ? NO_STAMPS : await stampsOf(namespace, [...records.values()]);
+    return keys.map((key) => {
+      const record = records.get(key);
+      return { record, valid: record !== undefined && isCurrent(record, stamps), layer };
+    });
+  }
+
+  function stampsOf(namespace: string, records: readonly { tags: readonly string[] }[]) {
+    return marks.current(namespace, [...new Set(["", ...records.flatMap((record) => record.tags)])]);
+  }
+
+  async function writeOne(namespace: string, write: Write, over: "any" | "kept"): Promise<WriteResult> {
+    const { key, draft, guard } = write;
+    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags]));
+    if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", layer };
+    if (guard.kind === "lease" && !leases.take(namespace, key, guard.token))
+      return { stored: false, why: "lease", layer };
+    const told = write.announce === "no" ? undefined : announcer?.(write.announce, namespace, key);
+    const notify = announcer === undefined ? [] : announcementParams(told ?? NOBODY);
+    const row = entryParams(namespace, key, draft, stamps, write.unhealed ?? false);
+    const [stored] = await run(chosen(write, over, row, notify), namespace, write);
+    if (stored === undefined) return { stored: false, why: guard.kind === "lease" ? "lease" : "version", layer };
+    if (guard.kind !== "newer") await leases.void(namespace, key);
+    return { stored: true, version: Number(stored["version"]), layer };
+  }
+
+  function chosen(
+    write: Write,
+    over: "any" | "kept",
+    row: SqlStatement["params"] = [],
+    notify: string[],
+  ): SqlStatement {
+    const { guard } = write;
+    switch (guard.kind) {
+      case "none":
+        return { sql: statements.put, params: [...row, ...notify] };
+      case "newer":
+        return { sql: statements.putNewer, params: [...row, ...notify] };
+      case "version":
+        if (over === "kept") return { sql: statements.keepSeen, params: [...row, guard.seen, ...notify] };
+        return guard.seen === 0
+          ? { sql: statements.insert, params: [...row, ...notify] }
+          : { sql: statements.update, params: [...row, guard.seen, ...notify] };
+      case "lease":
+        return database.shared
+          ? { sql: statements.putLeased, params: [...row, guard.seen, guard.token, clock.now(), ...notify] }
+          : { sql: statements.putSeen, params: [...row, guard.seen, ...notify] };
+    }
+  }
+
+  async function run(statement: SqlStatement, namespace: string, { key, draft, request }: Write): Promise<SqlRow[]> {
+    if (request === undefined) return database.write(statement.sql, statement.params ?? []);
+    const [rows] = await database.writeAll([
+      statement,
+      {
+        // Remembered only if the row above was stored by this very call.
+        sql: `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at)
+          SELECT namespace, key, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT) FROM cache_entry
+          WHERE namespace = $1 AND key = $2 AND version = $6
+          ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`,
+        params: [namespace, key, request.id, request.answer, request.expiresAt, draft.version],
+      },
+    ]);
+    return rows ?? [];
+  }
+
+  async function list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage> {
+    const keys: KeyInfo[] = [];
+    let after = cursor;
+    for (;;) {
+      const rows = await database.query<Pick<EntryRow, "key" | "version" | "expires_at" | "stamps">>(
+        `SELECT key, version, expires_at, stamps FROM cache_entry
+         WHERE namespace = $1 AND ${after === undefined ? "key >= $2" : "key > $2"} AND deleted = 0
+           AND (expires_at IS NULL OR expires_at > $3)
+         ORDER BY key LIMIT $4`,
+        [namespace, after ?? prefix, clock.now(), limit + 1],
+      );
+      const matching = rows.filter((row) => row.key.startsWith(prefix));
+      const parsed = matching.map((row) => parseStamps(row.stamps));
+      const stamps = matching.length === 0 ? NO_STAMPS : await stampsOf(namespace, parsed);
+      for (const [i, row] of matching.entries()) {
+        if (keys.length === limit) return { keys, cursor: keys.at(-1)?.key };
+        const { tags, stamps: own } = parsed[i] ?? NOTHING;
+        if (!isCurrent({ tags, stamps: own }, stamps)) continue;
+        keys.push({ key: row.key, version: row.version, expiresAt: row.expires_at ?? undefined });
+      }
+      if (matching.length < rows.length || rows.length <= limit) return { keys, cursor: undefined };
+      after = rows.at(-1)?.key;
+    }
+  }
+
+  return {
+    layer,
+    read: (namespace, keys) => readWhere("", namespace, keys),
+    readKept: (namespace, keys) => readWhere(" AND unhealed <> 0", namespace, keys),
+    write: (namespace, writes) => Promise.all(writes.map((write) => writeOne(namespace, write, "any"))),
+    keep: (namespace, writes) =>
+      Promise.all(writes.map((write) => writeOne(namespace, { ...write, unhealed: true }, "kept"))),
+    async invalidate(namespace, tags, stamp) {
+      await marks.invalidate(namespace, tags.length === 0 ? [""] : tags, stamp, false);
+      return {};
+    },
+    keepInvalidation: (namespace, tags, stamp) =>
+      marks.invalidate(namespace, tags.length === 0 ? [""] : tags, stamp, true),
+    acquireLease: (namespace, key, token, expiresAt) => leases.acquire(namespace, key, token, expiresAt),
+    async recall(namespace, key, requestId) {
+      const [row] = await database.query<{ answer: string }>(
+        "SELECT answer FROM cache_request WHERE namespace = $1 AND key = $2 AND request_id = $3 AND expires_at > $4",
+        [namespace, key, requestId, clock.now()],
+      );
+      return row?.answer;
+    },
+    list,
+    unhealed: (limit) =>
+      database.query<UnhealedRow>("SELECT namespace, key, version FROM cache_entry WHERE unhealed <> 0 LIMIT $1", [limit]),
+    unhealedMarks: (limit) =>
+      database.query<UnhealedMarkRow>("SELECT namespace, tag, stamp FROM cache_mark WHERE unhealed <> 0 LIMIT $1", [limit]),
+    async unhealedCount() {
+      const [row] = await database.query<{ count: number }>(
+        `SELECT (SELECT COUNT(*) FROM cache_entry WHERE unhealed <> 0) + (SELECT COUNT(*) FROM cache_mark WHERE unhealed <> 0) AS count`,
+      );
+      return Number(row?.count ?? 0);
+    },
+    async raisedTags(namespace) {
+      const rows = await database.query<{ tag: string }>(
+        "SELECT tag FROM cache_mark WHERE namespace = $1 AND unhealed <> 0",
+        [namespace],
+      );
+      return new Set(rows.map((row) => row.tag));
+    },
+    async settle(entries, forget) {
+      if (entries.length === 0) return;
+      const act = forget ? "DELETE FROM cache_entry" : "UPDATE cache_entry SET unhealed = 0";
+      await database.writeAll(
+        entries.map(({ namespace, key, version }) => ({
+          sql: `${act} WHERE namespace = $1 AND key = $2 AND version = $3 AND unhealed <> 0`,
+          params: [namespace, key, version],
+        })),
+      );
+    },
+    async settleMarks(raised, forget) {
+      if (raised.length === 0) return;
+      const act = forget ? "DELETE FROM cache_mark" : "UPDATE cache_mark SET unhealed = 0";
+      await database.writeAll(
+        raised.map(({ namespace, tag, stamp }) => ({
+          sql: `${act} WHERE namespace = $1 AND tag = $2 AND stamp = $3 AND unhealed <> 0`,
+          params: [namespace, tag, stamp],
+        })),
+      );
+      if (forget) for (const { namespace } of raised) marks.forget(namespace);
+    },
+    async sweep(now, limit) {
+      const swept = await database.write(
+        `DELETE FROM cache_entry WHERE (namespace, key) IN (
+           SELECT namespace, key FROM cache_entry WHERE stale_until <= $1 AND unhealed = 0 LIMIT $2) RETURNING version`,
+        [now, limit],
+      );
+      await database.write(
+        `DELETE FROM cache_request WHERE (namespace, key, request_id) IN (
+           SELECT namespace, key, request_id FROM cache_request WHERE expires_at <= $1 LIMIT $2)`,
+        [now, limit],
+      );
+      return swept.length;
+    },
+  };
+}
+
+type UnhealedRow = { namespace: string; key: string; version: number };
+type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };
+
+const NOBODY = { channel: "holdfast_silence", before: "", after: "" };
+const NO_STAMPS: ReadonlyMap<string, number> = new Map();
+const NOTHING: { tags: readonly string[]; stamps: readonly number[] } = { tags: [], stamps: [] };
+
+function isCurrent(record: Pick<CacheRecord, "tags" | "stamps">, stamps: ReadonlyMap<string, number>): boolean {
+  if (record.stamps[0] !== stamps.get("")) return false;
+  return record.tags.every((tag, i) => record.stamps[i + 1] === stamps.get(tag));
+}

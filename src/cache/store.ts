@@ -1,0 +1,128 @@
+import type { ServedBy } from "../infra/call.ts";
+import type { CacheRecord, Draft } from "./record.ts";
+
+/** What one layer knows of a key. */
+export interface ReadResult {
+  /** The newest record of the key, tombstones and expired ones included. */
+  readonly record: CacheRecord | undefined;
+  /** Whether the record's stamps are the current ones. */
+  readonly valid: boolean;
+  /** The layer that answered. */
+  readonly layer: ServedBy;
+  /** Answered by a fallback, because a layer above it is away. */
+  readonly degraded?: boolean;
+  /** The layer that knows is away: no record means "cannot tell", not "is not there". */
+  readonly unknown?: boolean;
+  /** When unknown: tags ("" is the namespace itself) that were invalidated since that layer went away. */
+  readonly raised?: ReadonlySet<string>;
+  /** A change of this key is under way: right to serve, wrong to keep. */
+  readonly passing?: boolean;
+}
+
+/** What must hold for a write to be stored. Checked atomically with the write. */
+export type Guard =
+  /** Nothing: it replaces what is there under a larger version, and voids any lease. */
+  | { readonly kind: "none" }
+  /** The key's version is the one seen (0: no record at all). Voids any lease. */
+  | { readonly kind: "version"; readonly seen: number }
+  /** Only over an older version: a copy of what is true elsewhere. */
+  | { readonly kind: "newer" }
+  /** The lease is still held, the key still has the version seen when it was given, and nothing was invalidated since. */
+  | { readonly kind: "lease"; readonly token: string; readonly seen: number; readonly grantedAt: number };
+
+/** Whether anything the value belongs to was invalidated after its lease was given. */
+export function isOvertaken(guard: Guard, stamps: readonly number[]): boolean {
+  return guard.kind === "lease" && stamps.some((stamp) => stamp > guard.grantedAt);
+}
+
+export interface Write {
+  readonly key: string;
+  readonly draft: Draft;
+  readonly guard: Guard;
+  /** Given for copies; otherwise the layer stamps the record with its current stamps. */
+  readonly stamps?: readonly number[];
+  /** What to answer to a retry with the same id, remembered in the same atomic step. */
+  readonly request?: { readonly id: string; readonly answer: string; readonly expiresAt: number };
+  /** Remember, in the same step, that the layer above has not heard of it (only a Refuge can). */
+  readonly unhealed?: boolean;
+  /** How other instances hear of it: `set` and `deleted` reach watchers, `drop` only makes them forget their copies. */
+  readonly announce: "set" | "deleted" | "drop" | "no";
+}
+
+export type WriteResult =
+  | { readonly stored: true; readonly version: number; readonly degraded?: boolean; readonly layer: ServedBy }
+  | {
+      readonly stored: false;
+      readonly why: "version" | "lease" | "overtaken";
+      readonly degraded?: boolean;
+      readonly layer: ServedBy;
+    };
+
+export interface KeyInfo {
+  readonly key: string;
+  readonly version: number;
+  readonly expiresAt: number | undefined;
+}
+
+export interface KeyPage {
+  readonly keys: readonly KeyInfo[];
+  /** Where the next page begins, in the layer's own words; undefined at the end. */
+  readonly cursor: string | undefined;
+  readonly degraded?: boolean;
+}
+
+/** The answer to a request for a lease: given, or held by another until then. */
+export type LeaseGrant = { readonly granted: true } | { readonly granted: false; readonly heldUntil: number };
+
+/**
+ * A shared layer of the cache. Expiry is absolute and judged by the caller's clock; a layer may forget a record once its
+ * `staleUntil` has passed. Each method is atomic per key, and throws a Failure when the layer cannot be reached.
+ */
+export interface CacheStore {
+  readonly layer: ServedBy;
+  /** One result a key, in order. */
+  read(namespace: string, keys: readonly string[]): Promise<ReadResult[]>;
+  /** One result a write, in order; each is stored or refused on its own. */
+  write(namespace: string, writes: readonly Write[]): Promise<WriteResult[]>;
+  /** Gives the tags (none: the namespace) a new stamp, `stamp` or a larger one. */
+  invalidate(namespace: string, tags: readonly string[], stamp: number): Promise<{ readonly degraded?: boolean }>;
+  acquireLease(namespace: string, key: string, token: string, expiresAt: number): Promise<LeaseGrant>;
+  /** The answer remembered for a request id. */
+  recall(namespace: string, key: string, requestId: string): Promise<string | undefined>;
+  /** Fresh, valid keys that begin with the prefix; at most `limit`. A cursor that is not one of its own is refused. */
+  list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage>;
+}
+
+/** A change that the layer above has not heard of yet. */
+export interface Unhealed {
+  readonly namespace: string;
+  readonly key: string;
+  readonly version: number;
+}
+
+export interface UnhealedMark {
+  readonly namespace: string;
+  /** "" is the namespace itself. */
+  readonly tag: string;
+  readonly stamp: number;
+}
+
+/** A layer that remembers what changed while the layer above it was away, through restarts. */
+export interface Refuge extends CacheStore {
+  /** Like read, but sees only unhealed records: what else it holds of a namespace it is not the truth of is out of date. */
+  readKept(namespace: string, keys: readonly string[]): Promise<ReadResult[]>;
+  /** Like write over what readKept sees, and remembers the keys as unhealed. */
+  keep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]>;
+  /** Like invalidate, and remembers the marks as unhealed. */
+  keepInvalidation(namespace: string, tags: readonly string[], stamp: number): Promise<void>;
+  unhealed(limit: number): Promise<Unhealed[]>;
+  unhealedMarks(limit: number): Promise<UnhealedMark[]>;
+  unhealedCount(): Promise<number>;
+  /** Tags of the namespace ("" is itself) with an unhealed invalidation. */
+  raisedTags(namespace: string): Promise<ReadonlySet<string>>;
+  /** Forgets that they are unhealed, unless they changed again. `forget` drops the rows: the layer above has them now. */
+  settle(entries: readonly Unhealed[], forget: boolean): Promise<void>;
+  settleMarks(marks: readonly UnhealedMark[], forget: boolean): Promise<void>;
+  /** Removes up to `limit` records whose physical end has passed, and old request memories. Returns how many. */
+  sweep(now: number, limit: number): Promise<number>;
+}

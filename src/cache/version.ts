@@ -1,0 +1,31 @@
+import type { Clock } from "../infra/clock.ts";
+
+/**
+ * Hands out versions: microseconds of the wall clock, but always larger than any version seen so far, so that a change made
+ * after another was seen is the newer one even when clocks differ or jump back.
+ */
+export interface Versions {
+  next(): number;
+  observe(version: number): void;
+  readonly latest: number;
+}
+
+/** Larger than any version a working clock gives within a century; seen only in damaged data, which must not drag us along. */
+const ABSURD = 7_000_000_000_000_000;
+
+export function createVersions(clock: Clock): Versions {
+  let latest = 0;
+  return {
+    next() {
+      const now = clock.now() * 1000;
+      latest = now > latest ? now : latest + 1;
+      return latest;
+    },
+    observe(version) {
+      if (version > latest && version < ABSURD) latest = version;
+    },
+    get latest() {
+      return latest;
+    },
+  };
+}
