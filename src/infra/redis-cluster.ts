@@ -244,7 +244,8 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
 
 /** The key that decides where a command goes. */
 function firstKey(request: RedisRequest): string | Buffer | undefined {
-  const { name, args } = request;
+  const { name, args, near } = request;
+  if (near !== undefined) return near;
   if (name === "evalsha" || name === "eval") return args[1] === 0 ? undefined : asKey(args[2]);
   if (name === "mget") return asKey(args[0]);
   // ioredis knows where each command has its keys.

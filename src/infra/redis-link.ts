@@ -10,6 +10,8 @@ export interface RedisRequest {
   readonly args: readonly RedisArgument[];
   /** Whether strings in the reply are wanted as bytes. */
   readonly buffers: boolean;
+  /** In a cluster: goes where this key lives, for a command that has no key. */
+  readonly near?: string;
 }
 
 export interface LinkOptions {
@@ -42,7 +44,7 @@ export interface RedisLink {
    */
   send(request: RedisRequest, asking?: boolean): Promise<unknown>;
   /** Gives the connection up for a new one. */
-  drop(reason: Error): void;
+  drop(reason: unknown): void;
   /** Waits for what is under way, up to the command timeout, then closes for good. */
   close(): Promise<void>;
 }

@@ -14,6 +14,7 @@ export interface RedisSubscriber {
 }
 
 export interface SubscriberHandlers {
+  /** Must not throw. */
   readonly onMessage: (channel: string, message: string) => void;
   /** Subscribed, after the first connect and after each reconnect. What was published before is lost. */
   readonly onUp?: () => void;
@@ -26,6 +27,7 @@ export function createSubscriber(
   handlers: SubscriberHandlers,
 ): RedisSubscriber {
   const channels = new Set<string>();
+  let current: Client | undefined;
   let subscribed = false;
 
   const link = createLink({
@@ -34,10 +36,12 @@ export function createSubscriber(
     acceptsReplica: true,
     keepAliveMs: Math.max(1_000, base.commandTimeoutMs),
     onUp: (client) => {
-      listen(client).catch((error: unknown) => link.drop(error instanceof Error ? error : new Error(String(error))));
+      current = client;
+      void listen(client);
     },
     onDown: (error) => {
       const was = subscribed;
+      current = undefined;
       subscribed = false;
       if (was) handlers.onDown?.(error);
     },
@@ -45,9 +49,20 @@ export function createSubscriber(
 
   async function listen(client: Client): Promise<void> {
     client.on("message", handlers.onMessage);
-    if (channels.size > 0) await link.send({ name: "subscribe", args: [...channels], buffers: false });
+    if (channels.size > 0) await tell("subscribe", [...channels]);
+    if (current !== client) return;
     subscribed = true;
     handlers.onUp?.();
+  }
+
+  /** A refusal, or no answer, ends the connection it was sent on: the next one subscribes to everything again. */
+  async function tell(name: "subscribe" | "unsubscribe", names: readonly string[]): Promise<void> {
+    const asked = current;
+    try {
+      await link.send({ name, args: names, buffers: false });
+    } catch (error) {
+      if (asked !== undefined && current === asked) link.drop(error);
+    }
   }
 
   return {
@@ -57,13 +72,11 @@ export function createSubscriber(
     subscribe: (channel) => {
       if (channels.has(channel)) return;
       channels.add(channel);
-      // When disconnected, the next connect subscribes to it. A refusal ends the connection, and so comes to light as onDown.
-      if (link.connected) link.send({ name: "subscribe", args: [channel], buffers: false }).catch(link.drop);
+      if (current !== undefined) void tell("subscribe", [channel]);
       else link.connect();
     },
     unsubscribe: (channel) => {
-      if (!channels.delete(channel) || !link.connected) return;
-      link.send({ name: "unsubscribe", args: [channel], buffers: false }).catch(link.drop);
+      if (channels.delete(channel) && current !== undefined) void tell("unsubscribe", [channel]);
     },
     renew: (why) => link.drop(new Error(why)),
     close: link.close,

@@ -76,7 +76,7 @@ export interface Redis {
    * As with SCAN, a key may come twice, and one moved by a resharding or a failover meanwhile may be missed.
    */
   scan(pattern: string, cursor: string, count: number): Promise<{ cursor: string; keys: string[] }>;
-  /** Returns how many subscribers of the same server got it. */
+  /** Messages on one channel arrive in this order. Returns how many subscribers of the same server got it. */
   publish(channel: string, message: string): Promise<number>;
   createSubscriber(handlers: SubscriberHandlers): RedisSubscriber;
   /**
@@ -114,7 +114,7 @@ export function createRedis(options: RedisOptions): Redis {
     commandBuffers: (name, ...args) => route.send({ name, args, buffers: true }),
     scan: route.scan,
     publish: async (channel, message) =>
-      Number(await route.send({ name: "publish", args: [channel, message], buffers: false })),
+      Number(await route.send({ name: "publish", args: [channel, message], buffers: false, near: channel })),
     createSubscriber: (handlers) => createSubscriber(linkOptions(options), route.subscriberTarget, handlers),
     withCommandTimeout: (commandTimeoutMs) => createRedis({ ...options, commandTimeoutMs }),
     info: async () => summarize(await route.info()),
