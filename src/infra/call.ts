@@ -29,9 +29,23 @@ export interface CallContext {
 type Input<M extends DescMethod> = MessageShape<M["input"] & DescMessage>;
 type Output<M extends DescMethod> = MessageShape<M["output"] & DescMessage>;
 
+/**
+ * A reply in protobuf binary, for an RPC that already holds the bytes (a cached value, say): the gRPC plane sends them as
+ * they are, the HTTP plane decodes them. They must be a whole message of the RPC's response type, and must not change.
+ */
+export class EncodedReply {
+  readonly bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+  }
+}
+
+type Reply<M extends DescMethod> = Output<M> | EncodedReply;
+
 /** An RPC: a function, or an async generator where the reply is a stream. A unary one that need not wait may return plainly. */
 export type Rpc<M extends DescMethod> = M["methodKind"] extends "unary"
-  ? (request: Input<M>, call: CallContext) => Promise<Output<M>> | Output<M>
+  ? (request: Input<M>, call: CallContext) => Promise<Reply<M>> | Reply<M>
   : M["methodKind"] extends "server_streaming"
     ? (request: Input<M>, call: CallContext) => AsyncIterable<Output<M>>
     : M["methodKind"] extends "client_streaming"

@@ -1,0 +1,121 @@
+import type { Message } from "@bufbuild/protobuf";
+import type { CallContext, ServedBy } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
+import type { AuthenticatedCaller } from "./auth.ts";
+import type { Method } from "./method.ts";
+
+/**
+ * One call under way, on either plane. What a quick call does not need (the abort controller, timers, listeners) is made
+ * only when it is asked for: most calls are answered from memory without ever waiting.
+ */
+export class Call implements CallContext {
+  readonly info: Method;
+  readonly caller: AuthenticatedCaller;
+  readonly deadline: number | undefined;
+  readonly started: number;
+  /** Set once the caller has been answered, or is gone. Nothing may be sent afterwards. */
+  done = false;
+  /** Why the call should stop, once it should. */
+  interruption: Failure | undefined = undefined;
+  /** Why the caller was to be answered at once, whatever the handler does. */
+  stopped: Failure | undefined = undefined;
+  layer: ServedBy | undefined = undefined;
+  isDegraded = false;
+  /** Answers the caller with the failure; set by the plane while the handler is waiting. */
+  onAbort: ((failure: Failure) => void) | undefined = undefined;
+  /** Wakes whoever waits for the caller's next message. */
+  onInterrupt: ((failure: Failure) => void) | undefined = undefined;
+  private controller: AbortController | undefined = undefined;
+  private timer: NodeJS.Timeout | undefined = undefined;
+
+  constructor(info: Method, caller: AuthenticatedCaller, deadline: number | undefined, started: number) {
+    this.info = info;
+    this.caller = caller;
+    this.deadline = deadline;
+    this.started = started;
+  }
+
+  get method(): string {
+    return this.info.name;
+  }
+
+  get signal(): AbortSignal {
+    if (this.controller === undefined) {
+      this.controller = new AbortController();
+      if (this.interruption !== undefined) this.controller.abort(this.interruption);
+    }
+    return this.controller.signal;
+  }
+
+  servedBy(layer: ServedBy): void {
+    this.layer = layer;
+  }
+
+  degraded(): void {
+    this.isDegraded = true;
+  }
+
+  /** Asks the handler to stop; it may still finish what it has. */
+  interrupt(failure: Failure): void {
+    if (this.done || this.interruption !== undefined) return;
+    this.interruption = failure;
+    this.controller?.abort(failure);
+    this.onInterrupt?.(failure);
+  }
+
+  /** Stops the call: the caller is answered now, whatever the handler does. */
+  abort(failure: Failure): void {
+    if (this.done || this.stopped !== undefined) return;
+    this.stopped = failure;
+    this.interrupt(failure);
+    this.onAbort?.(failure);
+  }
+
+  /** Watches the deadline while the handler waits. A call answered at once never needs it. */
+  watchDeadline(): void {
+    if (this.deadline === undefined || this.done) return;
+    // A millisecond early: grpc-js has a timer of its own, and its answer would lack our metadata.
+    const remaining = Math.min(Math.max(0, this.deadline - Date.now() - 1), 2 ** 31 - 1);
+    this.timer = setTimeout(() => this.abort(deadlineExceeded()), remaining);
+  }
+
+  /** Marks the call as answered. False when it already was. */
+  finish(): boolean {
+    if (this.done) return false;
+    this.done = true;
+    if (this.timer !== undefined) clearTimeout(this.timer);
+    return true;
+  }
+
+  /**
+   * Refuses what the caller may not do in the namespace the request names. Where the field is optional and unset, the
+   * request is about all namespaces, and so only for those who may use all.
+   */
+  authorize(request: Message): void {
+    if (this.caller.allNamespaces || this.info.namespaceOf === undefined) return;
+    const namespace = this.info.namespaceOf(request);
+    if (namespace === undefined) {
+      throw new Failure(
+        "forbidden",
+        "NAMESPACE_DENIED",
+        `${this.caller.name} may not use all namespaces: name one in the request`,
+      );
+    }
+    if (!this.caller.mayUse(namespace === "" ? "default" : namespace)) {
+      throw new Failure(
+        "forbidden",
+        "NAMESPACE_DENIED",
+        `${this.caller.name} may not use the namespace "${namespace === "" ? "default" : namespace}"`,
+        { metadata: { namespace: namespace === "" ? "default" : namespace } },
+      );
+    }
+  }
+}
+
+export function deadlineExceeded(): Failure {
+  return new Failure("deadline", "DEADLINE_EXCEEDED", "the deadline passed before the answer was ready");
+}
+
+export function hungUp(): Failure {
+  return new Failure("cancelled", "CANCELLED", "the caller hung up");
+}

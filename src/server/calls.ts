@@ -1,0 +1,178 @@
+import { Failure, UnavailableError } from "../infra/failure.ts";
+import type { Log } from "../infra/log.ts";
+import type { Counter, Family, Gauge, Histogram, Metrics } from "../infra/metrics.ts";
+import type { AuthenticatedCaller } from "./auth.ts";
+import { Call } from "./call.ts";
+import { type CallError, callErrorOf, codeName } from "./errors.ts";
+import type { Method } from "./method.ts";
+
+export type Plane = "grpc" | "http";
+
+export interface CallMetrics {
+  readonly total: Family<"method" | "code" | "plane", Counter>;
+  readonly seconds: Family<"method" | "plane", Histogram>;
+  readonly waiting: Family<"plane", Gauge>;
+}
+
+/** The calls of one server, over both planes: who gets in, who is under way, how they ended. */
+export interface Calls {
+  readonly metrics: CallMetrics;
+  /** Whether new calls are refused. */
+  readonly draining: boolean;
+  /** Lets a call in, or throws why not. `deadline` is the caller's, in milliseconds since 1970; Infinity: none. */
+  admit(method: Method, caller: AuthenticatedCaller, deadline: number, started: number): Call;
+  /** Keeps a call that has to wait, so that a drain knows of it. */
+  track(call: Call): void;
+  /** Ends a call well. False when it had already ended. */
+  succeed(call: Call): boolean;
+  /** Ends a call badly: counts it, logs it, and tells what to answer. Undefined when it had already ended. */
+  fail(call: Call, thrown: unknown, peer: string): CallError | undefined;
+  /** The same for a call that never became one: refused, or malformed. */
+  refuse(method: Method, callerName: string, started: number, thrown: unknown, peer: string): CallError;
+  /** Refuses new calls from now on, and ends the streams. */
+  drain(): void;
+  /** Ends what is left. */
+  abortAll(): void;
+  /** Resolves when no call is under way. */
+  idle(): Promise<void>;
+}
+
+export interface CallsOptions {
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** A unary call is given at most this long, whatever its caller asks. Streams end by their callers' deadlines only. */
+  readonly maxDeadlineMs: number;
+}
+
+export function createCalls(options: CallsOptions): Calls {
+  const { log, maxDeadlineMs } = options;
+  const metrics: CallMetrics = {
+    total: options.metrics.counter("holdfast_calls_total", "Calls by how they ended.", ["method", "code", "plane"]),
+    seconds: options.metrics.histogram("holdfast_call_seconds", "How long calls took.", ["method", "plane"]),
+    waiting: options.metrics.gauge("holdfast_calls_waiting", "Calls under way: waiting ones and open streams.", [
+      "plane",
+    ]),
+  };
+  const waiting = { grpc: metrics.waiting.with({ plane: "grpc" }), http: metrics.waiting.with({ plane: "http" }) };
+  const underWay = new Set<Call>();
+  let whenIdle: (() => void)[] = [];
+  let draining = false;
+  const debug = log.debugEnabled;
+
+  function release(call: Call): void {
+    if (!underWay.delete(call)) return;
+    waiting[call.info.plane].dec();
+    if (underWay.size > 0) return;
+    for (const resolve of whenIdle) resolve();
+    whenIdle = [];
+  }
+
+  function record(method: Method, callerName: string, started: number, error: CallError, peer: string): void {
+    const ms = performance.now() - started;
+    method.failed(error.code).inc();
+    method.seconds.observe(ms / 1000);
+    const fields = {
+      method: method.name,
+      plane: method.plane,
+      caller: callerName,
+      code: codeName(error.code),
+      reason: error.reason,
+      duration_ms: Math.round(ms * 1000) / 1000,
+      peer,
+      ...(error.errorId === undefined ? { detail: error.message } : { error_id: error.errorId, err: error.thrown }),
+    };
+    log[levelOf(codeName(error.code), method)](fields, "call failed");
+  }
+
+  return {
+    metrics,
+    get draining() {
+      return draining;
+    },
+
+    admit(method, caller, deadline, started) {
+      if (draining) throw drainingFailure();
+      if (method.scope !== "" && !caller.hasScope(method.scope)) {
+        throw new Failure("forbidden", "SCOPE_MISSING", `${caller.name} lacks the scope "${method.scope}"`, {
+          metadata: { scope: method.scope },
+        });
+      }
+      let until: number | undefined = deadline;
+      if (method.desc.methodKind === "unary") until = Math.min(deadline, Date.now() + maxDeadlineMs);
+      else if (deadline === Number.POSITIVE_INFINITY) until = undefined;
+      return new Call(method, caller, until, started);
+    },
+
+    track(call) {
+      underWay.add(call);
+      waiting[call.info.plane].inc();
+    },
+
+    succeed(call) {
+      if (!call.finish()) return false;
+      const ms = performance.now() - call.started;
+      call.info.succeeded.inc();
+      call.info.seconds.observe(ms / 1000);
+      release(call);
+      if (debug) log.debug({ method: call.method, caller: call.caller.name, code: "OK", duration_ms: ms }, "call");
+      return true;
+    },
+
+    fail(call, thrown, peer) {
+      if (!call.finish()) return undefined;
+      const error = callErrorOf(thrown);
+      record(call.info, call.caller.name, call.started, error, peer);
+      release(call);
+      return error;
+    },
+
+    refuse(method, callerName, started, thrown, peer) {
+      const error = callErrorOf(thrown);
+      record(method, callerName, started, error, peer);
+      return error;
+    },
+
+    drain() {
+      if (draining) return;
+      draining = true;
+      for (const call of underWay) {
+        // A stream of replies can be taken up again elsewhere at once. Where the caller streams too, the handler is told, so
+        // that it can still acknowledge what it has taken in. Unary calls run to their end.
+        if (call.info.desc.methodKind === "server_streaming") call.abort(drainingFailure());
+        else if (call.info.desc.methodKind !== "unary") call.interrupt(drainingFailure());
+      }
+    },
+
+    abortAll() {
+      for (const call of underWay) call.abort(drainingFailure());
+    },
+
+    idle() {
+      return underWay.size === 0 ? Promise.resolve() : new Promise((resolve) => whenIdle.push(resolve));
+    },
+  };
+}
+
+function drainingFailure(): Failure {
+  return new UnavailableError("SERVER_DRAINING", "this instance is shutting down; try again, elsewhere if you can");
+}
+
+function levelOf(code: string, method: Method): "debug" | "info" | "warn" | "error" {
+  switch (code) {
+    case "INTERNAL":
+    case "UNKNOWN":
+    case "DATA_LOSS":
+      return "error";
+    case "UNAVAILABLE":
+    case "DEADLINE_EXCEEDED":
+    case "RESOURCE_EXHAUSTED":
+    case "UNAUTHENTICATED":
+    case "PERMISSION_DENIED":
+      return "warn";
+    case "CANCELLED":
+      // Hanging up is how a caller ends a stream that has no end.
+      return method.desc.methodKind === "unary" ? "info" : "debug";
+    default:
+      return "info";
+  }
+}

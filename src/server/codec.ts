@@ -1,0 +1,50 @@
+import { type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { EncodedReply } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
+
+/**
+ * A request that could not be decoded. It travels to the handler as a value, since grpc-js would answer a throwing decoder
+ * with INTERNAL.
+ */
+export class Malformed {
+  readonly failure: Failure;
+
+  constructor(failure: Failure) {
+    this.failure = failure;
+  }
+}
+
+/** Decodes a request. Strings that are not UTF-8, truncated messages and wrong wire types are malformed. */
+export function requestDecoder(desc: DescMessage): (bytes: Buffer) => Message | Malformed {
+  return (bytes) => {
+    try {
+      return fromBinary(desc, bytes);
+    } catch (error) {
+      return new Malformed(malformed(desc, error));
+    }
+  };
+}
+
+export function malformed(desc: DescMessage, error: unknown): Failure {
+  const why = error instanceof Error ? error.message : "not readable";
+  return new Failure("invalid", "MALFORMED_REQUEST", `the request is not a valid ${desc.typeName}: ${why}`, {
+    cause: error,
+  });
+}
+
+/** Encodes a reply, or takes it as it is when it is encoded already. */
+export function replyEncoder(desc: DescMessage): (reply: Message | EncodedReply) => Buffer {
+  return (reply) => {
+    const bytes = reply instanceof EncodedReply ? reply.bytes : toBinary(desc, reply);
+    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  };
+}
+
+/** For grpc-js, which frames what it is given: replies reach it encoded, so that a failure to encode is ours to report. */
+export function passBytes(bytes: Buffer): Buffer {
+  return bytes;
+}
+
+export function decodedReply(desc: DescMessage, reply: Message | EncodedReply): Message {
+  return reply instanceof EncodedReply ? fromBinary(desc, reply.bytes) : reply;
+}

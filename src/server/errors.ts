@@ -1,0 +1,140 @@
+import { randomBytes } from "node:crypto";
+import type { DescMessage, Message } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { anyPack } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
+import { StatusSchema } from "../gen/google/rpc/status_pb.js";
+import { Failure, type FailureKind } from "../infra/failure.ts";
+
+/** The one table from what can go wrong to the canonical code that callers see. */
+const codes: Readonly<Record<FailureKind, Code>> = {
+  invalid: Code.InvalidArgument,
+  precondition: Code.FailedPrecondition,
+  not_found: Code.NotFound,
+  already_exists: Code.AlreadyExists,
+  conflict: Code.Aborted,
+  out_of_range: Code.OutOfRange,
+  too_large: Code.ResourceExhausted,
+  unauthenticated: Code.Unauthenticated,
+  forbidden: Code.PermissionDenied,
+  unavailable: Code.Unavailable,
+  deadline: Code.DeadlineExceeded,
+  cancelled: Code.Canceled,
+  unimplemented: Code.Unimplemented,
+};
+
+/** Canonical names as gRPC writes them, by number. */
+export const codeNames: readonly string[] = [
+  "OK",
+  "CANCELLED",
+  "UNKNOWN",
+  "INVALID_ARGUMENT",
+  "DEADLINE_EXCEEDED",
+  "NOT_FOUND",
+  "ALREADY_EXISTS",
+  "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED",
+  "FAILED_PRECONDITION",
+  "ABORTED",
+  "OUT_OF_RANGE",
+  "UNIMPLEMENTED",
+  "INTERNAL",
+  "UNAVAILABLE",
+  "DATA_LOSS",
+  "UNAUTHENTICATED",
+];
+
+export function codeName(code: number): string {
+  return codeNames[code] ?? "UNKNOWN";
+}
+
+type Detail = { readonly desc: DescMessage; readonly message: Message };
+
+/** How a call failed, as every caller is told it on either plane. */
+export interface CallError {
+  readonly code: Code;
+  readonly reason: string;
+  readonly message: string;
+  readonly details: readonly Detail[];
+  /** What was thrown. For the log only. */
+  readonly thrown: unknown;
+  /** For errors nobody expected: stands in the reply and in the log, so that one finds the other. */
+  readonly errorId: string | undefined;
+}
+
+// Trailers have to fit into the header limits of all gRPC clients (8 KiB in some), details and message twice included.
+const messageCap = 1024;
+const violationsCap = 16;
+const descriptionCap = 160;
+const domain = "holdfast";
+
+export function callErrorOf(thrown: unknown): CallError {
+  if (thrown instanceof Failure) {
+    return {
+      code: codes[thrown.kind],
+      reason: thrown.reason,
+      message: cut(thrown.message, messageCap),
+      details: detailsOf(thrown),
+      thrown,
+      errorId: undefined,
+    };
+  }
+  const errorId = randomBytes(6).toString("hex");
+  const info = create(ErrorInfoSchema, { reason: "INTERNAL", domain, metadata: { error_id: errorId } });
+  return {
+    code: Code.Internal,
+    reason: "INTERNAL",
+    message: `internal error (id ${errorId})`,
+    details: [{ desc: ErrorInfoSchema, message: info }],
+    thrown,
+    errorId,
+  };
+}
+
+function detailsOf(failure: Failure): readonly Detail[] {
+  const info = create(ErrorInfoSchema, { reason: failure.reason, domain, metadata: { ...failure.metadata } });
+  const details: Detail[] = [{ desc: ErrorInfoSchema, message: info }];
+  if (failure.violations.length > 0) {
+    const shown = failure.violations.slice(0, violationsCap);
+    const fieldViolations = shown.map((violation) => ({
+      field: cut(violation.field, descriptionCap),
+      description: cut(violation.description, descriptionCap),
+      reason: failure.reason,
+    }));
+    details.push({ desc: BadRequestSchema, message: create(BadRequestSchema, { fieldViolations }) });
+  }
+  if (failure.retryAfterMs !== undefined) {
+    const ms = Math.max(0, Math.round(failure.retryAfterMs));
+    const retryDelay = { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
+    details.push({ desc: RetryInfoSchema, message: create(RetryInfoSchema, { retryDelay }) });
+  }
+  return details;
+}
+
+// Lone surrogates (JSON may carry them) can neither be encoded as UTF-8 nor percent-encoded into grpc-message.
+function cut(text: string, cap: number): string {
+  const whole = text.length <= cap ? text : `${text.slice(0, cap - 1)}…`;
+  return whole.toWellFormed();
+}
+
+/** The bytes of `grpc-status-details-bin`. */
+export function statusDetails(error: CallError): Buffer {
+  const status = create(StatusSchema, {
+    code: error.code,
+    message: error.message,
+    details: error.details.map(({ desc, message }) => anyPack(desc, message)),
+  });
+  return Buffer.from(toBinary(StatusSchema, status));
+}
+
+/** The same error for the HTTP plane, where connect-node writes it for Connect and gRPC-Web. */
+export function connectError(error: CallError, metadata?: Record<string, string>): ConnectError {
+  return new ConnectError(
+    error.message,
+    error.code,
+    metadata,
+    error.details.map(({ desc, message }) => ({ desc, value: { ...message } })),
+    error.thrown,
+  );
+}

@@ -1,0 +1,156 @@
+import { type MethodDefinition, Server, ServerCredentials } from "@grpc/grpc-js";
+import { HealthImplementation } from "grpc-health-check";
+import type { Mounted } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
+import type { Authenticator } from "./auth.ts";
+import type { Calls } from "./calls.ts";
+import { passBytes, requestDecoder } from "./codec.ts";
+import type { GrpcContext } from "./grpc-call.ts";
+import { createInterceptor } from "./grpc-interceptor.ts";
+import { bidiHandler, clientStreamHandler, serverStreamHandler } from "./grpc-stream.ts";
+import { unaryHandler } from "./grpc-unary.ts";
+import { type Method, methodsOf } from "./method.ts";
+import { addReflection } from "./reflection.ts";
+import type { TlsOptions } from "./tls.ts";
+
+/**
+ * The gRPC plane.
+ *
+ *     const grpc = createGrpcServer({ services, calls, authenticator, maxMessageBytes, tls });
+ *     const port = await grpc.start({ host: "127.0.0.1", port: 7420 });
+ *     grpc.setServing(false);            // grpc.health.v1 says NOT_SERVING
+ *     await grpc.stop(graceMs);          // GOAWAY, then closed by force
+ *
+ * `createServers` in server.ts makes both planes and drains them together; main.ts wants that one.
+ */
+export interface GrpcServer {
+  /** Binds and serves. Resolves with the port, which matters when 0 was asked for. */
+  start(address: { readonly host: string; readonly port: number }): Promise<number>;
+  /** What grpc.health.v1 answers, for the server as a whole and for each service. */
+  setServing(serving: boolean): void;
+  /** Stops listening, lets open connections finish for at most `graceMs`, then closes them. */
+  stop(graceMs: number): Promise<void>;
+}
+
+export interface GrpcServerOptions {
+  readonly services: readonly Mounted[];
+  readonly calls: Calls;
+  readonly authenticator: Authenticator;
+  /** Larger requests are refused with RESOURCE_EXHAUSTED. */
+  readonly maxMessageBytes: number;
+  readonly tls?: TlsOptions | undefined;
+}
+
+export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
+  const context: GrpcContext = {
+    calls: options.calls,
+    authenticator: options.authenticator,
+    streaming: new WeakMap(),
+  };
+  const methods = new Map<string, Method>();
+  const server = new Server({
+    "grpc.max_receive_message_length": options.maxMessageBytes,
+    "grpc.max_send_message_length": -1,
+    // Its counters cost each call something, and nobody can read them: channelz is not served.
+    "grpc.enable_channelz": 0,
+    // Finds peers that vanished without a word, so that their streams do not stay.
+    "grpc.keepalive_time_ms": 60_000,
+    "grpc.keepalive_timeout_ms": 20_000,
+    interceptors: [createInterceptor(context, methods)],
+  });
+
+  for (const mounted of options.services) {
+    const definitions: Record<string, MethodDefinition<unknown, Buffer>> = {};
+    const handlers: Record<string, ReturnType<typeof handlerFor>> = {};
+    for (const method of methodsOf(mounted, "grpc", options.calls.metrics)) {
+      const path = `/${method.name}`;
+      methods.set(path, method);
+      definitions[method.desc.localName] = definitionOf(method, path);
+      handlers[method.desc.localName] = handlerFor(context, method);
+    }
+    server.addService(definitions, handlers);
+  }
+
+  const names = ["", ...options.services.map(({ service }) => service.typeName)];
+  const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, "SERVING"])));
+  health.addToServer(server);
+  addReflection(server, options.services);
+
+  return {
+    start({ host, port }) {
+      return new Promise((resolve, reject) => {
+        const address = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+        server.bindAsync(address, credentialsOf(options.tls), (error, bound) => {
+          if (error === null) resolve(bound);
+          else reject(error);
+        });
+      });
+    },
+    setServing(serving) {
+      for (const name of names) health.setStatus(name, serving ? "SERVING" : "NOT_SERVING");
+    },
+    stop(graceMs) {
+      return new Promise((resolve) => {
+        const force = setTimeout(() => server.forceShutdown(), graceMs);
+        server.tryShutdown(() => {
+          clearTimeout(force);
+          resolve();
+        });
+      });
+    },
+  };
+}
+
+function credentialsOf(tls: TlsOptions | undefined): ServerCredentials {
+  if (tls === undefined) return ServerCredentials.createInsecure();
+  const pair = { cert_chain: Buffer.from(tls.cert), private_key: Buffer.from(tls.key) };
+  const ca = tls.clientCa === undefined ? null : Buffer.from(tls.clientCa);
+  return ServerCredentials.createSsl(ca, [pair], ca !== null);
+}
+
+function definitionOf(method: Method, path: string): MethodDefinition<unknown, Buffer> {
+  const { methodKind, input } = method.desc;
+  return {
+    path,
+    requestStream: methodKind === "client_streaming" || methodKind === "bidi_streaming",
+    responseStream: methodKind === "server_streaming" || methodKind === "bidi_streaming",
+    requestDeserialize: requestDecoder(input),
+    responseSerialize: passBytes,
+    // The client's half, which a server never uses.
+    requestSerialize: () => Buffer.alloc(0),
+    responseDeserialize: (bytes) => bytes,
+  };
+}
+
+function handlerFor(context: GrpcContext, method: Method) {
+  const { handler } = method;
+  switch (handler.kind) {
+    case "unary":
+      return unaryHandler(context, method, handler.rpc);
+    case "server_streaming":
+      return serverStreamHandler(context, method, handler.rpc);
+    case "client_streaming":
+      return clientStreamHandler(context, method, handler.rpc);
+    case "bidi_streaming":
+      return bidiHandler(context, method, handler.rpc);
+    case "missing":
+      return missingHandler(context, method);
+  }
+}
+
+/** Answers for an RPC that the contract has and this server does not. */
+function missingHandler(context: GrpcContext, method: Method) {
+  const missing = () => {
+    throw new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${method.name} is not implemented by this server`);
+  };
+  switch (method.desc.methodKind) {
+    case "unary":
+      return unaryHandler(context, method, missing);
+    case "server_streaming":
+      return serverStreamHandler(context, method, missing);
+    case "client_streaming":
+      return clientStreamHandler(context, method, missing);
+    case "bidi_streaming":
+      return bidiHandler(context, method, missing);
+  }
+}

@@ -1,0 +1,85 @@
+import { type DescMethod, getOption, isFieldSet, type Message } from "@bufbuild/protobuf";
+import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import { scope as scopeOption } from "../gen/holdfast/v1/options_pb.js";
+import type { CallContext, EncodedReply, Mounted } from "../infra/call.ts";
+import type { Counter, Histogram } from "../infra/metrics.ts";
+import type { CallMetrics, Plane } from "./calls.ts";
+import { codeName } from "./errors.ts";
+
+export type UnaryRpc = (
+  request: Message,
+  call: CallContext,
+) => PromiseLike<Message | EncodedReply> | Message | EncodedReply;
+export type ServerStreamingRpc = (request: Message, call: CallContext) => AsyncIterable<Message>;
+export type ClientStreamingRpc = (requests: AsyncIterable<Message>, call: CallContext) => PromiseLike<Message>;
+export type BidiRpc = (requests: AsyncIterable<Message>, call: CallContext) => AsyncIterable<Message>;
+
+/** What runs a method. "missing": the service does not implement it. */
+export type Handler =
+  | { readonly kind: "unary"; readonly rpc: UnaryRpc }
+  | { readonly kind: "server_streaming"; readonly rpc: ServerStreamingRpc }
+  | { readonly kind: "client_streaming"; readonly rpc: ClientStreamingRpc }
+  | { readonly kind: "bidi_streaming"; readonly rpc: BidiRpc }
+  | { readonly kind: "missing" };
+
+/** All there is to know about an RPC on one plane, looked up once so that a call looks up nothing. */
+export interface Method {
+  /** Such as "holdfast.v1.CacheService/Get". */
+  readonly name: string;
+  readonly desc: DescMethod;
+  readonly handler: Handler;
+  readonly plane: Plane;
+  /** The scope a caller must have. Empty: none. */
+  readonly scope: string;
+  /** The request's namespace; undefined when an optional one is unset. Undefined itself where requests have none. */
+  readonly namespaceOf: ((request: Message) => string | undefined) | undefined;
+  readonly seconds: Histogram;
+  readonly succeeded: Counter;
+  failed(code: number): Counter;
+}
+
+export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics): Method[] {
+  return mounted.service.methods.map((desc) => {
+    const name = `${mounted.service.typeName}/${desc.name}`;
+    return {
+      name,
+      desc,
+      handler: handlerOf(desc, mounted.rpcs[desc.localName]),
+      plane,
+      scope: getOption(desc, scopeOption),
+      namespaceOf: namespaceReader(desc),
+      seconds: metrics.seconds.with({ method: name, plane }),
+      succeeded: metrics.total.with({ method: name, plane, code: "OK" }),
+      failed: (code) => metrics.total.with({ method: name, plane, code: codeName(code) }),
+    };
+  });
+}
+
+// What `mount` checked by its types is only known as a function here; these name the type again.
+function handlerOf(desc: DescMethod, rpc: unknown): Handler {
+  switch (desc.methodKind) {
+    case "unary":
+      return isUnary(rpc) ? { kind: "unary", rpc } : { kind: "missing" };
+    case "server_streaming":
+      return isServerStreaming(rpc) ? { kind: "server_streaming", rpc } : { kind: "missing" };
+    case "client_streaming":
+      return isClientStreaming(rpc) ? { kind: "client_streaming", rpc } : { kind: "missing" };
+    case "bidi_streaming":
+      return isBidi(rpc) ? { kind: "bidi_streaming", rpc } : { kind: "missing" };
+  }
+}
+
+const isUnary = (rpc: unknown): rpc is UnaryRpc => typeof rpc === "function";
+const isServerStreaming = (rpc: unknown): rpc is ServerStreamingRpc => typeof rpc === "function";
+const isClientStreaming = (rpc: unknown): rpc is ClientStreamingRpc => typeof rpc === "function";
+const isBidi = (rpc: unknown): rpc is BidiRpc => typeof rpc === "function";
+
+function namespaceReader(desc: DescMethod): Method["namespaceOf"] {
+  const field = desc.input.fields.find((candidate) => candidate.name === "namespace");
+  if (field === undefined || field.fieldKind !== "scalar") return undefined;
+  const optional = field.presence === FeatureSet_FieldPresence.EXPLICIT;
+  return (request) => {
+    const value: unknown = Reflect.get(request, field.localName);
+    return typeof value === "string" && (!optional || isFieldSet(request, field)) ? value : undefined;
+  };
+}

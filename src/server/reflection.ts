@@ -1,0 +1,30 @@
+import type { DescFile } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import type { Server } from "@grpc/grpc-js";
+import { ReflectionService } from "@grpc/reflection";
+import type { Mounted } from "../infra/call.ts";
+
+/** Adds server reflection (v1 and v1alpha), so that grpcurl needs no proto files. */
+export function addReflection(server: Server, services: readonly Mounted[]): void {
+  const files = new Map<string, Buffer>();
+  for (const { service } of services) collect(service.file, files);
+  // Its API takes what proto-loader makes of .proto files; it reads nothing of that but the descriptors.
+  const descriptor = {
+    format: "Protocol Buffer 3 EnumDescriptorProto" as const,
+    type: {},
+    fileDescriptorProtos: [...files.values()],
+  };
+  const reflection = new ReflectionService(
+    { holdfast: descriptor },
+    { services: services.map(({ service }) => service.typeName) },
+  );
+  reflection.addToServer(server);
+}
+
+function collect(file: DescFile, into: Map<string, Buffer>): void {
+  if (into.has(file.proto.name)) return;
+  const bytes = toBinary(FileDescriptorProtoSchema, create(FileDescriptorProtoSchema, file.proto));
+  into.set(file.proto.name, Buffer.from(bytes));
+  for (const dependency of file.dependencies) collect(dependency, into);
+}

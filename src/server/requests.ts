@@ -1,0 +1,60 @@
+import type { Readable } from "node:stream";
+import type { Message } from "@bufbuild/protobuf";
+import { type Call, hungUp } from "./call.ts";
+import { Malformed } from "./codec.ts";
+
+/** The requests of a streaming call, one at a time: the next is read off the wire when the handler asks for it. */
+export interface Requests extends AsyncIterable<Message> {
+  /** Whether the caller has said that there are no more, and all were handed over. */
+  readonly ended: boolean;
+}
+
+/**
+ * Hands out the messages of a grpc-js stream. Iteration throws the call's failure when it is interrupted. Leaving the loop
+ * early leaves the stream open, since replies may still have to be written to it.
+ */
+export function requestsOf(stream: Readable, call: Call): Requests {
+  let ended = false;
+  let closed = false;
+  let wake: (() => void) | undefined;
+  const onChange = () => wake?.();
+  stream.on("readable", onChange);
+  stream.once("end", () => {
+    ended = true;
+    onChange();
+  });
+  stream.once("close", () => {
+    closed = true;
+    onChange();
+  });
+  call.onInterrupt = onChange;
+
+  async function next(): Promise<IteratorResult<Message, undefined>> {
+    for (;;) {
+      if (call.interruption !== undefined) throw call.interruption;
+      const item: unknown = stream.read();
+      if (item instanceof Malformed) throw item.failure;
+      if (isMessage(item)) {
+        call.authorize(item);
+        return { done: false, value: item };
+      }
+      if (ended) return { done: true, value: undefined };
+      if (closed) throw hungUp();
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      wake = undefined;
+    }
+  }
+
+  return {
+    get ended() {
+      return ended;
+    },
+    [Symbol.asyncIterator]: () => ({ next }),
+  };
+}
+
+function isMessage(item: unknown): item is Message {
+  return typeof item === "object" && item !== null && "$typeName" in item;
+}
