@@ -3,27 +3,49 @@ import { ComponentHealthSchema, HealthReportSchema, RedisInfoSchema } from "../g
 import type { Health } from "./health.ts";
 import { type Identity, toReport } from "./report.ts";
 
-/** An answer for a browser, a dashboard or a probe: an HTTP status and a JSON body. */
+/** What a page shows, and whether it says that all is well enough (200) or not (503). */
 export interface HealthPage {
-  readonly status: 200 | 503;
-  readonly body: unknown;
+  readonly healthy: boolean;
+  readonly body: object;
 }
 
-/** GET /health: the whole report; 503 when calls fail. */
-export function healthPage(health: Health, identity: Identity): HealthPage {
-  const snapshot = health.snapshot();
-  const body = toJson(HealthReportSchema, toReport(snapshot, identity), { alwaysEmitImplicit: true });
-  return { status: snapshot.state === "unhealthy" ? 503 : 200, body };
+export interface HealthPages {
+  /**
+   * Whether to send calls here. True as long as the process serves, also without SQL: reads still come from hot copies then,
+   * and the other instances, on the same SQL, would be no better off.
+   */
+  ready(): boolean;
+  /** GET /health: the whole report. Not healthy when calls fail. */
+  report(): HealthPage;
+  /** GET /health/redis: Redis alone. Undefined when it is not part of this topology. */
+  redis(): HealthPage | undefined;
 }
 
-/** GET /health/redis: Redis alone; 503 when it is configured and unwell. */
-export function redisPage(health: Health, identity: Identity): HealthPage {
-  const report = toReport(health.snapshot(), identity);
-  const component = report.components.find(({ name }) => name === "redis");
-  const unwell = health.snapshot().components.some(({ name, state }) => name === "redis" && state === "unhealthy");
-  const body = {
-    ...(component && { component: toJson(ComponentHealthSchema, component, { alwaysEmitImplicit: true }) }),
-    ...(report.redis && { redis: toJson(RedisInfoSchema, report.redis, { alwaysEmitImplicit: true }) }),
+const everyField = { alwaysEmitImplicit: true };
+
+export function createHealthPages({ health, identity }: { health: Health; identity: Identity }): HealthPages {
+  return {
+    ready: () => true,
+    report() {
+      const snapshot = health.snapshot();
+      const body = toJson(HealthReportSchema, toReport(snapshot, identity), everyField);
+      return { healthy: snapshot.state !== "unhealthy", body: asObject(body) };
+    },
+    redis() {
+      const snapshot = health.snapshot();
+      const observed = snapshot.components.find(({ name }) => name === "redis");
+      if (!observed || observed.state === "not_configured") return undefined;
+      const report = toReport(snapshot, identity);
+      const component = report.components.find(({ name }) => name === "redis");
+      const body = {
+        ...(component && asObject(toJson(ComponentHealthSchema, component, everyField))),
+        ...(report.redis && { redis: toJson(RedisInfoSchema, report.redis, everyField) }),
+      };
+      return { healthy: observed.state !== "unhealthy", body };
+    },
   };
-  return { status: unwell ? 503 : 200, body };
+}
+
+function asObject(json: unknown): object {
+  return typeof json === "object" && json !== null ? json : {};
 }

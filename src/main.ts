@@ -1,0 +1,82 @@
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { banner } from "./cli/banner.ts";
+import { createLiveKeys } from "./cli/live-keys.ts";
+import { run } from "./cli/run.ts";
+import { version } from "./cli/version.ts";
+import type { Config } from "./config.ts";
+import { createHealthPages } from "./health/page.ts";
+import { createHealthService } from "./health/service.ts";
+import { createLog } from "./infra/log.ts";
+import { createMetrics } from "./infra/metrics.ts";
+import { startCache } from "./main/cache.ts";
+import { startCoordination } from "./main/coordination.ts";
+import { startDatabase } from "./main/database.ts";
+import { startHealth } from "./main/health.ts";
+import { dieOfDefects, listenToSignals } from "./main/signals.ts";
+import { createServers } from "./server/server.ts";
+
+/** Puts the parts together, serves until told to stop, and takes them apart in the reverse order. */
+async function serve(config: Config): Promise<number> {
+  const log = createLog({ level: config.logLevel });
+  dieOfDefects(log);
+  const signals = listenToSignals(log);
+  await using parts = new AsyncDisposableStack();
+  const startTime = Date.now();
+  const { topology, instanceId, server } = config;
+  try {
+    const metrics = createMetrics();
+    const keys = parts.adopt(
+      createLiveKeys({ file: server.apiKeysFile, clientCertificates: server.tls?.clientCaFile !== undefined, log }),
+      (it) => it.close(),
+    );
+    signals.onHangup(keys.reload);
+    const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
+    const { redis, backplane, self } = await startCoordination({ config, log, database, startTime, parts });
+    const cache = await startCache({ config, log, metrics, database, redis, backplane, parts });
+    const identity = { instanceId, topology, version, startTime };
+    const health = parts.adopt(
+      startHealth({ config, log, self, database, redis, backplane, cacheHealth: cache.health }),
+      (it) => it.close(),
+    );
+    const servers = createServers({
+      services: [...cache.services, createHealthService({ health, identity })],
+      grpc: { host: server.host, port: server.grpcPort },
+      http: { host: server.host, port: server.httpPort },
+      metrics,
+      log,
+      health: createHealthPages({ health, identity }),
+      authenticator: keys.authenticator,
+      tls: readTls(server.tls),
+      corsOrigins: server.corsOrigins,
+      maxMessageBytes: server.maxMessageBytes,
+    });
+    const ports = await servers.start();
+    parts.defer(() => servers.drain(config.server.drainTimeoutMs));
+    log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
+    if (config.banner || process.stdout.isTTY) {
+      const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };
+      process.stdout.write(banner({ ...facts, keys: keys.authenticator.keysRequired }));
+    }
+  } catch (err) {
+    if (signals.stop.aborted) return 0;
+    log.error({ err }, "cannot start");
+    return 1;
+  }
+  await signals.stopped;
+  await parts.disposeAsync();
+  log.info({}, "stopped");
+  return 0;
+}
+
+function readTls(files: Config["server"]["tls"]) {
+  if (!files) return undefined;
+  const { certFile, keyFile, clientCaFile } = files;
+  return {
+    cert: readFileSync(certFile, "utf8"),
+    key: readFileSync(keyFile, "utf8"),
+    ...(clientCaFile !== undefined && { clientCa: readFileSync(clientCaFile, "utf8") }),
+  };
+}
+
+process.exit(await run({ args: process.argv.slice(2), environment: process.env, serve }));

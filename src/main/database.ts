@@ -1,0 +1,55 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Config, DatabaseSettings } from "../config.ts";
+import type { Database } from "../infra/database.ts";
+import { UnavailableError } from "../infra/failure.ts";
+import type { Log } from "../infra/log.ts";
+import { migrations } from "../infra/migrations/all.ts";
+import { migrate } from "../infra/migrations.ts";
+
+/** How long a start waits for a Postgres that does not answer, as when both come up together. */
+const patienceMs = 30_000;
+const retryMs = 500;
+
+/**
+ * Opens the database and brings its schema up to date. Nothing can be served before that: not even what Redis holds, because
+ * whether this build understands the schema is not known. So a Postgres that is away is waited for, within bounds, and a start
+ * without it fails and says so; once started, the server lives through its absence.
+ */
+export async function startDatabase(
+  config: Config,
+  log: Log,
+  stop: AbortSignal,
+  parts: AsyncDisposableStack,
+): Promise<Database> {
+  if (config.database.kind === "sqlite") {
+    const { lockDataDirectory } = await import("../infra/data-directory.ts");
+    parts.use(lockDataDirectory(config.dataDir));
+  }
+  const database = await open(config.database);
+  const giveUpAt = performance.now() + patienceMs;
+  try {
+    for (;;) {
+      try {
+        await migrate(database, migrations);
+        return database;
+      } catch (err) {
+        if (!(err instanceof UnavailableError) || performance.now() > giveUpAt) throw err;
+        log.warn({ err, retryMs }, "the database does not answer yet");
+        await delay(retryMs, undefined, { signal: stop });
+      }
+    }
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}
+
+/** Loads the driver that is needed and not the other: it would cost start-up time and memory for nothing. */
+async function open(settings: DatabaseSettings): Promise<Database> {
+  if (settings.kind === "sqlite") {
+    const { openSqlite } = await import("../infra/sqlite.ts");
+    return openSqlite({ path: settings.file });
+  }
+  const { openPostgres } = await import("../infra/postgres.ts");
+  return openPostgres(settings);
+}
