@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { lookUp, searchPath } from "./binaries.ts";
 import { signal, signalTree } from "./process-tree.ts";
 
@@ -33,72 +34,88 @@ export interface Child {
 const running = new Set<number>();
 let watching = false;
 
-/** Runs a program until it says that it is ready. It never outlives this process, however this process ends. */
+/** Runs a program and resolves once it is ready. It never outlives this process, however this process ends. */
 export async function startChild(options: ChildOptions): Promise<Child> {
   killWhatIsLeftAtExit();
-  const [command, ...args] = boundToParent([options.command, ...options.args]);
-  const spawned = spawn(command ?? options.command, args, {
+  const [command = options.command, ...args] = boundToParent([options.command, ...options.args]);
+  const spawned = spawn(command, args, {
     cwd: options.cwd,
     env: options.env ?? process.env,
     stdio: ["ignore", "pipe", "pipe"],
     ...options.user,
   });
-  const child = await watched(spawned, options);
-  return child;
+  const { pid } = spawned;
+  if (pid === undefined) throw await spawnError(spawned);
+  running.add(pid);
+  const child = asChild(spawned, pid);
+  try {
+    await ready(spawned, child, options);
+    return child;
+  } catch (error) {
+    await child.kill();
+    const commandLine = [options.command, ...options.args].join(" ");
+    throw new Error(`${commandLine}: ${String(error)}. Its output:\n${child.output()}`, { cause: error });
+  }
 }
 
-function watched(spawned: ChildProcess, options: ChildOptions): Promise<Child> {
+async function spawnError(spawned: ChildProcess): Promise<unknown> {
+  const [error] = await once(spawned, "error");
+  return error;
+}
+
+function asChild(spawned: ChildProcess, pid: number): Child {
   let output = "";
+  for (const stream of [spawned.stdout, spawned.stderr]) {
+    stream?.setEncoding("utf8").on("data", (chunk: string) => {
+      output += chunk;
+    });
+  }
   let ended: string | undefined;
   const gone = new Promise<void>((resolve) => {
     spawned.once("close", (code, signalName) => {
       ended = signalName ?? `exit code ${code}`;
-      if (spawned.pid !== undefined) running.delete(spawned.pid);
+      running.delete(pid);
       resolve();
     });
   });
-  return new Promise((resolve, reject) => {
-    const fail = (why: string, cause?: Error) => {
-      clearTimeout(timer);
-      if (spawned.pid !== undefined && ended === undefined) signalTree(spawned.pid, "SIGKILL");
-      reject(new Error(`${options.command} ${options.args.join(" ")}: ${why}. Its output:\n${output}`, { cause }));
-    };
-    const timer = setTimeout(() => fail("was not ready in time"), options.readyTimeoutMs ?? 60_000);
-    spawned.once("error", (error) => fail(error.message, error));
-    gone.then(() => fail(`ended before it was ready (${ended})`));
+  return {
+    pid,
+    output: () => output,
+    exited: () => ended,
+    pause: () => signalTree(pid, "SIGSTOP"),
+    resume: () => signalTree(pid, "SIGCONT"),
+    kill: async () => {
+      if (ended === undefined) signalTree(pid, "SIGKILL");
+      await gone;
+    },
+    stop: async (name) => {
+      if (ended !== undefined) return;
+      signal(pid, name);
+      // A frozen process does not see the signal until it is thawed.
+      signalTree(pid, "SIGCONT");
+      const impatient = setTimeout(() => signalTree(pid, "SIGKILL"), 15_000);
+      await gone;
+      clearTimeout(impatient);
+    },
+  };
+}
 
-    const { pid } = spawned;
-    if (pid === undefined) return;
-    running.add(pid);
-    const child: Child = {
-      pid,
-      output: () => output,
-      exited: () => ended,
-      pause: () => signalTree(pid, "SIGSTOP"),
-      resume: () => signalTree(pid, "SIGCONT"),
-      kill: async () => {
-        if (ended === undefined) signalTree(pid, "SIGKILL");
-        await gone;
-      },
-      stop: async (name) => {
-        if (ended !== undefined) return;
-        // A frozen process does not see the signal until it is thawed.
-        signal(pid, name);
-        signalTree(pid, "SIGCONT");
-        const impatient = setTimeout(() => signalTree(pid, "SIGKILL"), 15_000);
-        await gone;
-        clearTimeout(impatient);
-      },
-    };
+function ready(spawned: ChildProcess, child: Child, options: ChildOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timeoutMs = options.readyTimeoutMs ?? 60_000;
+    const timer = setTimeout(() => reject(new Error(`not ready after ${timeoutMs} ms`)), timeoutMs);
+    spawned.once("close", () => {
+      clearTimeout(timer);
+      reject(new Error(`ended before it was ready (${child.exited()})`));
+    });
     for (const stream of [spawned.stdout, spawned.stderr]) {
       let rest = "";
-      stream?.setEncoding("utf8").on("data", (chunk: string) => {
-        output += chunk;
+      stream?.on("data", (chunk: string) => {
         const lines = (rest + chunk).split("\n");
         rest = lines.pop() ?? "";
         if (!lines.some((line) => options.isReady(line))) return;
         clearTimeout(timer);
-        resolve(child);
+        resolve();
       });
     }
   });
