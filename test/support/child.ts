@@ -54,7 +54,8 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   } catch (error) {
     await child.kill();
     const commandLine = [options.command, ...options.args].join(" ");
-    throw new Error(`${commandLine}: ${String(error)}. Its output:\n${child.output()}`, { cause: error });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Error(`${commandLine}: ${why}. Its output:\n${child.output()}`, { cause: error });
   }
 }
 

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { type Child, startChild } from "./child.ts";
+import { freePort, onFreePort } from "./free-port.ts";
 import { scratchDirectory } from "./scratch.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -33,14 +34,15 @@ export interface HoldfastProcess extends AsyncDisposable {
  */
 export async function startHoldfast(env: Readonly<Record<string, string>> = {}): Promise<HoldfastProcess> {
   const directory = scratchDirectory("data");
-  const first: Readonly<Record<string, string>> = {
-    HOLDFAST_GRPC_PORT: "0",
-    HOLDFAST_HTTP_PORT: "0",
-    HOLDFAST_DATA_DIR: directory.path,
-    ...env,
-  };
-  let { child, grpcPort, httpPort } = await runHoldfast(first);
-  const settings = { ...first, HOLDFAST_GRPC_PORT: String(grpcPort), HOLDFAST_HTTP_PORT: String(httpPort) };
+  const given = { HOLDFAST_DATA_DIR: directory.path, ...env };
+  // Not port 0: the system's choice could not be kept over a restart.
+  const first = await onFreePort(async (port) => {
+    const ports = { HOLDFAST_GRPC_PORT: String(port), HOLDFAST_HTTP_PORT: String(await freePort()) };
+    return runHoldfast({ ...ports, ...given });
+  });
+  const { grpcPort, httpPort } = first;
+  let { child } = first;
+  const settings = { ...given, HOLDFAST_GRPC_PORT: String(grpcPort), HOLDFAST_HTTP_PORT: String(httpPort) };
   const stop = () => child.stop("SIGTERM");
   return {
     grpcAddress: `127.0.0.1:${grpcPort}`,
