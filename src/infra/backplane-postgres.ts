@@ -9,7 +9,7 @@ export interface PostgresBackplaneOptions {
   readonly database: Pick<Database, "writeAll">;
   /** Opens a connection for LISTEN; called again when one turns out to be dead. */
   readonly openListener: () => PostgresListener;
-  /** Names this process among all others and among its own former lives. No spaces. */
+  /** Names this instance, for logs of the others. No spaces. */
   readonly instanceId: string;
   /** How often a heartbeat goes through Postgres and back; three that do not return are a gap. Default: 2000. */
   readonly heartbeatMs?: number;

@@ -4,7 +4,7 @@ import type { Redis } from "./redis.ts";
 
 export interface RedisBackplaneOptions {
   readonly redis: Redis;
-  /** Names this process among all others and among its own former lives. No spaces. */
+  /** Names this instance, for logs of the others. No spaces. */
   readonly instanceId: string;
   /** How often a heartbeat goes through Redis and back; three that do not return are a gap. Default: 1000. */
   readonly heartbeatMs?: number;

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { Backplane } from "./backplane.ts";
 import { CHANNEL_PREFIX, decodePayload, encodePayload, type Frame, topicChannel } from "./backplane-frame.ts";
 import { createListeners, createSequences, type Listeners } from "./backplane-topics.ts";
@@ -32,7 +33,7 @@ export interface TransportHandlers {
 
 export interface WireOptions {
   readonly kind: string;
-  /** Names this process among all others and among its own former lives. No spaces. */
+  /** Names this instance, for logs of the others. No spaces. */
   readonly instanceId: string;
   readonly heartbeatMs: number;
   readonly channelPrefix?: string;
@@ -46,12 +47,15 @@ const MISSED_BEATS = 3;
 export function createWireBackplane(options: WireOptions): WireBackplane {
   const { kind, instanceId, log, channelPrefix = CHANNEL_PREFIX } = options;
   if (instanceId === "" || /\s/.test(instanceId)) throw new TypeError("instanceId must be a word without spaces");
+  // Tells this life of the instance from its former ones, which counted their messages too; and saves two that were given the
+  // same name from being deaf to each other.
+  const sender = `${instanceId}.${randomBytes(6).toString("base64url")}`;
   const topics = new Map<string, Listeners<string>>();
   const gapListeners = createListeners<boolean>(log, "backplane gaps");
   const sequences = createSequences();
   const sent = new Map<string, number>();
   // A channel of one's own: each instance hears its own heart only.
-  const beatChannel = `${channelPrefix}:beat:${instanceId}`;
+  const beatChannel = `${channelPrefix}:beat:${sender}`;
   const awaited = new Set<number>();
   let beats = 0;
   let up = false;
@@ -116,7 +120,7 @@ export function createWireBackplane(options: WireOptions): WireBackplane {
   function receive(channel: string, payload: string): void {
     const listeners = topics.get(channel);
     const frame = decodePayload(payload);
-    if (listeners === undefined || frame === undefined || frame.sender === instanceId) return;
+    if (listeners === undefined || frame === undefined || frame.sender === sender) return;
     if (frame.sequence !== undefined && sequences.missed(channel, frame.sender, frame.sequence) && live) {
       beginGap(`messages of ${frame.sender} are missing`);
       sequences.missed(channel, frame.sender, frame.sequence);
@@ -133,7 +137,7 @@ export function createWireBackplane(options: WireOptions): WireBackplane {
     },
     frame: (topic, message) => ({
       channel: topicChannel(topic, channelPrefix),
-      payload: encodePayload(instanceId, undefined, message),
+      payload: encodePayload(sender, undefined, message),
     }),
     publish: async (topic, message) => {
       if (closed) throw new UnavailableError("BACKPLANE_UNAVAILABLE", "the backplane was closed");
@@ -141,7 +145,7 @@ export function createWireBackplane(options: WireOptions): WireBackplane {
       // Used up even when sending fails: it may have arrived all the same, and if not the others learn of it by the hole.
       const sequence = (sent.get(channel) ?? 0) + 1;
       sent.set(channel, sequence);
-      await transport.publish({ channel, payload: encodePayload(instanceId, sequence, message) });
+      await transport.publish({ channel, payload: encodePayload(sender, sequence, message) });
     },
     subscribe: (topic, onMessage) => {
       const channel = topicChannel(topic, channelPrefix);
