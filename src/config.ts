@@ -86,6 +86,8 @@ export interface Config {
   readonly health: { readonly checkIntervalMs: number };
 }
 
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 export interface LoadedConfig {
   readonly config: Config;
   /** Every setting as it is in force, secrets masked, and where it came from. */
@@ -107,11 +109,13 @@ function setting<T>(env: string, where: string, kind: Setting<T>["kind"]): Setti
   return { env, path: where.split("."), kind };
 }
 
-/** Reads the environment and holdfast.yaml. Throws one ConfigError that names everything that is wrong. */
-export function loadConfig(
-  environment: Readonly<Record<string, string | undefined>> = process.env,
-  file: ConfigFile | undefined = readConfigFile(environment.HOLDFAST_CONFIG?.trim() || undefined),
-): LoadedConfig {
+/** Reads the environment and holdfast.yaml. Rejects with one ConfigError that names everything that is wrong. */
+export async function loadConfig(environment: Environment): Promise<LoadedConfig> {
+  return resolveConfig(environment, await readConfigFile(environment.HOLDFAST_CONFIG?.trim() || undefined));
+}
+
+/** The same for a file that has been read. */
+export function resolveConfig(environment: Environment, file: ConfigFile | undefined): LoadedConfig {
   const reader = new Reader({ environment, file });
   const config = read(reader);
   reader.refuseUnknown(["HOLDFAST_CONFIG"]);

@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
 import { banner } from "./cli/banner.ts";
-import { createLiveKeys } from "./cli/live-keys.ts";
 import { run } from "./cli/run.ts";
 import { version } from "./cli/version.ts";
 import type { Config } from "./config.ts";
@@ -13,6 +12,8 @@ import { startCache } from "./main/cache.ts";
 import { startCoordination } from "./main/coordination.ts";
 import { startDatabase } from "./main/database.ts";
 import { startHealth } from "./main/health.ts";
+import { startKeys } from "./main/keys.ts";
+import { returnMemory } from "./main/memory.ts";
 import { dieOfDefects, listenToSignals } from "./main/signals.ts";
 import { createServers } from "./server/server.ts";
 
@@ -26,11 +27,7 @@ async function serve(config: Config): Promise<number> {
   const { topology, instanceId, server } = config;
   try {
     const metrics = createMetrics();
-    const keys = parts.adopt(
-      createLiveKeys({ file: server.apiKeysFile, clientCertificates: server.tls?.clientCaFile !== undefined, log }),
-      (it) => it.close(),
-    );
-    signals.onHangup(keys.reload);
+    const keys = await startKeys({ config, log, signals, parts });
     const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
     const { redis, backplane, self } = await startCoordination({ config, log, database, startTime, parts });
     const cache = await startCache({ config, log, metrics, database, redis, backplane, parts });
@@ -46,17 +43,18 @@ async function serve(config: Config): Promise<number> {
       metrics,
       log,
       health: createHealthPages({ health, identity }),
-      authenticator: keys.authenticator,
+      authenticator: keys?.authenticator,
       tls: readTls(server.tls),
       corsOrigins: server.corsOrigins,
       maxMessageBytes: server.maxMessageBytes,
     });
+    returnMemory();
     const ports = await servers.start();
     parts.defer(() => servers.drain(config.server.drainTimeoutMs));
     log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
     if (config.banner || process.stdout.isTTY) {
       const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };
-      process.stdout.write(banner({ ...facts, keys: keys.authenticator.keysRequired }));
+      process.stdout.write(banner({ ...facts, keys: keys !== undefined }));
     }
   } catch (err) {
     if (signals.stop.aborted) return 0;

@@ -1,12 +1,13 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parseDuration } from "../config/kind.ts";
+import type { Environment } from "../config.ts";
 import { type ApiKeyRecord, createApiKey } from "../server/api-key.ts";
 import { changeKeys, readKeys } from "./keys-file.ts";
 import { UsageError } from "./usage.ts";
 
 export interface KeysContext {
-  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly environment: Environment;
   print(line: string): void;
 }
 

@@ -12,8 +12,7 @@ export interface LiveKeys {
 }
 
 export interface LiveKeysOptions {
-  /** Undefined: no key is asked for. */
-  readonly file: string | undefined;
+  readonly file: string;
   readonly clientCertificates: boolean;
   readonly log: Log;
   /** How often to look whether the file has changed. Default 1 s. */
@@ -25,13 +24,9 @@ export interface LiveKeysOptions {
  * seconds. A file that becomes unreadable changes nothing, so that a slip of an editor locks nobody out and lets nobody in.
  */
 export function createLiveKeys({ file, clientCertificates, log, pollMs = 1000 }: LiveKeysOptions): LiveKeys {
-  if (file === undefined) {
-    return { authenticator: createAuthenticator({ clientCertificates }), reload: () => {}, close: () => {} };
-  }
   let current = authenticatorOf(readKeys(file), clientCertificates);
 
   function reload(): void {
-    if (file === undefined) return;
     try {
       const records = readKeys(file);
       current = authenticatorOf(records, clientCertificates);

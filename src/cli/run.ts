@@ -1,11 +1,11 @@
 import { parseArgs } from "node:util";
-import { type Config, ConfigError, loadConfig } from "../config.ts";
+import { type Config, ConfigError, type Environment, loadConfig } from "../config.ts";
 import { help, UsageError } from "./usage.ts";
 import { version } from "./version.ts";
 
 export interface Cli {
   readonly args: readonly string[];
-  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly environment: Environment;
   /** Runs the server until it is told to stop; resolves with the exit code. */
   serve(config: Config): Promise<number>;
 }
@@ -27,20 +27,16 @@ export async function run({ args, environment, serve }: Cli): Promise<number> {
   }
 }
 
-async function dispatch(
-  args: readonly string[],
-  environment: Cli["environment"],
-  serve: Cli["serve"],
-): Promise<number> {
+async function dispatch(args: readonly string[], environment: Environment, serve: Cli["serve"]): Promise<number> {
   const [command = "serve", ...rest] = args;
   switch (command) {
     case "serve":
       none(rest);
-      return serve(loadConfig(environment).config);
+      return serve((await loadConfig(environment)).config);
     case "config": {
       const { values } = parseArgs({ args: rest, options: { json: { type: "boolean" } } });
       const { configAsJson, configAsYaml } = await import("./config.ts");
-      process.stdout.write((values.json ? configAsJson : configAsYaml)(loadConfig(environment)));
+      process.stdout.write((values.json ? configAsJson : configAsYaml)(await loadConfig(environment)));
       return 0;
     }
     case "keys": {

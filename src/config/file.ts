@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { parseDocument } from "yaml";
 import { ConfigError } from "./mistakes.ts";
 
 export interface ConfigFile {
@@ -11,7 +10,7 @@ export interface ConfigFile {
  * Reads holdfast.yaml. A file that was named must be there; the one in the working directory is optional. What the parser
  * says is reported by code and place only: its messages quote lines, and a line may hold a password.
  */
-export function readConfigFile(named: string | undefined): ConfigFile | undefined {
+export async function readConfigFile(named: string | undefined): Promise<ConfigFile | undefined> {
   const name = named ?? "holdfast.yaml";
   let source: string;
   try {
@@ -21,6 +20,8 @@ export function readConfigFile(named: string | undefined): ConfigFile | undefine
     if (named === undefined && code === "ENOENT") return undefined;
     throw new ConfigError([{ where: name, what: `cannot be read (${code})` }]);
   }
+  // Not loaded where there is no file: it would cost start-up time and memory for nothing.
+  const { parseDocument } = await import("yaml");
   const document = parseDocument(source, { prettyErrors: true, logLevel: "silent" });
   const faults = [...document.errors, ...document.warnings];
   if (faults.length > 0) {
