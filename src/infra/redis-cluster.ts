@@ -14,7 +14,7 @@ import {
   scanOne,
 } from "./redis-route.ts";
 import { SLOTS, slotOf } from "./redis-slot.ts";
-import { readTopology, splitAddress } from "./redis-topology.ts";
+import { readTopology, splitAddress, type Topology } from "./redis-topology.ts";
 
 /** Looks at the topology this often when all is well; a redirect or a lost connection makes it look at once. */
 const CALM_REFRESH_MS = 15_000;
@@ -93,30 +93,27 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
   }
 
   async function readFromAnyone(): Promise<void> {
+    const connected = [...nodes.values()].filter((node) => node.link.connected);
+    const candidates = connected.length > 0 ? connected : [...new Set([...nodes.keys(), ...seeds])].map(nodeAt);
     // All at once and the first answer counts: one that is frozen does not hold up the others.
-    const candidates = new Set([...nodes.keys(), ...seeds].map(nodeAt));
-    await Promise.any([...candidates].map(readFrom));
-  }
-
-  let readings = 0;
-  let applied = 0;
-
-  async function readFrom(node: Node): Promise<void> {
-    const reading = ++readings;
-    const reply = await node.link.send({ name: "cluster", args: ["SLOTS"], buffers: false });
-    const topology = readTopology(reply, splitAddress(node.address).host);
-    if (topology.primaries.length === 0) throw redisUnavailable(`${node.address} knows of no primary`);
-    if (closed || (refreshing === undefined && reading < applied)) return;
-    applied = reading;
+    const topology = await Promise.any(candidates.map(readFrom));
+    if (closed) return;
     primaries = topology.primaries.map(nodeAt);
     complete = topology.complete;
     for (let slot = 0; slot < SLOTS; slot++) owners[slot] = primaries[topology.owners[slot] ?? -1];
     for (const primary of primaries) primary.link.connect();
-    for (const [address, other] of nodes) {
-      if (primaries.includes(other) || other === node) continue;
+    for (const [address, node] of nodes) {
+      if (primaries.includes(node)) continue;
       nodes.delete(address);
-      void other.link.close();
+      void node.link.close();
     }
+  }
+
+  async function readFrom(node: Node): Promise<Topology> {
+    const reply = await node.link.send({ name: "cluster", args: ["SLOTS"], buffers: false });
+    const topology = readTopology(reply, splitAddress(node.address).host);
+    if (topology.primaries.length === 0) throw redisUnavailable(`${node.address} knows of no primary`);
+    return topology;
   }
 
   function send(request: RedisRequest): Promise<unknown> {
@@ -134,21 +131,33 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
   }
 
   async function dispatch(node: Node, request: RedisRequest): Promise<unknown> {
-    const start = performance.now();
+    const deadline = performance.now() + options.commandTimeoutMs;
     try {
       return await node.link.send(request);
     } catch (error) {
       if (!(error instanceof RedisRedirectError)) throw error;
-      return await within(follow(node, request, error), options.commandTimeoutMs - (performance.now() - start));
+      return await within(follow(node, request, error, deadline), deadline - performance.now());
     }
   }
 
-  async function follow(from: Node, request: RedisRequest, redirect: RedisRedirectError): Promise<unknown> {
+  async function follow(
+    from: Node,
+    request: RedisRequest,
+    first: RedisRedirectError,
+    deadline: number,
+  ): Promise<unknown> {
     let node = from;
-    let latest = redirect;
-    for (let redirects = 0; redirects < MAX_REDIRECTS; redirects++) {
-      if (latest.code === "TRYAGAIN") await delay(TRY_AGAIN_MS * (redirects + 1));
-      else node = redirectTarget(node, latest);
+    let latest = first;
+    // Past the deadline the caller has been told that it failed: it must not run after that.
+    for (let redirects = 0; redirects < MAX_REDIRECTS && performance.now() < deadline; ) {
+      if (latest.code === "TRYAGAIN") {
+        if (request.divisible) break;
+        await delay(TRY_AGAIN_MS);
+        if (performance.now() >= deadline) break;
+      } else {
+        redirects += 1;
+        node = redirectTarget(node, latest);
+      }
       if (latest.code === "MOVED") {
         const key = firstKey(request);
         if (key !== undefined) owners[slotOf(key)] = node;

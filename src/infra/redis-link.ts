@@ -12,6 +12,8 @@ export interface RedisRequest {
   readonly buffers: boolean;
   /** In a cluster: goes where this key lives, for a command that has no key. */
   readonly near?: string;
+  /** In a cluster: the caller asks for each key by itself when they are on two nodes for now, so waiting is of no use. */
+  readonly divisible?: boolean;
 }
 
 export interface LinkOptions {

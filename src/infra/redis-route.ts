@@ -104,7 +104,7 @@ export function rotation<T>(items: readonly T[]): () => T {
 
 export async function mget(link: Pick<RedisLink, "send">, keys: readonly string[]): Promise<(Buffer | null)[]> {
   if (keys.length === 0) return [];
-  const values = await link.send({ name: "mget", args: keys, buffers: true });
+  const values = await link.send({ name: "mget", args: keys, buffers: true, divisible: keys.length > 1 });
   if (!Array.isArray(values)) throw new TypeError("MGET did not answer with a list");
   return values;
 }
