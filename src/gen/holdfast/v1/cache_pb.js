@@ -385,7 +385,7 @@ export const SetOutcome = /*@__PURE__*/
  * Redis, SQL is the shared layer of every namespace. A call never fails because Redis does: it is answered by the next
  * layer, and the response metadata says so (`holdfast-degraded: true`, `holdfast-served-by: l1|redis|postgres|sqlite`).
  *
- * Namespaces: 1 to 128 bytes of letters, digits and "._:-/"; an empty namespace means "default". A namespace needs no
+ * Namespaces: 1 to 128 bytes of letters, digits and "._:-"; an empty namespace means "default". A namespace needs no
  * set-up; holdfast.yaml gives it a policy. Keys: 1 to 1,024 bytes of UTF-8. Values: up to 4 MiB. Batches: up to 1,000
  * items. Tags: up to 64 an entry, 1 to 256 bytes each.
  *
