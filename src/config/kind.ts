@@ -36,6 +36,13 @@ export class Refusal {
   }
 }
 
+/** Why a schema made by `parsed` said no, where it gave a reason of its own. */
+export function reasonOf(error: z.ZodError): string {
+  const [issue] = error.issues;
+  const reason: unknown = issue?.code === "custom" ? issue.params?.reason : undefined;
+  return typeof reason === "string" ? reason : "";
+}
+
 export function text(wanted: string, pattern = /./s): Kind<string> {
   const schema = z.string().regex(pattern, "");
   return { wanted, fromEnvironment: schema, fromFile: schema, show: (value) => value };
@@ -123,8 +130,13 @@ export function duration({ bare, min, max }: { bare: "s" | "ms"; min: number; ma
 /** A duration, or the word "never" for none. */
 export function durationOrNever(limits: Parameters<typeof duration>[0]): Kind<number | undefined> {
   const some = duration(limits);
-  const never = z.literal("never").transform(() => undefined);
-  const either = (schema: z.ZodType<number>): z.ZodType<number | undefined> => z.union([never, schema], { error: "" });
+  const never = "never";
+  const either = (schema: z.ZodType<number>) =>
+    parsed(z.union([z.string(), z.number()]), (value): number | undefined | Refusal => {
+      if (value === never) return undefined;
+      const result = schema.safeParse(value);
+      return result.success ? result.data : new Refusal(reasonOf(result.error));
+    });
   return {
     wanted: `${some.wanted}, or "never"`,
     fromEnvironment: either(some.fromEnvironment),

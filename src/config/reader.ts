@@ -1,4 +1,4 @@
-import type { Kind, Shown } from "./kind.ts";
+import { type Kind, reasonOf, type Shown } from "./kind.ts";
 import type { Mistake } from "./mistakes.ts";
 import { didYouMean } from "./suggest.ts";
 
@@ -63,7 +63,7 @@ export class Reader {
 
   /** Whether it is written anywhere, rightly or wrongly. */
   has(setting: Setting<unknown>): boolean {
-    return this.#find(setting.env, setting.path) !== undefined;
+    return this.#inEnvironment(setting.env) !== undefined || this.#inFile(setting.path) !== undefined;
   }
 
   /** The names that stand in a group of the file whose names are free. */
@@ -90,33 +90,34 @@ export class Reader {
     const { env, path, kind } = setting;
     this.#paths.add(path.join("\0"));
     if (env !== undefined) this.#variables.add(env);
-    const found = this.#find(env, path);
-    if (!found) return undefined;
-    const result = (found.inFile ? kind.fromFile : kind.fromEnvironment).safeParse(found.raw);
-    if (result.success) return { value: result.data, source: found.source };
-    const [issue] = result.error.issues;
-    const reason: unknown = issue?.code === "custom" ? issue.params?.reason : undefined;
-    this.refuse(found.where, `is ${seen(found.raw, kind)}, wanted ${reason || kind.wanted}`);
+    // The file's value is checked even where the environment's wins: a mistake must not wait there for the variable to go.
+    const [inEnvironment, inFile] = [this.#inEnvironment(env), this.#inFile(path)];
+    const file = this.#sources.file?.name ?? "";
+    const fromFile =
+      inFile === undefined ? undefined : this.#parse(kind, kind.fromFile, inFile, `${file}: ${path.join(".")}`);
+    const fromEnvironment =
+      inEnvironment === undefined ? undefined : this.#parse(kind, kind.fromEnvironment, inEnvironment, env ?? "");
+    if (fromEnvironment) return { ...fromEnvironment, source: env ?? "" };
+    return fromFile && { ...fromFile, source: file };
+  }
+
+  #parse<T>(kind: Kind<T>, schema: Kind<T>["fromFile"], raw: unknown, where: string): { value: T } | undefined {
+    const result = schema.safeParse(raw);
+    if (result.success) return { value: result.data };
+    this.refuse(where, `is ${seen(raw, kind)}, wanted ${reasonOf(result.error) || kind.wanted}`);
     return undefined;
   }
 
+  #inEnvironment(env: string | undefined): string | undefined {
+    // An empty variable is an unset one: that is what `${NAME:-}` leaves in a compose file.
+    return env === undefined ? undefined : this.#sources.environment[env]?.trim() || undefined;
+  }
+
+  /** `key:` with nothing behind it is null in YAML, and means that nothing was chosen. */
   #inFile(path: readonly string[]): unknown {
     let node: unknown = this.#sources.file?.content;
     for (const step of path) node = isBranch(node) && Object.hasOwn(node, step) ? node[step] : undefined;
-    return node;
-  }
-
-  #find(env: string | undefined, path: readonly string[]) {
-    // An empty variable is an unset one: that is what `${NAME:-}` leaves in a compose file.
-    const fromEnvironment = env === undefined ? undefined : this.#sources.environment[env]?.trim();
-    if (env !== undefined && fromEnvironment !== undefined && fromEnvironment !== "") {
-      return { inFile: false, raw: fromEnvironment, where: env, source: env };
-    }
-    const raw = this.#inFile(path);
-    // `key:` with nothing behind it is null in YAML, and means that nothing was chosen.
-    if (raw === undefined || raw === null) return undefined;
-    const name = this.#sources.file?.name ?? "";
-    return { inFile: true, raw, where: `${name}: ${path.join(".")}`, source: name };
+    return node ?? undefined;
   }
 
   /** Notes what stands in the sources and was never asked for: most likely a typing error. Call it last. */

@@ -47,8 +47,8 @@ const shape = /^([a-z-]+):\/\/(?:([^/?#]*)@)?([^@/?#]*)(?:\/([^?#]*))?(?:\?([^#]
 const harmlessParameters = /^(host|port|user|dbname|sslmode|application_name|connect_timeout)=/;
 
 /**
- * The address without what must stay secret. The name of a user is shown only when a password follows it, as a login without
- * one may well be a token. Of what is not clearly an address nothing is shown: an unescaped "/" in a password would
+ * The address without what must stay secret. Of the login not even the user's name is shown: with an unescaped ":" it may be the
+ * first half of a password. Of what is not clearly an address nothing is shown: an unescaped "/" in a password would
  * otherwise pass for the start of a path.
  */
 export function maskUrl(seen: string): string {
@@ -62,8 +62,7 @@ function maskOne(part: string): string | undefined {
   const [, scheme = "", login, hosts = "", path, query] = found;
   if (!/^((\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?(,|$))*$/i.test(hosts) || hosts.endsWith(",")) return undefined;
   if (!/^[\w.-]*(\/\d*)?$/.test(path ?? "") || query?.includes("@")) return undefined;
-  const [, user = ""] = /^([^:]*:)./.exec(login ?? "") ?? [];
-  const start = `${scheme}://${login === undefined ? "" : `${user}***@`}${hosts}`;
+  const start = `${scheme}://${login === undefined ? "" : "***@"}${hosts}`;
   return `${start}${path === undefined ? "" : `/${path}`}${query === undefined ? "" : `?${maskQuery(query)}`}`;
 }
 
