@@ -46,12 +46,8 @@ const designed: Readonly<Record<string, readonly string[]>> = {
   HealthService: ["Report", "Watch"],
 };
 
+/** Audit's streams need no place here: a record's identity makes Ingest idempotent, a delivery's id Subscribe. */
 const exemptions: Exemptions = new Map([
-  [
-    "AuditService/Ingest",
-    "a record's (producer, sequence) is its identity: sent again, it is acknowledged again, not kept twice",
-  ],
-  ["AuditService/Subscribe", "a delivery is settled by its id: settling it again changes nothing"],
   [
     "LockService/Hold",
     "the stream is the attempt: the lock ends with it, and resume_token names a grant to go on with",

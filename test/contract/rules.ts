@@ -24,10 +24,7 @@ export function methodsOf(files: readonly DescFile[]): DescMethod[] {
 }
 
 function fieldsOf(files: readonly DescFile[]): DescField[] {
-  const within = (message: DescMessage): DescField[] => [
-    ...message.fields,
-    ...message.nestedMessages.filter((nested) => !nested.typeName.endsWith("Entry")).flatMap(within),
-  ];
+  const within = (message: DescMessage): DescField[] => [...message.fields, ...message.nestedMessages.flatMap(within)];
   return files.flatMap((file) => file.messages.flatMap(within));
 }
 

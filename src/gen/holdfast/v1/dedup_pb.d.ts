@@ -193,8 +193,9 @@ export declare type DedupServiceClaimRequest = Message<"holdfast.v1.DedupService
   owner: string;
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes, and for as long as its lease lasts,
-   * returns the first answer. If empty, a retry of a call that succeeded is told IN_PROGRESS (or DUPLICATE).
+   * Names this attempt, up to 128 bytes. When the first attempt was told FIRST, a retry with the same id is told FIRST again,
+   * with the same token, until that claim is completed by Complete, released, taken over or forgotten; any other retry is
+   * answered anew. If empty, a retry of a call that succeeded is told IN_PROGRESS (or DUPLICATE).
    *
    * @generated from field: string request_id = 7;
    */

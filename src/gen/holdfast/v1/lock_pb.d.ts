@@ -140,9 +140,9 @@ export declare type LockServiceAcquireRequest = Message<"holdfast.v1.LockService
   purpose: string;
 
   /**
-   * Names this attempt, up to 128 bytes. A retry with the same id is given the grant of the first attempt while its lease
-   * lasts; after that, for 10 minutes, it is refused with ABORTED (LOCK_ATTEMPT_OVER) and takes nothing. If empty, a retry
-   * of a call that succeeded waits behind itself.
+   * Names this attempt, up to 128 bytes. When the first attempt took the lock, a retry with the same id is given that grant
+   * while its lease lasts; after that, for 10 minutes, it is refused with ABORTED (LOCK_ATTEMPT_OVER) and takes nothing.
+   * When it did not, the retry tries anew. If empty, a retry of a call that succeeded waits behind itself.
    *
    * @generated from field: string request_id = 6;
    */
@@ -1124,7 +1124,8 @@ export declare const LockService: GenService<{
    *
    * Waiters on one instance are served in the order they came. Between instances there is no order, but an instance that
    * has had the lock 16 times in a row lets the others go first. A waiter is woken by a message, and at the latest when the
-   * lease ahead of it ends. A caller that hangs up leaves the queue at once; a grant that crosses its hang-up is given back. RESOURCE_EXHAUSTED (LOCK_QUEUE_FULL) when 10,000 callers already wait on this instance.
+   * lease ahead of it ends. A caller that hangs up leaves the queue at once; a grant that crosses its hang-up is given
+   * back. RESOURCE_EXHAUSTED (LOCK_QUEUE_FULL) when 10,000 callers already wait on this instance.
    * A lock is not reentrant: its holder waits for itself, unless the request_id shows a retry.
    *
    * @generated from rpc holdfast.v1.LockService.Acquire
@@ -1164,7 +1165,8 @@ export declare const LockService: GenService<{
    * A draining server does not release: it renews once more, sends `handover` and ends the stream with UNAVAILABLE and
    * RetryInfo. Open Hold again, on any instance, with resume_token: the same grant goes on with the same token and without
    * a gap. If nobody does, it ends with its lease. An instance that is killed releases nothing either: its leases run out,
-   * or are resumed until then. A client that sees the stream break otherwise must take the lock as lost.
+   * or are resumed until then. A client that sees the stream break otherwise must take the lock as lost. A stream that still
+   * waits when the server drains, or when the authority goes away, just ends with UNAVAILABLE and loses its place.
    *
    * @generated from rpc holdfast.v1.LockService.Hold
    */

@@ -161,7 +161,7 @@ export declare type RateLimitStatus = Message<"holdfast.v1.RateLimitStatus"> & {
   limit: bigint;
 
   /**
-   * What is left now, after a charge that was made. 0 under FALLBACK_OPEN and FALLBACK_CLOSED.
+   * What is left now, after a charge that was made. Nothing is counted under FALLBACK_OPEN (the limit) and FALLBACK_CLOSED (0).
    *
    * @generated from field: uint64 remaining = 5;
    */
@@ -184,7 +184,7 @@ export declare type RateLimitStatus = Message<"holdfast.v1.RateLimitStatus"> & {
 
   /**
    * When not allowed: after how long the same cost would be, if nothing else is used meanwhile. Unset when allowed, and when
-   * the cost is larger than the limit, so that it never can be.
+   * the cost is larger than the limit, so that it never can be. Under FALLBACK_CLOSED, when Redis is tried again.
    *
    * @generated from field: google.protobuf.Duration retry_after = 8;
    */
@@ -861,7 +861,7 @@ export enum RateLimitBasis {
   UNSPECIFIED = 0,
 
   /**
-   * From the counter that all instances share.
+   * From the counter that all instances share; in the embedded topology, from the one instance's own.
    *
    * @generated from enum value: RATE_LIMIT_BASIS_SHARED = 1;
    */
@@ -934,7 +934,7 @@ export declare const RateLimitChargeSchema: GenEnum<RateLimitCharge>;
  * error.
  *
  * Rules come from holdfast.yaml, which is read again when it changes, or inline from the request; an inline rule needs the
- * scope "ratelimit:inline" besides the one of the RPC, else PERMISSION_DENIED (INLINE_RULE_FORBIDDEN). An unknown rule name
+ * scope "ratelimit:inline" besides the one of the RPC, else PERMISSION_DENIED (SCOPE_MISSING). An unknown rule name
  * is NOT_FOUND (RATE_LIMIT_RULE_UNKNOWN). When a rule's numbers change, what was used stays used and the new numbers hold
  * at once; when its algorithm changes, counting starts anew.
  *

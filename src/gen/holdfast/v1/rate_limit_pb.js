@@ -202,7 +202,7 @@ export const RateLimitCharge = /*@__PURE__*/
  * error.
  *
  * Rules come from holdfast.yaml, which is read again when it changes, or inline from the request; an inline rule needs the
- * scope "ratelimit:inline" besides the one of the RPC, else PERMISSION_DENIED (INLINE_RULE_FORBIDDEN). An unknown rule name
+ * scope "ratelimit:inline" besides the one of the RPC, else PERMISSION_DENIED (SCOPE_MISSING). An unknown rule name
  * is NOT_FOUND (RATE_LIMIT_RULE_UNKNOWN). When a rule's numbers change, what was used stays used and the new numbers hold
  * at once; when its algorithm changes, counting starts anew.
  *
