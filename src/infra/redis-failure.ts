@@ -60,8 +60,9 @@ const WRONG_SERVER_CODES: ReadonlySet<string> = new Set(["READONLY", "MASTERDOWN
 export function replyCode(error: unknown): string | undefined {
   if (error instanceof RedisReplyError) return error.code;
   if (!(error instanceof Error) || error.name !== "ReplyError") return undefined;
-  const code = error.message.split(" ", 1)[0] ?? "";
-  // Errors raised inside a script come back as "READONLY ..." or as "ERR ... script: <sha>": the first word holds in both.
+  // Errors of a command inside a script keep their first word; before Redis 7 it stood behind the place in the script.
+  const [, inside] = /^ERR Error running script .*?@user_script: ?\d+: -?([A-Z]+) /.exec(error.message) ?? [];
+  const code = inside ?? error.message.split(" ", 1)[0] ?? "";
   return /^[A-Z]+$/.test(code) ? code : "ERR";
 }
 

@@ -1,5 +1,6 @@
 import { Redis as Client, type RedisOptions as ClientOptions, Command } from "ioredis";
 import { createBackoff } from "./backoff.ts";
+import { UnavailableError } from "./failure.ts";
 import { leadsToWrongServer, redisFailure, redisUnavailable } from "./redis-failure.ts";
 import { createWatchdog, type Watchdog } from "./redis-watchdog.ts";
 
@@ -24,8 +25,8 @@ export interface LinkOptions {
   readonly redact: (text: string) => string;
   /** Whether a replica will do. */
   readonly acceptsReplica: boolean;
-  /** Sends a PING this often, to notice a connection that died in silence. For a connection that only listens. */
-  readonly keepAliveMs?: number;
+  /** Sends a PING this often, to notice a connection that died in silence while no one had anything to say on it. */
+  readonly keepAliveMs: number;
   readonly onUp?: (client: Client, info: ReadonlyMap<string, string>) => void;
   readonly onDown?: (error: Error) => void;
 }
@@ -62,6 +63,8 @@ interface Session {
   /** Why it ended; what its unanswered commands are told. */
   reason: Error | undefined;
 }
+
+const PING: RedisRequest = { name: "ping", args: [], buffers: false };
 
 /** A connection that lasted this long was a good one: the next attempt need not be put off. */
 const LASTING_MS = 5_000;
@@ -124,7 +127,9 @@ export function createLink(options: LinkOptions): RedisLink {
     });
     client.once("end", () => end(current, failure ?? new Error("the connection was closed")));
     client.once("ready", () => {
-      handshake(current).catch((error: unknown) => end(current, error));
+      // Refused to SELECT the database, ioredis would go on with number 0: someone else's data.
+      if (failure !== undefined) end(current, failure);
+      else handshake(current).catch((error: unknown) => end(current, error));
     });
     // A frozen server accepts connections (its kernel does) and then says nothing: the deadline covers the greeting too.
     deadline = setTimeout(
@@ -172,17 +177,17 @@ export function createLink(options: LinkOptions): RedisLink {
     upSince = performance.now();
     runId = info.get("run_id") ?? "";
     endFirstAttempt();
-    if (options.keepAliveMs !== undefined) {
-      keepAlive = setInterval(() => {
-        transmit(current, { name: "ping", args: [], buffers: false }).catch(() => {});
-      }, options.keepAliveMs).unref();
-    }
+    keepAlive = setInterval(() => {
+      if (current.watchdog.pending === 0) transmit(current, PING).catch(() => {});
+    }, options.keepAliveMs).unref();
     options.onUp?.(current.client, info);
   }
 
   function end(ended: Session, error: unknown): void {
     if (ended.reason === undefined) {
-      ended.reason = redisFailure(error, options.redact);
+      const failure = redisFailure(error, options.redact);
+      // A reply that cost us the connection is no reply to those who wait on it.
+      ended.reason = failure instanceof UnavailableError ? failure : redisUnavailable(failure.message);
       ended.watchdog.stop();
       ended.client.disconnect();
       // Not the polite end, which would wait for a frozen peer; and its unanswered commands are to be rejected now.
@@ -255,7 +260,7 @@ export function createLink(options: LinkOptions): RedisLink {
       const last = up;
       // One more command: its reply comes after all others. The watchdog bounds the wait.
       if (last !== undefined && last.watchdog.pending > 0) {
-        await transmit(last, { name: "ping", args: [], buffers: false }).catch(() => {});
+        await transmit(last, PING).catch(() => {});
       }
       if (session !== undefined) end(session, new Error("it was closed"));
     },

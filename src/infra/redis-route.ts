@@ -33,6 +33,7 @@ export function linkOptions(options: RedisOptions): Omit<LinkOptions, "target"> 
     connectTimeoutMs: options.connectTimeoutMs,
     redact: redactor([options.password, options.sentinelPassword]),
     acceptsReplica: false,
+    keepAliveMs: 5_000,
   };
 }
 

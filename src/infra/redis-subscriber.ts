@@ -34,7 +34,7 @@ export function createSubscriber(
     ...base,
     target,
     acceptsReplica: true,
-    keepAliveMs: Math.max(1_000, base.commandTimeoutMs),
+    keepAliveMs: 1_000,
     onUp: (client) => {
       current = client;
       void listen(client);

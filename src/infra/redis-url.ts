@@ -19,13 +19,13 @@ const MODES: Readonly<
  *     redis-sentinel://[user:password@]host[:port],host[:port].../name[/db][?sentinelPassword=...]
  *
  * with `rediss` in the place of `redis` for TLS. Several hosts after `redis://` mean a cluster. Returns what is wrong as a
- * sentence that never repeats the password.
+ * sentence that repeats nothing of it: a mistyped password may stand anywhere.
  */
 export function parseRedisUrl(url: string): Partial<RedisOptions> | string {
-  const parts = /^([a-z-]+):\/\/(?:([^@/]*)@)?([^/?#]*)(\/[^?#]*)?(?:\?([^#]*))?$/.exec(url.trim());
+  const parts = /^([a-z-]+):\/\/(?:([^/?#]*)@)?([^/?#@]*)(\/[^?#]*)?(?:\?([^#]*))?$/.exec(url.trim());
   const scheme = MODES[parts?.[1] ?? ""];
   if (parts === null || scheme === undefined) {
-    return `expected redis://, rediss://, redis-cluster:// or redis-sentinel:// and then host:port`;
+    return "expected redis://, rediss://, redis-cluster:// or redis-sentinel:// and then host:port";
   }
   const [, , userinfo, hosts = "", path = "", query = ""] = parts;
   const nodes: RedisNode[] = [];
@@ -40,8 +40,9 @@ export function parseRedisUrl(url: string): Partial<RedisOptions> | string {
 
   const segments = path.split("/").filter((segment) => segment !== "");
   const sentinelName = mode === "sentinel" ? segments.shift() : undefined;
-  if (mode === "sentinel" && sentinelName === undefined)
+  if (mode === "sentinel" && !/^[\w.-]+$/.test(sentinelName ?? "")) {
     return "expected the primary's name after the Sentinels: /name";
+  }
   const db = parseDatabase(segments, mode);
   if (typeof db === "string") return db;
   const sentinelPassword = new URLSearchParams(query).get("sentinelPassword");
@@ -50,7 +51,7 @@ export function parseRedisUrl(url: string): Partial<RedisOptions> | string {
     mode,
     nodes,
     ...login,
-    ...(sentinelName === undefined ? {} : { sentinelName: decodeURIComponent(sentinelName) }),
+    ...(sentinelName === undefined ? {} : { sentinelName }),
     ...(sentinelPassword === null ? {} : { sentinelPassword }),
     ...(db === undefined ? {} : { db }),
     ...(scheme.tls ? { tls: {} } : {}),
@@ -59,9 +60,9 @@ export function parseRedisUrl(url: string): Partial<RedisOptions> | string {
 
 function parseNode(text: string, defaultPort: number): RedisNode | string {
   const parts = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*))(?::(\d+))?$/.exec(text.trim());
-  if (parts === null) return `expected host:port, got "${text}"`;
+  if (parts === null) return "expected host:port, several of them separated by commas";
   const port = parts[3] === undefined ? defaultPort : Number(parts[3]);
-  if (port < 1 || port > 65_535) return `expected a port from 1 to 65535, got ${port}`;
+  if (port < 1 || port > 65_535) return "expected a port from 1 to 65535";
   const host = parts[1] ?? parts[2] ?? "";
   if (host === "") return "expected a host name before the port";
   return { host, port };
@@ -82,8 +83,7 @@ function parseUserinfo(userinfo: string | undefined): { username?: string; passw
 function parseDatabase(segments: readonly string[], mode: RedisOptions["mode"]): number | undefined | string {
   const [text] = segments;
   if (text === undefined) return undefined;
-  if (segments.length > 1 || !/^\d{1,5}$/.test(text))
-    return `expected a database number after the host, got "/${segments.join("/")}"`;
-  if (mode === "cluster" && text !== "0") return `expected no database number (a cluster has only 0), got ${text}`;
+  if (segments.length > 1 || !/^\d{1,5}$/.test(text)) return "expected a database number at the end";
+  if (mode === "cluster" && text !== "0") return "expected no database number: a cluster has only 0";
   return Number(text);
 }

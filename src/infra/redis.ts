@@ -87,7 +87,7 @@ export interface Redis {
   info(): Promise<RedisInfo>;
   /** Milliseconds until the answer came. */
   ping(): Promise<number>;
-  /** Called after each connect with the server's run id; in a cluster for each primary. Returns the removal. */
+  /** Called after each connect from now on with the server's run id; in a cluster for each primary. Returns the removal. */
   onConnected(listener: (runId: string) => void): () => void;
   /** Waits for what is under way, up to the command timeout. */
   close(): Promise<void>;
@@ -97,7 +97,14 @@ export function createRedis(options: RedisOptions): Redis {
   if (options.nodes.length === 0) throw new TypeError("at least one Redis node is required");
   const listeners = new Set<(runId: string) => void>();
   const onConnected = (runId: string) => {
-    for (const listener of listeners) listener(runId);
+    for (const listener of listeners) {
+      try {
+        listener(runId);
+      } catch (error) {
+        // A defect of the listener must cost neither the connection nor the process.
+        process.emitWarning(error instanceof Error ? error : String(error));
+      }
+    }
   };
   const route =
     options.mode === "cluster" ? createClusterRoute(options, onConnected) : createSingleRoute(options, onConnected);

@@ -1,39 +1,11 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { UnavailableError } from "../../src/infra/failure.ts";
-import {
-  createRedis,
-  defineScript,
-  parseRedisUrl,
-  type Redis,
-  type RedisOptions,
-  RedisReplyError,
-} from "../../src/infra/redis.ts";
-import { freePort } from "../support/free-port.ts";
+import { defineScript, RedisReplyError } from "../../src/infra/redis.ts";
+import { slotOf } from "../../src/infra/redis-slot.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { startRedis } from "../support/redis-server.ts";
-import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
-
-const opened: Redis[] = [];
-
-function open(url: string, overrides: Partial<RedisOptions> = {}): Redis {
-  const parsed = parseRedisUrl(url);
-  if (typeof parsed === "string") throw new Error(parsed);
-  const redis = createRedis({
-    mode: "single",
-    nodes: [],
-    commandTimeoutMs: 500,
-    connectTimeoutMs: 1_000,
-    ...parsed,
-    ...overrides,
-  });
-  opened.push(redis);
-  return redis;
-}
-
-afterEach(async () => {
-  await Promise.all(opened.splice(0).map((redis) => redis.close()));
-});
+import { open } from "./redis-clients.ts";
 
 const appendAll = defineScript({
   name: "append-all",
@@ -111,7 +83,7 @@ describe("a Redis that answers", () => {
     const url = await freshRedis();
     const redis = open(url);
     const blocking = redis.withCommandTimeout(60_000);
-    opened.push(blocking);
+    onTestFinished(() => blocking.close());
     const popped = blocking.command("blpop", "list", 0);
     await until(async () => String(await redis.command("client", "list")).includes("cmd=blpop"), {
       what: "BLPOP to block",
@@ -121,93 +93,48 @@ describe("a Redis that answers", () => {
   });
 });
 
-describe("a Redis that does not answer", () => {
-  it("rejects when nothing listens, and connects by itself once something does", async () => {
-    const port = await freePort();
-    const redis = open(`redis://127.0.0.1:${port}`);
-    await expect(redis.ping()).rejects.toMatchObject({ name: "UnavailableError", reason: "REDIS_UNAVAILABLE" });
-    expect(redis.connected).toBe(false);
-    await using server = await startRedis({ port });
-    await until(() => redis.connected, { what: "the connection" });
-    expect(await redis.command("set", "k", "v")).toBe("OK");
-    expect(server.port).toBe(port);
-  });
-
-  it("rejects every command on a frozen server, then at once, and works again when it thaws", async () => {
+describe("a subscriber", () => {
+  it("hears the channels it asked for, also after the connection was lost", async () => {
     await using server = await startRedis();
-    const redis = open(server.url, { commandTimeoutMs: 300 });
-    await redis.ping();
-    server.pause();
-    const results = await Promise.allSettled(
-      Array.from({ length: 50 }, (_, index) => redis.command("set", `k${index}`, "v")),
-    );
-    expect(results.every((result) => result.status === "rejected" && result.reason instanceof UnavailableError)).toBe(
-      true,
-    );
-    expect(redis.connected).toBe(false);
-
-    // The frozen connection is gone: these fail without waiting, in the same turn of the loop.
-    const outcome = await Promise.race([redis.ping().catch(() => "rejected"), new Promise(setImmediate)]);
-    expect(outcome).toBe("rejected");
-
-    server.resume();
-    await until(() => redis.connected, { what: "the connection" });
-    await redis.ping();
-  });
-
-  it("gives up on a server that accepts connections but never greets", async () => {
-    await using server = await startRedis();
-    await using proxy = await startTcpProxy(server.port);
-    proxy.freeze();
-    const redis = open(`redis://127.0.0.1:${proxy.port}`, { commandTimeoutMs: 200, connectTimeoutMs: 300 });
-    await expect(redis.ping()).rejects.toBeInstanceOf(UnavailableError);
-    await until(() => proxy.connections() > 1, { what: "another attempt" });
-    proxy.thaw();
-    await until(() => redis.connected, { what: "the connection" });
-  });
-
-  it("runs nothing later that it rejected", async () => {
-    await using server = await startRedis();
-    await using proxy = await startTcpProxy(server.port);
-    const redis = open(`redis://127.0.0.1:${proxy.port}`, { commandTimeoutMs: 300 });
-    await redis.ping();
-    proxy.cut();
-    await until(() => !redis.connected, { what: "the cut to be noticed" });
-    await expect(redis.command("incr", "n")).rejects.toBeInstanceOf(UnavailableError);
-    proxy.restore();
-    await until(() => redis.connected, { what: "the connection" });
-    expect(await redis.getBuffers(["n"])).toEqual([null]);
-  });
-
-  it("says with each connect which run of the server it met", async () => {
-    await using server = await startRedis();
-    const runs: string[] = [];
     const redis = open(server.url);
-    redis.onConnected((runId) => runs.push(runId));
-    await redis.ping();
-    await server.kill();
-    await server.restart();
-    await until(() => runs.length > 1, { what: "the second connect" });
-    expect(new Set(runs).size).toBe(runs.length);
-    expect((await redis.info()).runId).toBe(runs.at(-1));
+    const heard: string[] = [];
+    const changes: string[] = [];
+    const subscriber = redis.createSubscriber({
+      onMessage: (channel, message) => heard.push(`${channel}:${message}`),
+      onUp: () => changes.push("up"),
+      onDown: () => changes.push("down"),
+    });
+    onTestFinished(() => subscriber.close());
+    subscriber.subscribe("a");
+    subscriber.subscribe("b");
+    await until(() => subscriber.connected, { what: "the subscription" });
+    expect(await redis.publish("a", "1")).toBe(1);
+    subscriber.unsubscribe("b");
+    subscriber.subscribe("c");
+    await until(async () => (await redis.publish("c", "2")) === 1, { what: "the later channel" });
+    await until(async () => (await redis.publish("b", "3")) === 0, { what: "the channel to be left" });
+    subscriber.renew("a test wants it");
+    await until(() => changes.length === 3 && subscriber.connected, { what: "the new connection" });
+    expect(await redis.publish("a", "4")).toBe(1);
+    expect(await redis.publish("b", "5")).toBe(0);
+    await until(() => heard.includes("a:4"), { what: "the last message" });
+    expect(heard.filter((text) => text.startsWith("a:"))).toEqual(["a:1", "a:4"]);
+    expect(changes).toEqual(["up", "down", "up"]);
   });
+});
 
+describe("a slot", () => {
   it.each([
-    ["a wrong password", "redis://user:hunter2@", ["--requirepass", "secret"]],
-    ["no password", "redis://", ["--requirepass", "secret"]],
-  ])("is unavailable with %s, and repeats none", async (_, prefix, args) => {
-    await using server = await startRedis({ args });
-    const redis = open(`${prefix}127.0.0.1:${server.port}`);
-    const error = await redis.ping().catch((reason: unknown) => reason);
-    expect(error).toBeInstanceOf(UnavailableError);
-    expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toMatch(/hunter2|secret/);
-  });
-
-  it("counts a Redis that takes no writes as unavailable", async () => {
-    await using full = await startRedis({ args: ["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"] });
-    await expect(open(full.url).command("set", "k", "v")).rejects.toMatchObject({ reason: "REDIS_UNAVAILABLE" });
-    await using primary = await startRedis();
-    await using replica = await startRedis({ args: ["--replicaof", "127.0.0.1", String(primary.port)] });
-    await expect(open(replica.url).command("set", "k", "v")).rejects.toMatchObject({ reason: "REDIS_UNAVAILABLE" });
+    ["123456789", 12_739],
+    ["foo", 12_182],
+    ["{user1000}.following", slotOf("user1000")],
+    ["foo{}{bar}", slotOf(Buffer.from("foo{}{bar}"))],
+    ["foo{{bar}}zap", slotOf("{bar")],
+    ["foo{bar}{zap}", slotOf("bar")],
+    ["", 0],
+  ])("of %j is the one that Redis takes", async (key, slot) => {
+    expect(slotOf(key)).toBe(slot);
+    await using node = await startRedis({ args: ["--cluster-enabled", "yes"] });
+    expect(await open(node.url).command("cluster", "keyslot", key)).toBe(slot);
   });
 });
