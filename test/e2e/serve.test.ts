@@ -1,0 +1,312 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { afterAll, describe, expect, it } from "vitest";
+import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
+import { startChild } from "../support/child.ts";
+import { freePort } from "../support/free-port.ts";
+import { freshDatabase, freshRedis } from "../support/fresh.ts";
+import { grpcurlPath } from "../support/grpc-tools.ts";
+import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
+import { scratchDirectory } from "../support/scratch.ts";
+import { startTcpProxy } from "../support/tcp-proxy.ts";
+import { until } from "../support/until.ts";
+import { holdfast, runCommand } from "./command.ts";
+
+const scratch = scratchDirectory("serve");
+afterAll(() => scratch.remove());
+const cwd = scratch.path;
+
+/** The log lines among what a process wrote. */
+function logLines(output: string): Record<string, unknown>[] {
+  return output.split("\n").flatMap((line) => (line.startsWith("{") ? [JSON.parse(line)] : []));
+}
+
+describe("a start", () => {
+  it("needs nothing and says in one line where it serves", async () => {
+    await using server = await startHoldfast();
+    const [serving] = logLines(server.output()).filter(({ msg }) => msg === "serving");
+    expect(serving).toMatchObject({ topology: "embedded", version: expect.stringMatching(/^\d+\.\d+\.\d+/) });
+    expect(`127.0.0.1:${serving?.grpcPort}`).toBe(server.grpcAddress);
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+    expect(server.output()).not.toContain("Three things");
+  });
+
+  it("names every mistake of the configuration and exits with 1", async () => {
+    const env = {
+      HOLDFAST_GRPC_PORT: "x",
+      CACHE_TTL: "soon",
+      HOLDFAST_HOST: "0.0.0.0",
+      DATABASE_URL: "postgres://u:hunter2@h:x/d",
+    };
+    const { code, stderr, stdout } = await holdfast([], { cwd, env });
+    expect(code).toBe(1);
+    expect(stdout).toBe("");
+    expect(stderr).toContain("4 mistakes");
+    for (const name of Object.keys(env)) expect(stderr).toContain(`${name}: is `);
+    expect(stderr).not.toContain("hunter2");
+  });
+
+  it("is refused on a data directory that another process uses, and that one goes on", async () => {
+    await using server = await startHoldfast();
+    const env = { ...server.env, HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: "0" };
+    const { code, stdout } = await holdfast([], { cwd, env });
+    expect(code).toBe(1);
+    expect(stdout).toContain(`in use by process ${server.pid}`);
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+  });
+
+  it("says so when a port is taken, and exits with 1", async () => {
+    await using server = await startHoldfast();
+    const env = { HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: server.env.HOLDFAST_HTTP_PORT ?? "" };
+    const { code, stdout } = await holdfast([], { cwd, env });
+    expect(code).toBe(1);
+    expect(stdout).toContain("cannot start");
+    expect(stdout).toContain("EADDRINUSE");
+  });
+
+  it("does not wait for a Redis that is away", async () => {
+    await using server = await startHoldfast({ REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+    expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(503);
+  });
+
+  it("waits for a Postgres that comes later, and stops when told to meanwhile", async () => {
+    await using database = await proxied(await freshDatabase());
+    database.proxy.cut();
+    const interrupted = await startChild({
+      command: process.execPath,
+      args: [join(import.meta.dirname, "../../src/main.ts")],
+      cwd,
+      env: { PATH: process.env.PATH, DATABASE_URL: database.url, HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: "0" },
+      isReady: (line) => line.includes("does not answer yet"),
+    });
+    await interrupted.stop("SIGTERM");
+    expect(interrupted.exited()).toBe("exit code 0");
+    const starting = startHoldfast({ DATABASE_URL: database.url });
+    database.proxy.restore();
+    await using server = await starting;
+    expect(logLines(server.output()).at(-1)).toMatchObject({ msg: "serving", topology: "sql-only" });
+  });
+});
+
+describe("a stop", () => {
+  it("ends streams with UNAVAILABLE and exits with 0", async () => {
+    await using server = await startHoldfast();
+    const client = createClient(HealthService, createGrpcTransport({ baseUrl: `http://${server.grpcAddress}` }));
+    const stream = client.watch({})[Symbol.asyncIterator]();
+    await stream.next();
+    const end = (async () => {
+      for (;;) if ((await stream.next()).done) return undefined;
+    })().catch((error: unknown) => error);
+    await server.stop();
+    expect(server.exited()).toBe("exit code 0");
+    const error = await end;
+    expect(error).toBeInstanceOf(ConnectError);
+    expect(ConnectError.from(error).code).toBe(Code.Unavailable);
+    expect(logLines(server.output()).map(({ msg }) => msg)).toEqual(expect.arrayContaining(["draining", "stopped"]));
+  });
+
+  it("is at once when told twice, whatever is still under way", async () => {
+    await using database = await proxied(await freshDatabase());
+    const env = { DATABASE_URL: database.url, DATABASE_STATEMENT_TIMEOUT: "1h", HEALTH_CHECK_INTERVAL: "100ms" };
+    await using server = await startHoldfast(env);
+    // A check that is never answered: closing the database would wait for it.
+    database.proxy.freeze();
+    await reportOf(server, "a check to hang", ({ state }) => state === "HEALTH_STATE_UNHEALTHY");
+    process.kill(server.pid, "SIGTERM");
+    await until(() => server.output().includes("draining"), { what: "the first to be heard" });
+    expect(server.exited()).toBeUndefined();
+    process.kill(server.pid, "SIGTERM");
+    await until(() => server.exited() !== undefined, { what: "the end" });
+    expect(server.exited()).toBe("exit code 143");
+  });
+
+  it("is not what SIGHUP asks for", async () => {
+    await using server = await startHoldfast();
+    process.kill(server.pid, "SIGHUP");
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+    expect(server.exited()).toBeUndefined();
+  });
+});
+
+describe("API keys", () => {
+  it("made, revoked and reread while the server runs, decide who may call", async () => {
+    const file = join(cwd, "keys.yaml");
+    const create = await holdfast(["keys", "create", "--name", "ops", "--scopes", "health:read", "--file", file], {
+      cwd,
+    });
+    const [key = ""] = create.stdout.split("\n");
+    await using server = await startHoldfast({ HOLDFAST_API_KEYS_FILE: file });
+    const call = async (bearer: string) => {
+      const response = await fetch(`${server.httpUrl}/holdfast.v1.HealthService/Report`, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Bearer ${bearer}` },
+        body: "{}",
+      });
+      return response.status;
+    };
+    expect(await call(key)).toBe(200);
+    expect(await call("hf_x_y")).toBe(401);
+
+    const id = key.split("_")[1] ?? "";
+    await holdfast(["keys", "revoke", id, "--file", file], { cwd });
+    // The last key is gone: nobody may call now, least of all everybody.
+    await until(async () => (await call(key)) === 401, { what: "the revoked key to be refused" });
+
+    const other = await holdfast(["keys", "create", "--name", "dev", "--scopes", "*", "--file", file], { cwd });
+    process.kill(server.pid, "SIGHUP");
+    const [next = ""] = other.stdout.split("\n");
+    await until(async () => (await call(next)) === 200, { what: "the new key to be let in" });
+
+    writeFileSync(file, "keys: [{id: broken");
+    process.kill(server.pid, "SIGHUP");
+    await until(() => server.output().includes("API keys not read again"), { what: "the broken file to be noticed" });
+    expect(await call(next)).toBe(200);
+    expect(server.output()).not.toContain(key);
+    expect(server.output()).not.toContain(next);
+  });
+});
+
+describe("commands", () => {
+  it("print the settings in force", async () => {
+    const file = join(cwd, "holdfast.yaml");
+    writeFileSync(file, "server: {grpc_port: 9}\nredis: {url: 'redis://:hunter2@h'}\n");
+    const { code, stdout } = await holdfast(["config"], { cwd, env: { CACHE_TTL: "60" } });
+    expect(code).toBe(0);
+    expect(stdout).toContain("grpc_port: 9 # holdfast.yaml (HOLDFAST_GRPC_PORT)");
+    expect(stdout).toContain("ttl: 1m # CACHE_TTL");
+    expect(stdout).toContain("topology: single");
+    expect(stdout).not.toContain("hunter2");
+    const json = await holdfast(["config", "--json"], { cwd: scratchDirectory("empty").path });
+    expect(JSON.parse(json.stdout)).toMatchObject({ topology: "embedded", file: null });
+  });
+
+  it("tell the version, and the help", async () => {
+    expect((await holdfast(["version"], { cwd })).stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
+    expect((await holdfast(["help"], { cwd })).stdout).toContain("keys create");
+  });
+
+  it.each([[["srve"]], [["config", "--jsn"]], [["keys"]], [["keys", "create", "--scopes", "*"]], [["serve", "now"]]])(
+    "that are not understood exit with 2: %j",
+    async (args) => {
+      const { code, stderr } = await holdfast(args, { cwd: scratchDirectory("empty").path });
+      expect(code).toBe(2);
+      expect(stderr).toContain("holdfast help");
+    },
+  );
+});
+
+describe("two instances on one Redis, each with a SQLite of its own", () => {
+  it("report DEGRADED until one is gone, and not because one was started again", async () => {
+    const redis = await freshRedis();
+    await using one = await startHoldfast({ REDIS_URL: redis, HOLDFAST_INSTANCE_ID: "one" });
+    await reportOf(one, "the first to be healthy", ({ state }) => state === "HEALTH_STATE_HEALTHY");
+    const two = await startHoldfast({ REDIS_URL: redis, HOLDFAST_INSTANCE_ID: "two" });
+    for (const server of [one, two]) {
+      const seen = await reportOf(
+        server,
+        "the shared Redis to be noticed",
+        (found) => found.state === "HEALTH_STATE_DEGRADED" && activeAlerts(found).length > 0,
+      );
+      expect(seen.instances).toEqual(["one", "two"]);
+      expect(activeAlerts(seen)).toEqual(["LOCAL_TRUTH_SHARED"]);
+      expect(seen.components.find(({ name }) => name === "sql")?.message).toMatch(/SQLite.*(one|two).*DATABASE_URL/);
+      expect((await fetch(`${server.httpUrl}/health`)).status).toBe(200);
+    }
+    await two.stop();
+    const after = await reportOf(one, "the other to be forgotten", (found) => found.state === "HEALTH_STATE_HEALTHY");
+    expect(after.instances).toEqual(["one"]);
+    expect(after.alerts).toMatchObject([
+      { name: "LOCAL_TRUTH_SHARED", active: false, resolveTime: expect.any(String) },
+    ]);
+
+    // Killed, its heartbeat lives on for a while; on the same data directory that is no stranger.
+    await one.kill();
+    await one.restart();
+    await reportOf(one, "the restarted to be healthy", ({ state }) => state === "HEALTH_STATE_HEALTHY");
+    expect((await report(one)).alerts).toEqual([]);
+  });
+
+  it("are fine where they share a Postgres", async () => {
+    const env = { REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() };
+    await using one = await startHoldfast({ ...env, HOLDFAST_INSTANCE_ID: "one" });
+    await using two = await startHoldfast({ ...env, HOLDFAST_INSTANCE_ID: "two" });
+    for (const server of [one, two]) {
+      const seen = await reportOf(server, "both to be seen", (found) => found.instances.length === 2);
+      expect(seen).toMatchObject({ instances: ["one", "two"], topology: "cluster", alerts: [] });
+    }
+  });
+});
+
+describe("the banner", () => {
+  it.skipIf(grpcurlPath() === undefined)("offers three things to try, and each works as it is pasted", async () => {
+    await using server = await startHoldfast({ HOLDFAST_BANNER: "true" });
+    await until(() => server.output().includes("\nEOF\n"), { what: "the banner" });
+    const tries = server
+      .output()
+      .split(/^# \d\. .*\n/m)
+      .slice(1);
+    expect(tries).toHaveLength(3);
+    const env = { PATH: `${grpcurlPath()?.replace(/\/[^/]*$/, "")}:${process.env.PATH}` };
+    const [grpcurl, curl, typescript] = await inOrder(tries, (command) => runCommand("bash", ["-c", command], { env }));
+    expect(grpcurl).toMatchObject({ code: 0, stdout: expect.stringContaining("SET_OUTCOME_STORED") });
+    expect(curl).toMatchObject({ code: 0, stdout: expect.stringContaining('"hello"') });
+    expect(typescript).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^hello from TypeScript version \d+n\n$/),
+    });
+    const example = await runCommand(process.execPath, ["examples/cache.ts"], {
+      env: { HOLDFAST_URL: `http://${server.grpcAddress}` },
+    });
+    expect(example).toMatchObject({ code: 0, stdout: expect.stringMatching(/^hello from TypeScript/) });
+  });
+});
+
+/** The database behind a proxy that can be cut and frozen. */
+async function proxied(databaseUrl: string) {
+  const url = new URL(databaseUrl);
+  const proxy = await startTcpProxy(Number(url.port));
+  url.hostname = "127.0.0.1";
+  url.port = String(proxy.port);
+  return { proxy, url: url.href, [Symbol.asyncDispose]: () => proxy.close() };
+}
+
+interface Report {
+  readonly state: string;
+  readonly topology: string;
+  readonly instances: readonly string[];
+  readonly components: readonly { readonly name: string; readonly state: string; readonly message: string }[];
+  readonly alerts: readonly { readonly name: string; readonly active: boolean }[];
+}
+
+type Server = Pick<HoldfastProcess, "httpUrl">;
+
+async function report({ httpUrl }: Server): Promise<Report> {
+  const response = await fetch(`${httpUrl}/health`);
+  // The shape is the contract's: what is compared with it below would not match another.
+  return JSON.parse(await response.text());
+}
+
+/** The first report that is as wanted. */
+function reportOf(server: Server, what: string, wanted: (report: Report) => boolean): Promise<Report> {
+  return until(
+    async () => {
+      const found = await report(server);
+      if (!wanted(found)) throw new Error(JSON.stringify(found));
+      return found;
+    },
+    { what },
+  );
+}
+
+function activeAlerts({ alerts }: Report): string[] {
+  return alerts.filter(({ active }) => active).map(({ name }) => name);
+}
+
+async function inOrder<T, R>(items: readonly T[], run: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  for (const item of items) results.push(await run(item));
+  return results;
+}
