@@ -161,7 +161,8 @@ export declare type RateLimitStatus = Message<"holdfast.v1.RateLimitStatus"> & {
   limit: bigint;
 
   /**
-   * What is left now, after a charge that was made. Nothing is counted under FALLBACK_OPEN (the limit) and FALLBACK_CLOSED (0).
+   * What is left now, after a charge that was made. Where nothing is counted: the limit under FALLBACK_OPEN, 0 under
+   * FALLBACK_CLOSED.
    *
    * @generated from field: uint64 remaining = 5;
    */
