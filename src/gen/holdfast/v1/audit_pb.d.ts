@@ -3138,6 +3138,8 @@ export declare const AuditSequenceStateSchema: GenEnum<AuditSequenceState>;
  * ARCHIVED; one that is JOURNALED alone is found on the instance that acknowledged it, and elsewhere once that instance
  * has replayed it.
  *
+ * The log is one: an API key's scopes say what it may do with it; its namespaces do not apply.
+ *
  * Limits: a record up to 256 KiB encoded, its attributes and states included; a batch up to 1,000 records and 4 MiB. A
  * Struct nests up to 30 levels, holds up to 4,096 values and no NaN or infinity. A page of records ends early at 2 MiB.
  * A record over its limit is refused with RESOURCE_EXHAUSTED (RECORD_TOO_LARGE); it is never cut.

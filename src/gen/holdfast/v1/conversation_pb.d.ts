@@ -1213,7 +1213,7 @@ export declare type ConversationStateServiceAppendMessagesResponse = Message<"ho
   appended: ConversationAppended[];
 
   /**
-   * The conversation's version now. It is not a new one when every message was there already and no patch was given.
+   * The conversation's version now. It is not a new one when every message was there already.
    *
    * @generated from field: uint64 version = 2;
    */
@@ -2690,7 +2690,8 @@ export declare const ConversationStateService: GenService<{
    * costs the same for the ten-thousandth message as for the tenth.
    *
    * A message whose id the conversation holds already is not appended again; the reply names its place. If its content
-   * differs, the call is ALREADY_EXISTS (MESSAGE_ID_REUSED). With ids on all messages, or a request_id, a retry is safe.
+   * differs, the call is ALREADY_EXISTS (MESSAGE_ID_REUSED). When every message is there already, nothing is written:
+   * expected_version is not compared and no patch is merged. So with ids on all messages, or a request_id, a retry is safe.
    * NOT_FOUND when the conversation is not there; see `create`.
    *
    * @generated from rpc holdfast.v1.ConversationStateService.AppendMessages
