@@ -29,8 +29,8 @@ async function serve(config: Config): Promise<number> {
     const metrics = createMetrics();
     const keys = await startKeys({ config, log, signals, parts });
     const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
-    const { redis, backplane, self } = await startCoordination({ config, log, database, startTime, parts });
-    const cache = await startCache({ config, log, metrics, database, redis, backplane, parts });
+    const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
+    const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({ config, log, self, database, redis, backplane, cacheHealth: cache.health }),

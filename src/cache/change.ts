@@ -1,8 +1,11 @@
 /** How instances tell each other what changed in a cache: the text that travels on the backplane. */
 export const CACHE_TOPIC = "cache";
 
-/** `drop` only tells to forget a copy: a write is under way. */
-export type ChangeKind = "set" | "deleted" | "drop" | "tag" | "namespace";
+/**
+ * `drop` only tells to forget a copy: a write is under way. `clock` changes nothing: it carries the latest version an instance
+ * knows, so that all hand out versions from the same time however their clocks are set.
+ */
+export type ChangeKind = "set" | "deleted" | "drop" | "tag" | "namespace" | "clock";
 
 export interface Change {
   readonly kind: ChangeKind;
@@ -53,8 +56,10 @@ export function decodeChange(message: string): Change | undefined {
   return { kind, namespace, subject, version };
 }
 
+const KINDS: ReadonlySet<string> = new Set<ChangeKind>(["set", "deleted", "drop", "tag", "namespace", "clock"]);
+
 function isKind(text: string): text is ChangeKind {
-  return text === "set" || text === "deleted" || text === "drop" || text === "tag" || text === "namespace";
+  return KINDS.has(text);
 }
 
 function parseJson(text: string): unknown {

@@ -37,7 +37,9 @@ export function payload(draft: Draft): Uint8Array | string {
 export function parseHeader(bytes: Buffer): { record: CacheRecord; end: number } | undefined {
   const end = bytes.indexOf(NEWLINE);
   if (end < 0) return undefined;
-  const [magic, version, flag, created, expires, stale, type, stamps, tags] = bytes.toString("latin1", 0, end).split(" ");
+  const [magic, version, flag, created, expires, stale, type, stamps, tags] = bytes
+    .toString("latin1", 0, end)
+    .split(" ");
   if (
     magic !== MAGIC ||
     version === undefined ||

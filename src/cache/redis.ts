@@ -7,9 +7,11 @@ import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts
 import { invalidateScript, leaseScript, raiseScript, stampsScript, writeScript } from "./redis-scripts.ts";
 import {
   type CacheStore,
+  grantedAt,
   isOvertaken,
   type KeyInfo,
   type KeyPage,
+  ListingInterruptedError,
   type ReadResult,
   type Write,
   type WriteResult,
@@ -26,6 +28,7 @@ const markKey = (namespace: string, tag: string) => `holdfast:mark:{${namespace}
 
 /** How much of an entry a listing reads to see its header; longer headers (many tags) are read whole. */
 const HEADER_BYTES = 512;
+const CURSOR = "redis:";
 const NOBODY: Announcement = { channel: "", before: "", after: "" };
 
 export interface RedisStoreOptions {
@@ -64,12 +67,13 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
   }
 
   /** The stamps a new record will carry: its namespace's and its tags', made where they are missing. */
-  async function stampsFor(namespace: string, draft: Draft): Promise<readonly number[]> {
+  async function stampsFor(namespace: string, { draft, guard }: Write): Promise<readonly number[]> {
+    const fresh = grantedAt(guard) ?? newStamp();
     const [[own], tags] = await Promise.all([
       reader.fetch([], [markKey(namespace, "")]),
-      draft.tags.length === 0 ? [] : runForStamps(stampsScript, namespace, draft.tags, [newStamp(), keepMs(draft)]),
+      draft.tags.length === 0 ? [] : runForStamps(stampsScript, namespace, draft.tags, [fresh, keepMs(draft)]),
     ]);
-    const stamp = stampOf(own) ?? (await runForStamps(stampsScript, namespace, [""], [newStamp(), 0]))[0] ?? 0;
+    const stamp = stampOf(own) ?? (await runForStamps(stampsScript, namespace, [""], [fresh, 0]))[0] ?? 0;
     return [stamp, ...tags];
   }
 
@@ -107,8 +111,9 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     const { key, draft, guard } = write;
     let stamps = write.stamps;
     if (stamps === undefined) {
-      stamps = await stampsFor(namespace, draft);
-      if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", layer: "redis" };
+      stamps = await stampsFor(namespace, write);
+      if (isOvertaken(guard, stamps))
+        return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer: "redis" };
     } else if (!draft.deleted && !(await adopt(namespace, draft, stamps))) {
       return { stored: false, why: "overtaken", layer: "redis" };
     }
@@ -133,7 +138,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       ],
     );
     if (reply === "version" || reply === "lease") return { stored: false, why: reply, layer: "redis" };
-    return { stored: true, version: Number(reply), layer: "redis" };
+    return { stored: true, version: Number(reply), stamps, layer: "redis" };
   }
 
   function keepMs(draft: Draft): number {
@@ -155,7 +160,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       if (at.after === undefined && at.scan === "0") return { keys, cursor: undefined };
       if (at.after !== undefined && keys.length < limit) step--;
     }
-    return { keys, cursor: JSON.stringify([at.scan, at.after ?? ""]) };
+    return { keys, cursor: CURSOR + JSON.stringify([at.scan, at.after ?? ""]) };
   }
 
   async function infos(namespace: string, names: readonly string[], keyAt: number): Promise<KeyInfo[]> {
@@ -226,11 +231,13 @@ function escapeGlob(text: string): string {
 
 function parseCursor(cursor: string | undefined): { scan: string; after: string | undefined } {
   if (cursor === undefined) return { scan: "0", after: undefined };
+  if (!cursor.startsWith(CURSOR)) throw new ListingInterruptedError();
   try {
-    const parsed: unknown = JSON.parse(cursor);
+    const parsed: unknown = JSON.parse(cursor.slice(CURSOR.length));
     if (Array.isArray(parsed)) {
       const [scan, after] = parsed as unknown[];
-      if (typeof scan === "string" && typeof after === "string") return { scan, after: after === "" ? undefined : after };
+      if (typeof scan === "string" && typeof after === "string")
+        return { scan, after: after === "" ? undefined : after };
     }
   } catch {
     // Refused below, like every other text that is not a cursor of ours.

@@ -7,8 +7,8 @@ import { announcementParams, paddedList } from "./sql-statements.ts";
 export interface SqlMarks {
   /** The current stamps; a mark that was never made is missing. */
   current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>>;
-  /** The current stamps in order, made where they are missing. */
-  ensure(namespace: string, tags: readonly string[]): Promise<number[]>;
+  /** The current stamps in order; `fresh` is given to those missing. */
+  ensure(namespace: string, tags: readonly string[], fresh: number): Promise<number[]>;
   /** Gives new stamps, `stamp` or larger. With `keep`, they are remembered as unhealed. */
   invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<void>;
   /** After rows were removed behind our back. */
@@ -18,12 +18,11 @@ export interface SqlMarks {
 export interface SqlMarksOptions {
   readonly database: Database;
   readonly announcer: Announcer | undefined;
-  readonly newStamp: () => number;
 }
 
 const RAISE = "stamp = CASE WHEN cache_mark.stamp >= excluded.stamp THEN cache_mark.stamp + 1 ELSE excluded.stamp END";
 
-export function createSqlMarks({ database, announcer, newStamp }: SqlMarksOptions): SqlMarks {
+export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMarks {
   // Where nobody else writes the database, what was read once is known until we change it ourselves.
   const known = database.shared ? undefined : new LRUCache<string, Map<string, number>>({ max: 10_000 });
 
@@ -54,7 +53,7 @@ export function createSqlMarks({ database, announcer, newStamp }: SqlMarksOption
     return stamps;
   }
 
-  async function ensure(namespace: string, tags: readonly string[]): Promise<number[]> {
+  async function ensure(namespace: string, tags: readonly string[], fresh: number): Promise<number[]> {
     for (;;) {
       const stamps = await current(namespace, tags);
       const missing = tags.filter((tag) => !stamps.has(tag));
@@ -62,7 +61,7 @@ export function createSqlMarks({ database, announcer, newStamp }: SqlMarksOption
       await database.writeAll(
         missing.map((tag) => ({
           sql: "INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, 0) ON CONFLICT (namespace, tag) DO NOTHING",
-          params: [namespace, tag, newStamp()],
+          params: [namespace, tag, fresh],
         })),
       );
     }
@@ -87,7 +86,7 @@ export function createSqlMarks({ database, announcer, newStamp }: SqlMarksOption
     const stamps = knownOf(namespace);
     results.forEach((rows, i) => {
       const tag = order[i]?.tag;
-      const now = Number(rows[0]?.["stamp"]);
+      const now = Number(rows[0]?.stamp);
       if (stamps !== undefined && tag !== undefined) stamps.set(tag, Math.max(now, stamps.get(tag) ?? 0));
     });
   }

@@ -7,9 +7,11 @@ import { createSqlMarks } from "./sql-marks.ts";
 import { type EntryRow, entryParams, parseStamps, recordOf } from "./sql-row.ts";
 import { announcementParams, entryStatements, paddedList } from "./sql-statements.ts";
 import {
+  grantedAt,
   isOvertaken,
   type KeyInfo,
   type KeyPage,
+  ListingInterruptedError,
   type ReadResult,
   type Refuge,
   type Write,
@@ -29,7 +31,7 @@ export interface SqlStoreOptions {
 export function createSqlStore({ database, announcer, clock, newStamp }: SqlStoreOptions): Refuge {
   const layer = database.kind;
   const statements = entryStatements(announcer !== undefined);
-  const marks = createSqlMarks({ database, announcer, newStamp });
+  const marks = createSqlMarks({ database, announcer });
   const leases = database.shared ? createTableLeases(database, clock) : createMemoryLeases(clock);
 
   async function readWhere(condition: string, namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
@@ -52,8 +54,8 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 
   async function writeOne(namespace: string, write: Write, over: "any" | "kept"): Promise<WriteResult> {
     const { key, draft, guard } = write;
-    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags]));
-    if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", layer };
+    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], grantedAt(guard) ?? newStamp()));
+    if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer };
     if (guard.kind === "lease" && !leases.take(namespace, key, guard.token))
       return { stored: false, why: "lease", layer };
     const told = write.announce === "no" ? undefined : announcer?.(write.announce, namespace, key);
@@ -62,7 +64,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     const [stored] = await run(chosen(write, over, row, notify), namespace, write);
     if (stored === undefined) return { stored: false, why: guard.kind === "lease" ? "lease" : "version", layer };
     if (guard.kind !== "newer") await leases.void(namespace, key);
-    return { stored: true, version: Number(stored["version"]), layer };
+    return { stored: true, version: Number(stored.version), stamps, layer };
   }
 
   function chosen(
@@ -79,6 +81,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
         return { sql: statements.putNewer, params: [...row, ...notify] };
       case "version":
         if (over === "kept") return { sql: statements.keepSeen, params: [...row, guard.seen, ...notify] };
+        if (guard.orAbsent) return { sql: statements.putSeen, params: [...row, guard.seen, ...notify] };
         return guard.seen === 0
           ? { sql: statements.insert, params: [...row, ...notify] }
           : { sql: statements.update, params: [...row, guard.seen, ...notify] };
@@ -107,7 +110,8 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 
   async function list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage> {
     const keys: KeyInfo[] = [];
-    let after = cursor;
+    if (cursor !== undefined && !cursor.startsWith(CURSOR)) throw new ListingInterruptedError();
+    let after = cursor?.slice(CURSOR.length);
     for (;;) {
       const rows = await database.query<Pick<EntryRow, "key" | "version" | "expires_at" | "stamps">>(
         `SELECT key, version, expires_at, stamps FROM cache_entry
@@ -120,7 +124,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
       const parsed = matching.map((row) => parseStamps(row.stamps));
       const stamps = matching.length === 0 ? NO_STAMPS : await stampsOf(namespace, parsed);
       for (const [i, row] of matching.entries()) {
-        if (keys.length === limit) return { keys, cursor: keys.at(-1)?.key };
+        if (keys.length === limit) return { keys, cursor: CURSOR + (keys.at(-1)?.key ?? "") };
         const { tags, stamps: own } = parsed[i] ?? NOTHING;
         if (!isCurrent({ tags, stamps: own }, stamps)) continue;
         keys.push({ key: row.key, version: row.version, expiresAt: row.expires_at ?? undefined });
@@ -153,14 +157,25 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     },
     list,
     unhealed: (limit) =>
-      database.query<UnhealedRow>("SELECT namespace, key, version FROM cache_entry WHERE unhealed <> 0 LIMIT $1", [limit]),
+      database.query<UnhealedRow>("SELECT namespace, key, version FROM cache_entry WHERE unhealed <> 0 LIMIT $1", [
+        limit,
+      ]),
     unhealedMarks: (limit) =>
-      database.query<UnhealedMarkRow>("SELECT namespace, tag, stamp FROM cache_mark WHERE unhealed <> 0 LIMIT $1", [limit]),
+      database.query<UnhealedMarkRow>("SELECT namespace, tag, stamp FROM cache_mark WHERE unhealed <> 0 LIMIT $1", [
+        limit,
+      ]),
     async unhealedCount() {
       const [row] = await database.query<{ count: number }>(
         `SELECT (SELECT COUNT(*) FROM cache_entry WHERE unhealed <> 0) + (SELECT COUNT(*) FROM cache_mark WHERE unhealed <> 0) AS count`,
       );
       return Number(row?.count ?? 0);
+    },
+    async latestUnhealed() {
+      const [row] = await database.query<{ entry: number | null; mark: number | null }>(
+        `SELECT (SELECT MAX(version) FROM cache_entry WHERE unhealed <> 0) AS entry,
+                (SELECT MAX(stamp) FROM cache_mark WHERE unhealed <> 0) AS mark`,
+      );
+      return Math.max(row?.entry ?? 0, row?.mark ?? 0);
     },
     async raisedTags(namespace) {
       const rows = await database.query<{ tag: string }>(
@@ -210,6 +225,7 @@ type UnhealedRow = { namespace: string; key: string; version: number };
 type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };
 
 const NOBODY = { channel: "holdfast_silence", before: "", after: "" };
+const CURSOR = "sql:";
 const NO_STAMPS: ReadonlyMap<string, number> = new Map();
 const NOTHING: { tags: readonly string[]; stamps: readonly number[] } = { tags: [], stamps: [] };
 

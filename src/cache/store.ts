@@ -1,4 +1,5 @@
 import type { ServedBy } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
 import type { CacheRecord, Draft } from "./record.ts";
 
 /** What one layer knows of a key. */
@@ -17,22 +18,33 @@ export interface ReadResult {
   readonly raised?: ReadonlySet<string>;
   /** A change of this key is under way: right to serve, wrong to keep. */
   readonly passing?: boolean;
+  /** When unknown, and an empty answer would be a lie: what to fail with if no copy is to be had. */
+  readonly error?: unknown;
 }
 
 /** What must hold for a write to be stored. Checked atomically with the write. */
 export type Guard =
   /** Nothing: it replaces what is there under a larger version, and voids any lease. */
   | { readonly kind: "none" }
-  /** The key's version is the one seen (0: no record at all). Voids any lease. */
-  | { readonly kind: "version"; readonly seen: number }
-  /** Only over an older version: a copy of what is true elsewhere. */
-  | { readonly kind: "newer" }
+  /**
+   * The key's version is the one seen (0: no record at all), or with orAbsent there is none any more; with grantedAt, nothing
+   * was invalidated since. Voids any lease.
+   */
+  | { readonly kind: "version"; readonly seen: number; readonly orAbsent?: boolean; readonly grantedAt?: number }
+  /** Only over an older version: a copy of what is true elsewhere; with grantedAt, if nothing was invalidated since. */
+  | { readonly kind: "newer"; readonly grantedAt?: number }
   /** The lease is still held, the key still has the version seen when it was given, and nothing was invalidated since. */
   | { readonly kind: "lease"; readonly token: string; readonly seen: number; readonly grantedAt: number };
 
-/** Whether anything the value belongs to was invalidated after its lease was given. */
+/** Whether anything the value belongs to was invalidated after the moment its guard names. */
 export function isOvertaken(guard: Guard, stamps: readonly number[]): boolean {
-  return guard.kind === "lease" && stamps.some((stamp) => stamp > guard.grantedAt);
+  const since = grantedAt(guard);
+  return since !== undefined && stamps.some((stamp) => stamp > since);
+}
+
+/** The moment after which an invalidation refuses the write. A mark made for that write must not look newer than it. */
+export function grantedAt(guard: Guard): number | undefined {
+  return "grantedAt" in guard ? guard.grantedAt : undefined;
 }
 
 export interface Write {
@@ -50,10 +62,19 @@ export interface Write {
 }
 
 export type WriteResult =
-  | { readonly stored: true; readonly version: number; readonly degraded?: boolean; readonly layer: ServedBy }
+  | {
+      readonly stored: true;
+      readonly version: number;
+      /** The stamps the record was given. */
+      readonly stamps: readonly number[];
+      readonly degraded?: boolean;
+      readonly layer: ServedBy;
+    }
   | {
       readonly stored: false;
       readonly why: "version" | "lease" | "overtaken";
+      /** When overtaken: the largest stamp seen, so that the next attempt can be later than it. */
+      readonly stamp?: number;
       readonly degraded?: boolean;
       readonly layer: ServedBy;
     };
@@ -69,6 +90,17 @@ export interface KeyPage {
   /** Where the next page begins, in the layer's own words; undefined at the end. */
   readonly cursor: string | undefined;
   readonly degraded?: boolean;
+}
+
+/** A listing that one layer began cannot be gone on with on another. */
+export class ListingInterruptedError extends Failure {
+  constructor() {
+    super(
+      "conflict",
+      "LISTING_INTERRUPTED",
+      "the layer this listing began on has gone away or come back: begin it again",
+    );
+  }
 }
 
 /** The answer to a request for a lease: given, or held by another until then. */
@@ -118,6 +150,8 @@ export interface Refuge extends CacheStore {
   unhealed(limit: number): Promise<Unhealed[]>;
   unhealedMarks(limit: number): Promise<UnhealedMark[]>;
   unhealedCount(): Promise<number>;
+  /** The largest version or stamp that is unhealed. */
+  latestUnhealed(): Promise<number>;
   /** Tags of the namespace ("" is itself) with an unhealed invalidation. */
   raisedTags(namespace: string): Promise<ReadonlySet<string>>;
   /** Forgets that they are unhealed, unless they changed again. `forget` drops the rows: the layer above has them now. */

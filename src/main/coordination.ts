@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
 import type { Config } from "../config.ts";
 import type { Backplane } from "../infra/backplane.ts";
+import type { Frame } from "../infra/backplane-frame.ts";
+import type { WireBackplane } from "../infra/backplane-wire.ts";
 import type { Breaker } from "../infra/breaker.ts";
 import { createBreaker } from "../infra/circuit-breaker.ts";
 import { systemClock } from "../infra/clock.ts";
@@ -13,6 +15,8 @@ import { startRedis } from "./redis.ts";
 export interface Coordination {
   readonly redis: { readonly client: Redis; readonly breaker: Breaker; readonly instances: Instances } | undefined;
   readonly backplane: Backplane;
+  /** Frames a message that is published inside an atomic step; undefined where there are no other instances. */
+  readonly frame: ((topic: string, message: string) => Frame) | undefined;
   readonly self: Instance;
 }
 
@@ -37,7 +41,8 @@ export async function startCoordination(options: CoordinationOptions): Promise<C
   const life = `${config.instanceId}.${randomBytes(4).toString("hex")}`;
   if (!config.redis) {
     const backplane = parts.adopt(await openBackplane(config, database, life, log), (it) => it.close());
-    return { redis: undefined, backplane, self };
+    const frame = "frame" in backplane ? backplane.frame : undefined;
+    return { redis: undefined, backplane, frame, self };
   }
   const client = parts.adopt(await startRedis(config.redis), (it) => it.close());
   const breaker = parts.adopt(
@@ -52,11 +57,16 @@ export async function startCoordination(options: CoordinationOptions): Promise<C
   const { createRedisBackplane } = await import("../infra/backplane-redis.ts");
   const backplane = parts.adopt(createRedisBackplane({ redis: client, instanceId: life, log }), (it) => it.close());
   const instances = parts.adopt(createInstances({ redis: client, self }), (it) => it.close());
-  return { redis: { client, breaker, instances }, backplane, self };
+  return { redis: { client, breaker, instances }, backplane, frame: backplane.frame, self };
 }
 
 /** Without Redis, instances that share a Postgres hear of each other through it; with a SQLite of its own one is alone. */
-async function openBackplane(config: Config, database: Database, instanceId: string, log: Log): Promise<Backplane> {
+async function openBackplane(
+  config: Config,
+  database: Database,
+  instanceId: string,
+  log: Log,
+): Promise<Backplane | WireBackplane> {
   if (config.database.kind === "sqlite") {
     const { createLocalBackplane } = await import("../infra/backplane-local.ts");
     return createLocalBackplane({ log });

@@ -1,0 +1,56 @@
+/** Lets a reader wait until a key changes, on this instance or another. */
+export interface Arrivals {
+  /** Starts listening at once, so that a change between this and the waiting is not missed. */
+  expect(namespace: string, key: string): Arrival;
+  /** The key changed. */
+  wake(namespace: string, key: string): void;
+  /** Something changed, nobody knows what. */
+  wakeAll(): void;
+}
+
+export interface Arrival {
+  /** Until the key changes, the time has passed, or the signal is aborted (then it rejects with its reason). */
+  wait(ms: number, signal: AbortSignal): Promise<void>;
+  cancel(): void;
+}
+
+export function createArrivals(): Arrivals {
+  const expected = new Map<string, Set<() => void>>();
+  const nameOf = (namespace: string, key: string) => `${namespace}/${key}`;
+
+  return {
+    expect(namespace, key) {
+      const name = nameOf(namespace, key);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const wakers = expected.get(name) ?? new Set();
+      expected.set(name, wakers.add(resolve));
+      const cancel = () => {
+        wakers.delete(resolve);
+        if (wakers.size === 0 && expected.get(name) === wakers) expected.delete(name);
+      };
+      return {
+        cancel,
+        async wait(ms, signal) {
+          signal.throwIfAborted();
+          const { promise: aborted, reject } = Promise.withResolvers<never>();
+          const onAbort = () => reject(signal.reason);
+          signal.addEventListener("abort", onAbort, { once: true });
+          const timer = setTimeout(resolve, ms);
+          try {
+            await Promise.race([promise, aborted]);
+          } finally {
+            clearTimeout(timer);
+            signal.removeEventListener("abort", onAbort);
+            cancel();
+          }
+        },
+      };
+    },
+    wake(namespace, key) {
+      for (const resolve of expected.get(nameOf(namespace, key)) ?? []) resolve();
+    },
+    wakeAll() {
+      for (const wakers of expected.values()) for (const resolve of wakers) resolve();
+    },
+  };
+}

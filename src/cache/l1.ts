@@ -1,0 +1,205 @@
+import { LRUCache } from "lru-cache";
+import type { Namespace, TagMark } from "./namespace.ts";
+import type { CacheRecord } from "./record.ts";
+
+/** A copy in this process's memory. */
+export interface Held {
+  readonly record: CacheRecord;
+  readonly namespace: Namespace;
+  readonly generation: number;
+  readonly marks: readonly TagMark[];
+  /** From when on a shared layer must be asked whether the copy is still right; on the monotonic clock. */
+  readonly checkAt: number;
+  /** The epoch it was read in: after a gap in the backplane every earlier copy is suspect. */
+  readonly epoch: number;
+  /** Whether a reader was already asked to compute the value anew. */
+  refreshAsked: boolean;
+  /** The ready-made reply for this copy, encoded on the first hit; the same bytes serve all that follow. */
+  reply: Uint8Array | undefined;
+}
+
+/** Where a change of a key is watched for while a read or write of it is under way. */
+export interface Pending {
+  /** Changes up to this version have been heard of: an older record must not be kept. */
+  floor: number;
+  users: number;
+  readonly invalidations: number;
+  readonly epoch: number;
+}
+
+/** The first layer: copies bounded by bytes, dropped when another instance says the key changed. */
+export interface L1 {
+  /** The copy, unless it was invalidated. It may be due for a check, suspect or expired: see isCurrent. */
+  get(namespace: Namespace, key: string): Held | undefined;
+  /** Whether the copy may be served without asking anyone. */
+  isCurrent(held: Held): boolean;
+  /** Begin and end of a read or write: what changed in between is not overwritten by what was on its way. */
+  begin(namespace: Namespace, key: string): Pending;
+  end(namespace: Namespace, key: string, pending: Pending): void;
+  /** Keeps a record, unless the key or what it belongs to changed since `pending` began. */
+  put(namespace: Namespace, key: string, record: CacheRecord, pending: Pending): Held | undefined;
+  /** Forgets copies older than the version. */
+  drop(namespace: Namespace, key: string, version: number): void;
+  /** Forgets this copy, because a shared layer does not have it any more. */
+  forget(namespace: Namespace, key: string, held: Held): void;
+  dropTag(namespace: Namespace, tag: string): void;
+  dropNamespace(namespace: Namespace): void;
+  /** Something may have been missed: every copy must be checked before it is served again. */
+  suspectAll(): void;
+  hasRoom(bytes: number): boolean;
+  readonly bytes: number;
+}
+
+export interface L1Options {
+  readonly maxBytes: number;
+  /** Bound on the number of entries, beside the bytes. Undefined: none. */
+  readonly maxItems: number | undefined;
+  readonly monotonic: () => number;
+}
+
+/** What an entry costs beyond its text and bytes: the objects here, the record's, and the LRU's own bookkeeping; measured. */
+const OVERHEAD_BYTES = 700;
+
+export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
+  const pendings = new Map<string, Pending>();
+  let epoch = 0;
+  const copies = new LRUCache<string, Held>({
+    maxSize: Math.max(1, maxBytes),
+    ...(maxItems === undefined ? {} : { max: maxItems }),
+    sizeCalculation: (held, name) => sizeOf(held.record, name),
+    dispose: (held, name, reason) => {
+      const { counters, tags } = held.namespace;
+      counters.l1Entries--;
+      counters.l1Bytes -= sizeOf(held.record, name);
+      if (reason === "evict") counters.l1Evictions++;
+      held.marks.forEach((mark, i) => {
+        mark.holders--;
+        const tag = held.record.tags[i];
+        if (mark.holders === 0 && tag !== undefined && tags.get(tag) === mark) tags.delete(tag);
+      });
+    },
+  });
+
+  const nameOf = (namespace: Namespace, key: string) => `${namespace.name}/${key}`;
+
+  function isDead(held: Held, namespace: Namespace): boolean {
+    if (held.namespace !== namespace || held.generation !== namespace.generation) return true;
+    for (const mark of held.marks) if (mark.dead) return true;
+    return false;
+  }
+
+  function marksFor(namespace: Namespace, tags: readonly string[]): readonly TagMark[] {
+    if (tags.length === 0) return NO_MARKS;
+    return tags.map((tag) => {
+      let mark = namespace.tags.get(tag);
+      if (mark === undefined) {
+        mark = { dead: false, holders: 0 };
+        namespace.tags.set(tag, mark);
+      }
+      mark.holders++;
+      return mark;
+    });
+  }
+
+  return {
+    get(namespace, key) {
+      const name = nameOf(namespace, key);
+      const held = copies.get(name);
+      if (held === undefined) return undefined;
+      if (!isDead(held, namespace)) return held;
+      copies.delete(name);
+      return undefined;
+    },
+    isCurrent: (held) => held.epoch === epoch && held.checkAt > monotonic(),
+    begin(namespace, key) {
+      const name = nameOf(namespace, key);
+      const shared = pendings.get(name);
+      // Two that overlap share a floor, but only if nothing was invalidated in between: the later one may keep what it reads.
+      if (shared !== undefined && shared.invalidations === namespace.invalidations && shared.epoch === epoch) {
+        shared.users++;
+        return shared;
+      }
+      const pending = { floor: shared?.floor ?? 0, users: 1, invalidations: namespace.invalidations, epoch };
+      pendings.set(name, pending);
+      return pending;
+    },
+    end(namespace, key, pending) {
+      const name = nameOf(namespace, key);
+      if (--pending.users === 0 && pendings.get(name) === pending) pendings.delete(name);
+    },
+    put(namespace, key, record, pending) {
+      const { l1TtlMs } = namespace.policy;
+      if (l1TtlMs === 0 || record.deleted || record.version < pending.floor) return undefined;
+      if (pending.invalidations !== namespace.invalidations || namespace.generation === Number.POSITIVE_INFINITY) {
+        return undefined;
+      }
+      const name = nameOf(namespace, key);
+      if (sizeOf(record, name) > maxBytes) return undefined;
+      const before = copies.peek(name);
+      if (before !== undefined && before.record.version > record.version && !isDead(before, namespace))
+        return undefined;
+      const held: Held = {
+        record: detached(record),
+        namespace,
+        generation: namespace.generation,
+        marks: marksFor(namespace, record.tags),
+        checkAt: monotonic() + l1TtlMs,
+        epoch: pending.epoch,
+        refreshAsked: before?.record.version === record.version && before.refreshAsked,
+        reply: before?.record.version === record.version ? before.reply : undefined,
+      };
+      namespace.counters.l1Entries++;
+      namespace.counters.l1Bytes += sizeOf(held.record, name);
+      copies.set(name, held);
+      return held;
+    },
+    drop(namespace, key, version) {
+      const name = nameOf(namespace, key);
+      const pending = pendings.get(name);
+      if (pending !== undefined && pending.floor < version) pending.floor = version;
+      const held = copies.peek(name);
+      if (held !== undefined && held.record.version < version) copies.delete(name);
+    },
+    forget(namespace, key, held) {
+      const name = nameOf(namespace, key);
+      if (copies.peek(name) === held) copies.delete(name);
+    },
+    dropTag(namespace, tag) {
+      namespace.invalidations++;
+      const mark = namespace.tags.get(tag);
+      if (mark === undefined) return;
+      mark.dead = true;
+      namespace.tags.delete(tag);
+    },
+    dropNamespace(namespace) {
+      namespace.invalidations++;
+      namespace.generation++;
+    },
+    suspectAll() {
+      epoch++;
+    },
+    hasRoom: (bytes) =>
+      copies.calculatedSize + bytes + OVERHEAD_BYTES <= maxBytes && (maxItems === undefined || copies.size < maxItems),
+    get bytes() {
+      return copies.calculatedSize;
+    },
+  };
+}
+
+const NO_MARKS: readonly TagMark[] = [];
+
+function sizeOf(record: CacheRecord, name: string): number {
+  const { data, contentType } = record.value;
+  const body = typeof data === "string" ? data.length : data.byteLength;
+  let tags = 0;
+  for (const tag of record.tags) tags += tag.length + 48;
+  // Twice, for the reply that is kept beside the value.
+  return OVERHEAD_BYTES + name.length + 2 * (name.length + body + contentType.length) + tags;
+}
+
+/** Bytes that arrived as part of a larger buffer would keep all of it alive. */
+function detached(record: CacheRecord): CacheRecord {
+  const { data, contentType } = record.value;
+  if (typeof data === "string" || data.byteLength === data.buffer.byteLength) return record;
+  return { ...record, value: { data: Buffer.from(data), contentType } };
+}

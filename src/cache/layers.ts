@@ -1,0 +1,115 @@
+import type { Breaker } from "../infra/breaker.ts";
+import type { Clock } from "../infra/clock.ts";
+import type { Database } from "../infra/database.ts";
+import type { Log } from "../infra/log.ts";
+import { type Redis, RedisReplyError } from "../infra/redis.ts";
+import type { Announcer } from "./change.ts";
+import { createDurableStore } from "./durable.ts";
+import { createGuarded, isCallersMistake } from "./guarded.ts";
+import { createHealer } from "./healer.ts";
+import { createKept } from "./kept.ts";
+import type { Namespace } from "./namespace.ts";
+import type { PolicyFor } from "./policy.ts";
+import { createRedisStore } from "./redis.ts";
+import { createResilientStore } from "./resilient.ts";
+import { createSqlStore } from "./sql.ts";
+import type { CacheStore, Refuge } from "./store.ts";
+import type { Versions } from "./version.ts";
+
+/** The shared layers of a topology, put together. */
+export interface Layers {
+  readonly storeOf: (namespace: Namespace) => CacheStore;
+  /** Changes that Redis has not heard of yet. */
+  unhealed(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface LayersOptions {
+  readonly database: Database;
+  readonly redis: { readonly client: Redis; readonly breaker: Breaker; readonly timeoutMs: number } | undefined;
+  /** Frames a change for the backplane in use; undefined where there are no other instances. */
+  readonly announcer: Announcer | undefined;
+  readonly policyFor: PolicyFor;
+  readonly versions: Versions;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const HEAL_SWEEP_MS = 5_000;
+const EXPIRY_SWEEP_MS = 30_000;
+const SWEEP_BATCH = 1_000;
+
+export async function createLayers(options: LayersOptions): Promise<Layers> {
+  const { database, redis, announcer, clock, versions, log } = options;
+  const newStamp = () => versions.next();
+  // Where Redis carries the messages, what SQL stores is announced from there.
+  const sql = createSqlStore({ database, announcer: redis === undefined ? announcer : undefined, clock, newStamp });
+  const sweeper = startSweeper(sql, clock, log);
+  if (redis === undefined || announcer === undefined) {
+    return { storeOf: () => sql, unhealed: async () => 0, close: sweeper.close };
+  }
+  const { client, breaker, timeoutMs } = redis;
+  const hot = createRedisStore({ redis: client, announcer, clock, newStamp });
+  const kept = createKept();
+  const healer = createHealer({
+    primary: hot,
+    refuge: sql,
+    kept,
+    isDurable: (name) => options.policyFor(name)?.durable ?? false,
+    reachable: () => breaker.state === "closed" && client.connected,
+    now: () => clock.now(),
+    newStamp,
+    log,
+    sweepMs: HEAL_SWEEP_MS,
+  });
+  breaker.beforeClose(healer.heal);
+  await recollect(sql, versions, kept.addAll);
+  const isAnswer = (error: unknown) => isCallersMistake(error) || error instanceof RedisReplyError;
+  const guarded = createGuarded(breaker, timeoutMs, isAnswer);
+  const resilient = createResilientStore({ primary: hot, refuge: sql, guarded, kept, healer });
+  const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now() });
+  return {
+    storeOf: (namespace) => (namespace.policy.durable ? durable : resilient),
+    unhealed: () => sql.unhealedCount(),
+    async close() {
+      healer.close();
+      await sweeper.close();
+    },
+  };
+}
+
+/** What an earlier run could not heal is still to be healed, and its versions must not be given out again. */
+async function recollect(refuge: Refuge, versions: Versions, addAll: () => void): Promise<void> {
+  const left = await refuge.unhealed(1);
+  const marks = await refuge.unhealedMarks(1);
+  if (left.length === 0 && marks.length === 0) return;
+  addAll();
+  versions.observe(await refuge.latestUnhealed());
+}
+
+/** Removes what has expired for good, a little at a time. */
+function startSweeper(store: Refuge, clock: Clock, log: Log) {
+  let sweeping: Promise<void> | undefined;
+  let closed = false;
+
+  async function sweep(): Promise<void> {
+    while (!closed && (await store.sweep(clock.now(), SWEEP_BATCH)) === SWEEP_BATCH) {
+      await new Promise(setImmediate);
+    }
+  }
+
+  const timer = setInterval(() => {
+    sweeping ??= sweep()
+      .catch((err: unknown) => log.warn({ err }, "expired cache entries not removed yet"))
+      .finally(() => {
+        sweeping = undefined;
+      });
+  }, EXPIRY_SWEEP_MS).unref();
+  return {
+    async close() {
+      closed = true;
+      clearInterval(timer);
+      await sweeping;
+    },
+  };
+}

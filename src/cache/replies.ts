@@ -1,0 +1,165 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  CacheChange_Kind,
+  CacheChangeSchema,
+  type CacheEntry,
+  CacheEntrySchema,
+  CacheOutcome,
+  type CacheServiceGetResponse,
+  CacheServiceGetResponseSchema,
+  type CacheServiceWatchResponse,
+  CacheServiceWatchResponseSchema,
+  type GetResult,
+  GetResultSchema,
+  LeaseSchema,
+  type NamespaceStats,
+  NamespaceStatsSchema,
+  SetOutcome,
+  ValueSchema,
+  WatchDiscontinuitySchema,
+  WatchHeartbeatSchema,
+  WatchOpenedSchema,
+} from "../gen/holdfast/v1/cache_pb.js";
+import { type ItemError, ItemErrorSchema } from "../gen/holdfast/v1/item_error_pb.js";
+import type { FieldViolation } from "../infra/failure.ts";
+import type { Change } from "./change.ts";
+import type { FeedEvent } from "./feed.ts";
+import type { Held } from "./l1.ts";
+import type { Namespace } from "./namespace.ts";
+import type { Found } from "./reads.ts";
+import type { CacheRecord } from "./record.ts";
+import type { SetAnswer } from "./writes.ts";
+
+const OUTCOMES = { hit: CacheOutcome.HIT, stale: CacheOutcome.STALE, miss: CacheOutcome.MISS } as const;
+
+export function timestamp(ms: number | undefined): Timestamp | undefined {
+  return ms === undefined ? undefined : timestampFromMs(Math.round(ms));
+}
+
+/** Leaves out what is undefined: an unset message field. */
+export function expireTime(expiresAt: number | undefined): { expireTime?: Timestamp } {
+  const time = timestamp(expiresAt);
+  return time === undefined ? {} : { expireTime: time };
+}
+
+export function entryOf(key: string, record: CacheRecord): CacheEntry {
+  const { data, contentType } = record.value;
+  const kind =
+    typeof data === "string" ? { case: "text" as const, value: data } : { case: "raw" as const, value: bytesOf(data) };
+  return create(CacheEntrySchema, {
+    key,
+    value: create(ValueSchema, { kind, contentType }),
+    version: BigInt(record.version),
+    tags: [...record.tags],
+    ...expireTime(record.expiresAt),
+  });
+}
+
+/** A plain view, also of a Buffer: what encoders and comparisons expect. */
+function bytesOf(data: Uint8Array): Uint8Array<ArrayBuffer> {
+  return data.constructor === Uint8Array && data.buffer instanceof ArrayBuffer
+    ? (data as Uint8Array<ArrayBuffer>)
+    : new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+}
+
+export function getReply(key: string, found: Found): CacheServiceGetResponse {
+  const { outcome, record, lease } = found;
+  return create(CacheServiceGetResponseSchema, {
+    outcome: OUTCOMES[outcome],
+    ...(record === undefined ? {} : { entry: entryOf(key, record) }),
+    ...(lease === undefined
+      ? {}
+      : { lease: create(LeaseSchema, { token: lease.token, ...expireTime(lease.expiresAt) }) }),
+  });
+}
+
+/** The reply to a plain Get of a copy in memory, encoded once for all its hits. */
+export function hitReply(key: string, held: Held): Uint8Array {
+  held.reply ??= toBinary(
+    CacheServiceGetResponseSchema,
+    create(CacheServiceGetResponseSchema, { outcome: CacheOutcome.HIT, entry: entryOf(key, held.record) }),
+  );
+  return held.reply;
+}
+
+export function getResult(key: string, found: Found): GetResult {
+  const { outcome, record } = found;
+  return create(GetResultSchema, {
+    outcome: OUTCOMES[outcome],
+    ...(record === undefined ? {} : { entry: entryOf(key, record) }),
+  });
+}
+
+export function itemError({ field, description }: FieldViolation): ItemError {
+  return create(ItemErrorSchema, {
+    code: "INVALID_ARGUMENT",
+    reason: "FIELD_INVALID",
+    field,
+    message: `${field}: ${description}`,
+  });
+}
+
+const SET_OUTCOMES = {
+  stored: SetOutcome.STORED,
+  lease_lost: SetOutcome.LEASE_LOST,
+  overtaken: SetOutcome.OVERTAKEN,
+  exists: SetOutcome.EXISTS,
+} as const;
+
+/** The fields that a SetResponse and the SetResult of a batch have in common. */
+export function setFields(answer: SetAnswer) {
+  const outcome = SET_OUTCOMES[answer.outcome];
+  if (answer.outcome !== "stored") return { outcome };
+  return { outcome, version: BigInt(answer.version), ...expireTime(answer.expiresAt) };
+}
+
+const CHANGE_KINDS = {
+  set: CacheChange_Kind.SET,
+  deleted: CacheChange_Kind.DELETED,
+  tag: CacheChange_Kind.TAG_INVALIDATED,
+  namespace: CacheChange_Kind.NAMESPACE_INVALIDATED,
+  drop: CacheChange_Kind.UNSPECIFIED,
+  clock: CacheChange_Kind.UNSPECIFIED,
+} as const;
+
+function changeOf({ kind, subject, version }: Change) {
+  const isKey = kind === "set" || kind === "deleted";
+  return create(CacheChangeSchema, {
+    kind: CHANGE_KINDS[kind],
+    ...(isKey ? { key: subject, version: BigInt(version) } : { tag: subject }),
+  });
+}
+
+export function watchReply(sequence: bigint, event: FeedEvent, instanceId: string): CacheServiceWatchResponse {
+  switch (event.kind) {
+    case "opened":
+      return create(CacheServiceWatchResponseSchema, {
+        sequence,
+        event: { case: "opened", value: create(WatchOpenedSchema, { instanceId }) },
+      });
+    case "change":
+      return create(CacheServiceWatchResponseSchema, {
+        sequence,
+        event: { case: "change", value: changeOf(event.change) },
+      });
+    case "heartbeat":
+      return create(CacheServiceWatchResponseSchema, {
+        sequence,
+        event: { case: "heartbeat", value: create(WatchHeartbeatSchema) },
+      });
+    case "discontinuity":
+      return create(CacheServiceWatchResponseSchema, {
+        sequence,
+        event: { case: "discontinuity", value: create(WatchDiscontinuitySchema, { reason: event.reason }) },
+      });
+  }
+}
+
+export function statsOf({ name, counters }: Namespace): NamespaceStats {
+  const counts = Object.entries(counters).map(([field, count]): [string, bigint] => [
+    field,
+    BigInt(Math.max(0, count)),
+  ]);
+  return create(NamespaceStatsSchema, { namespace: name, ...Object.fromEntries(counts) });
+}

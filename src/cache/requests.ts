@@ -1,0 +1,115 @@
+import type { CacheServiceGetRequest, Expiry, SetItem, Value } from "../gen/holdfast/v1/cache_pb.js";
+import type { Fencing } from "../gen/holdfast/v1/fencing_pb.js";
+import type { CallContext } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
+import type { RequestedExpiry } from "./expiry.ts";
+import { type Fields, LIMITS } from "./fields.ts";
+import type { NamespacePolicy } from "./policy.ts";
+import type { LeaseWish } from "./reads.ts";
+import type { CacheValue } from "./record.ts";
+import type { SetOrder } from "./writes.ts";
+
+/** What the fields of requests mean; what is wrong with them goes to `fields`. */
+
+export function expiryOf(fields: Fields, field: string, expiry: Expiry | undefined): RequestedExpiry {
+  switch (expiry?.kind.case) {
+    case undefined:
+      return "policy";
+    case "never":
+      if (!expiry.kind.value) fields.refuse(`${field}.never`, "must be true when it is set");
+      return "never";
+    case "ttl": {
+      const ttlMs = fields.duration(`${field}.ttl`, expiry.kind.value, LIMITS.ttlMs);
+      return ttlMs === undefined ? "policy" : { ttlMs };
+    }
+  }
+}
+
+export function cacheValueOf(
+  fields: Fields,
+  field: string,
+  value: Value | undefined,
+  policy: NamespacePolicy,
+): CacheValue {
+  if (value?.kind.case === undefined) {
+    fields.refuse(field, "is required: set raw or text");
+    return { data: "", contentType: "" };
+  }
+  const data = value.kind.value;
+  const bytes = typeof data === "string" ? Buffer.byteLength(data) : data.byteLength;
+  if (bytes > policy.maxBytes) fields.refuse(field, `is ${bytes} bytes long; the limit is ${policy.maxBytes}`);
+  const { contentType } = value;
+  fields.text(`${field}.content_type`, contentType, LIMITS.contentTypeBytes, true);
+  return { data, contentType };
+}
+
+export function tagsOf(fields: Fields, field: string, tags: readonly string[]): readonly string[] {
+  if (tags.length > LIMITS.tags) fields.refuse(field, `has ${tags.length} elements; the limit is ${LIMITS.tags}`);
+  tags.forEach((tag, i) => {
+    fields.text(`${field}[${i}]`, tag, LIMITS.tagBytes);
+  });
+  return tags.length < 2 ? tags : [...new Set(tags)];
+}
+
+export function orderOf(
+  fields: Fields,
+  item: Pick<SetItem, "key" | "value" | "expiry" | "tags" | "ifAbsent">,
+  leaseToken: string,
+  policy: NamespacePolicy,
+): SetOrder {
+  fields.key("key", item.key);
+  return {
+    key: item.key,
+    value: cacheValueOf(fields, "value", item.value, policy),
+    expiry: expiryOf(fields, "expiry", item.expiry),
+    tags: tagsOf(fields, "tags", item.tags),
+    ifAbsent: item.ifAbsent,
+    leaseToken,
+  };
+}
+
+/** An answer must still travel: waiting ends this much before the caller stops listening. */
+const TRAVEL_MS = 50;
+
+export function wishOf(fields: Fields, request: CacheServiceGetRequest, call: CallContext): LeaseWish | undefined {
+  const ttlMs = fields.duration("lease_ttl", request.leaseTtl, LIMITS.leaseTtlMs);
+  const asked = fields.duration("wait_timeout", request.waitTimeout, LIMITS.waitMs, true);
+  if (request.waitTimeout !== undefined && request.leaseTtl === undefined) {
+    fields.refuse("wait_timeout", "has no meaning without lease_ttl");
+  }
+  if (ttlMs === undefined) return undefined;
+  const left = call.deadline === undefined ? LIMITS.waitMs : call.deadline - Date.now() - TRAVEL_MS;
+  const waitMs = Math.max(0, Math.min(asked ?? LIMITS.waitMs, left));
+  return {
+    ttlMs,
+    waitMs,
+    get signal() {
+      return call.signal;
+    },
+  };
+}
+
+export function requireNoFencing(fencing: Fencing | undefined): void {
+  if (fencing === undefined) return;
+  throw new Failure(
+    "unimplemented",
+    "FENCING_UNIMPLEMENTED",
+    "fencing: this server has no LockService yet; the write was not made, because it could not be checked",
+    { metadata: { field: "fencing" } },
+  );
+}
+
+export function pageSizeOf(fields: Fields, pageSize: number): number {
+  if (pageSize < 0) fields.refuse("page_size", "must not be negative");
+  return pageSize === 0 ? LIMITS.pageSizeDefault : Math.min(pageSize, LIMITS.pageSize);
+}
+
+/** A version from the wire. One beyond what this server ever gives out matches nothing, which is right. */
+export function versionOf(version: bigint): number {
+  return Number(version);
+}
+
+export function requestIdOf(fields: Fields, requestId: string): string {
+  fields.text("request_id", requestId, LIMITS.requestIdBytes, true);
+  return requestId;
+}

@@ -1,0 +1,343 @@
+import { create } from "@bufbuild/protobuf";
+import {
+  CacheService,
+  CacheServiceCompareAndSetResponseSchema,
+  CacheServiceDeleteManyResponseSchema,
+  CacheServiceDeleteResponseSchema,
+  CacheServiceExistsResponseSchema,
+  CacheServiceGetManyResponseSchema,
+  CacheServiceGetStatsResponseSchema,
+  CacheServiceIncrementResponseSchema,
+  CacheServiceInvalidateNamespaceResponseSchema,
+  CacheServiceInvalidateTagsResponseSchema,
+  CacheServiceListKeysResponseSchema,
+  CacheServiceSetManyResponseSchema,
+  CacheServiceSetResponseSchema,
+  CacheServiceTouchResponseSchema,
+  CacheServiceWarmResponseSchema,
+  type CacheServiceWatchResponse,
+  DeleteResultSchema,
+  GetResultSchema,
+  KeyInfoSchema,
+  SetResultSchema,
+} from "../gen/holdfast/v1/cache_pb.js";
+import { type CallContext, EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
+import type { Cache } from "./cache.ts";
+import { createFields, LIMITS } from "./fields.ts";
+import type { Namespace } from "./namespace.ts";
+import type { Found } from "./reads.ts";
+import {
+  entryOf,
+  expireTime,
+  getReply,
+  getResult,
+  hitReply,
+  itemError,
+  setFields,
+  statsOf,
+  watchReply,
+} from "./replies.ts";
+import {
+  cacheValueOf,
+  expiryOf,
+  orderOf,
+  pageSizeOf,
+  requestIdOf,
+  requireNoFencing,
+  tagsOf,
+  versionOf,
+  wishOf,
+} from "./requests.ts";
+
+export interface CacheServiceOptions {
+  readonly cache: Cache;
+  readonly instanceId: string;
+}
+
+/** The namespaces one GetStats answers for. */
+const MOST_STATS = 1_000;
+const HEARTBEAT_MS = 15_000;
+
+/** CacheService: decode, call, encode. */
+export function createCacheService({ cache, instanceId }: CacheServiceOptions): Mounted {
+  const { reads } = cache;
+
+  return mount(CacheService, {
+    get(request, call) {
+      const fields = createFields();
+      const name = fields.namespace(request.namespace);
+      fields.key("key", request.key);
+      const wish = wishOf(fields, request, call);
+      fields.done();
+      const namespace = cache.namespaces.get(name);
+      const { key, bypassL1 } = request;
+      if (wish !== undefined) return reads.getOrLease(namespace, key, bypassL1, wish).then(reply);
+      const held = bypassL1 ? undefined : reads.fromMemory(namespace, key);
+      if (held === undefined) return reads.get(namespace, key, bypassL1).then(reply);
+      namespace.counters.l1Hits++;
+      call.servedBy("l1");
+      return new EncodedReply(hitReply(key, held));
+
+      function reply(found: Found) {
+        say(call, found);
+        return getReply(key, found);
+      }
+    },
+
+    async getMany(request, call) {
+      const fields = createFields();
+      const namespace = fields.namespace(request.namespace);
+      fields.count("keys", request.keys.length, LIMITS.batch);
+      fields.done();
+      const errors = request.keys.map((key) => faultOf((item) => item.key("key", key)));
+      const good = request.keys.filter((_, i) => errors[i] === undefined);
+      const found = await reads.getMany(cache.namespaces.get(namespace), good, request.bypassL1);
+      sayAll(call, found);
+      let next = 0;
+      const results = request.keys.map((key, i) => {
+        const error = errors[i];
+        const one = error === undefined ? found[next++] : undefined;
+        return one === undefined ? create(GetResultSchema, error === undefined ? {} : { error }) : getResult(key, one);
+      });
+      return create(CacheServiceGetManyResponseSchema, { results });
+    },
+
+    async set(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      requireNoFencing(request.fencing);
+      const order = orderOf(fields, request, request.leaseToken, namespace.policy);
+      if (order.ifAbsent && order.leaseToken !== "") fields.refuse("if_absent", "cannot be combined with lease_token");
+      fields.done();
+      const [answer] = await cache.set(namespace, [order]);
+      if (answer === undefined) throw new Error("a set got no answer");
+      say(call, answer);
+      return create(CacheServiceSetResponseSchema, setFields(answer));
+    },
+
+    async setMany(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      requireNoFencing(request.fencing);
+      fields.count("items", request.items.length, LIMITS.batch);
+      fields.done();
+      const items = request.items.map((item) => {
+        const own = createFields();
+        const order = orderOf(own, item, "", namespace.policy);
+        return { order, fault: own.violations[0] };
+      });
+      const good = items.filter((item) => item.fault === undefined);
+      const answers = await cache.set(
+        namespace,
+        good.map((item) => item.order),
+      );
+      sayAll(call, answers);
+      const answered = new Map(good.map((item, i) => [item, answers[i]]));
+      const results = items.map((item) => {
+        const answer = answered.get(item);
+        if (answer !== undefined) return create(SetResultSchema, setFields(answer));
+        return create(SetResultSchema, item.fault === undefined ? {} : { error: itemError(item.fault) });
+      });
+      return create(CacheServiceSetManyResponseSchema, { results });
+    },
+
+    async delete(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      requireNoFencing(request.fencing);
+      fields.key("key", request.key);
+      fields.done();
+      const [answer] = await cache.remove(namespace, [request.key]);
+      if (answer === undefined) throw new Error("a delete got no answer");
+      say(call, answer);
+      return create(CacheServiceDeleteResponseSchema, { existed: answer.existed });
+    },
+
+    async deleteMany(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      requireNoFencing(request.fencing);
+      fields.count("keys", request.keys.length, LIMITS.batch);
+      fields.done();
+      const errors = request.keys.map((key) => faultOf((item) => item.key("key", key)));
+      const good = [...new Set(request.keys.filter((_, i) => errors[i] === undefined))];
+      const answers = good.length === 0 ? [] : await cache.remove(namespace, good);
+      sayAll(call, answers);
+      const existed = new Map(good.map((key, i) => [key, answers[i]?.existed ?? false]));
+      const results = request.keys.map((key, i) => {
+        const error = errors[i];
+        return create(DeleteResultSchema, error === undefined ? { existed: existed.get(key) ?? false } : { error });
+      });
+      return create(CacheServiceDeleteManyResponseSchema, { results });
+    },
+
+    async exists(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.key("key", request.key);
+      fields.done();
+      const found = await reads.get(namespace, request.key, false);
+      say(call, found);
+      const { outcome, record } = found;
+      if (outcome === "miss" || record === undefined) return create(CacheServiceExistsResponseSchema, {});
+      const version = BigInt(record.version);
+      return create(CacheServiceExistsResponseSchema, { exists: true, version, ...expireTime(record.expiresAt) });
+    },
+
+    async touch(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.key("key", request.key);
+      const expiry = expiryOf(fields, "expiry", request.expiry);
+      fields.done();
+      const answer = await cache.touch(namespace, request.key, expiry);
+      say(call, answer);
+      const { found, version, expiresAt } = answer;
+      return create(CacheServiceTouchResponseSchema, { found, version: BigInt(version), ...expireTime(expiresAt) });
+    },
+
+    async increment(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.key("key", request.key);
+      const expiry = expiryOf(fields, "expiry", request.expiry);
+      const requestId = requestIdOf(fields, request.requestId);
+      fields.done();
+      const { delta = 1n, initial } = request;
+      const answer = await cache.increment(namespace, request.key, { delta, initial, expiry, requestId });
+      say(call, answer);
+      const { value, version, expiresAt } = answer;
+      return create(CacheServiceIncrementResponseSchema, {
+        value,
+        version: BigInt(version),
+        ...expireTime(expiresAt),
+      });
+    },
+
+    async compareAndSet(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      requireNoFencing(request.fencing);
+      fields.key("key", request.key);
+      const order = {
+        key: request.key,
+        expected: versionOf(request.expectedVersion),
+        value: cacheValueOf(fields, "value", request.value, namespace.policy),
+        expiry: expiryOf(fields, "expiry", request.expiry),
+        tags: tagsOf(fields, "tags", request.tags),
+        requestId: requestIdOf(fields, request.requestId),
+      };
+      fields.done();
+      const answer = await cache.compareAndSet(namespace, order);
+      say(call, answer);
+      const { swapped, version, expiresAt, current } = answer;
+      return create(CacheServiceCompareAndSetResponseSchema, {
+        swapped,
+        version: BigInt(version),
+        ...expireTime(expiresAt),
+        ...(current === undefined ? {} : { current: entryOf(request.key, current) }),
+      });
+    },
+
+    async invalidateTags(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.count("tags", request.tags.length, LIMITS.batch);
+      request.tags.forEach((tag, i) => {
+        fields.text(`tags[${i}]`, tag, LIMITS.tagBytes);
+      });
+      fields.done();
+      const { degraded } = await cache.invalidate(namespace, [...new Set(request.tags)]);
+      if (degraded) call.degraded();
+      return create(CacheServiceInvalidateTagsResponseSchema);
+    },
+
+    async invalidateNamespace(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.done();
+      const { degraded } = await cache.invalidate(namespace, []);
+      if (degraded) call.degraded();
+      return create(CacheServiceInvalidateNamespaceResponseSchema);
+    },
+
+    async listKeys(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      fields.text("prefix", request.prefix, LIMITS.keyBytes, true);
+      const pageSize = pageSizeOf(fields, request.pageSize);
+      fields.done();
+      const page = await cache.list(namespace, request.prefix, pageSize, request.pageToken);
+      if (page.degraded) call.degraded();
+      return create(CacheServiceListKeysResponseSchema, {
+        keys: page.keys.map(({ key, version, expiresAt }) =>
+          create(KeyInfoSchema, { key, version: BigInt(version), ...expireTime(expiresAt) }),
+        ),
+        nextPageToken: page.cursor ?? "",
+      });
+    },
+
+    async warm(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      const patterns = request.patterns.length === 0 ? namespace.policy.warm : request.patterns;
+      if (patterns.length === 0) fields.refuse("patterns", "is required: the namespace's policy has no warm patterns");
+      if (patterns.length > LIMITS.patterns) fields.count("patterns", patterns.length, LIMITS.patterns);
+      patterns.forEach((pattern, i) => {
+        fields.text(`patterns[${i}]`, pattern, LIMITS.keyBytes);
+      });
+      fields.done();
+      if (!request.wait) {
+        cache.warmer.warmInBackground(namespace, patterns);
+        return create(CacheServiceWarmResponseSchema);
+      }
+      return create(CacheServiceWarmResponseSchema, await cache.warmer.warm(namespace, patterns, call.signal));
+    },
+
+    getStats(request, call) {
+      const wanted = request.namespace;
+      const namespaces =
+        wanted === undefined
+          ? cache.namespaces.all().filter(({ name }) => call.caller.mayUse(name))
+          : [begin(wanted)].map(({ fields, namespace }) => {
+              fields.done();
+              return namespace;
+            });
+      const sorted = namespaces.sort((a, b) => (a.name < b.name ? -1 : 1)).slice(0, MOST_STATS);
+      return create(CacheServiceGetStatsResponseSchema, { namespaces: sorted.map(statsOf), instanceId });
+    },
+
+    async *watch(request, call): AsyncGenerator<CacheServiceWatchResponse> {
+      const { fields, namespace } = begin(request.namespace);
+      fields.text("prefix", request.prefix, LIMITS.keyBytes, true);
+      const beat = fields.duration("heartbeat_interval", request.heartbeatInterval, 300_000);
+      if (beat !== undefined && beat < 1_000) fields.refuse("heartbeat_interval", "must be at least 1 second");
+      fields.done();
+      const events = cache.feed.watch(namespace.name, request.prefix, beat ?? HEARTBEAT_MS, call.signal);
+      let sequence = 0n;
+      for await (const event of events) yield watchReply(++sequence, event, instanceId);
+    },
+  });
+
+  /** The namespace of a request, once its name is known to be good: its policy is needed to check the rest. */
+  function begin(name: string): { fields: ReturnType<typeof createFields>; namespace: Namespace } {
+    const fields = createFields();
+    const checked = fields.namespace(name);
+    fields.done();
+    return { fields, namespace: cache.namespaces.get(checked) };
+  }
+}
+
+function faultOf(check: (fields: ReturnType<typeof createFields>) => void) {
+  const fields = createFields();
+  check(fields);
+  const [first] = fields.violations;
+  return first === undefined ? undefined : itemError(first);
+}
+
+interface Answer {
+  readonly layer: ServedBy;
+  readonly degraded: boolean;
+}
+
+function say(call: CallContext, { layer, degraded }: Answer): void {
+  call.servedBy(layer);
+  if (degraded) call.degraded();
+}
+
+/** A batch is said to be served by the deepest layer that any of it needed. */
+function sayAll(call: CallContext, answers: readonly Answer[]): void {
+  const deepest =
+    answers.find(({ layer }) => layer !== "l1" && layer !== "redis") ?? answers.find(({ layer }) => layer !== "l1");
+  const layer = (deepest ?? answers[0])?.layer;
+  if (layer !== undefined) call.servedBy(layer);
+  if (answers.some(({ degraded }) => degraded)) call.degraded();
+}

@@ -1,0 +1,276 @@
+import type { ServedBy } from "../infra/call.ts";
+import type { Clock } from "../infra/clock.ts";
+import { Failure } from "../infra/failure.ts";
+import { lifetime, type RequestedExpiry } from "./expiry.ts";
+import type { L1 } from "./l1.ts";
+import { guardOf } from "./lease.ts";
+import type { Namespace } from "./namespace.ts";
+import type { Reads } from "./reads.ts";
+import { type CacheRecord, type CacheValue, type Draft, tombstone } from "./record.ts";
+import type { CacheStore, Guard, Write, WriteResult } from "./store.ts";
+import type { Versions } from "./version.ts";
+
+export interface SetOrder {
+  readonly key: string;
+  readonly value: CacheValue;
+  readonly expiry: RequestedExpiry;
+  readonly tags: readonly string[];
+  readonly ifAbsent: boolean;
+  readonly leaseToken: string;
+}
+
+/** What every answer to a write says. */
+export interface Answered {
+  readonly layer: ServedBy;
+  readonly degraded: boolean;
+}
+
+export type SetOutcome =
+  | { readonly outcome: "stored"; readonly version: number; readonly expiresAt: number | undefined }
+  | { readonly outcome: "lease_lost" | "overtaken" | "exists" };
+
+export type SetAnswer = Answered & SetOutcome;
+
+export interface Writes {
+  /** One answer an order, in order; orders for one key are carried out in order. */
+  set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]>;
+  remove(namespace: Namespace, keys: readonly string[]): Promise<(Answered & { readonly existed: boolean })[]>;
+  /**
+   * Reads the key, lets `decide` say what to store in its place (undefined: nothing), and stores that only if nothing changed
+   * in between; else it begins again. `decide` may run several times. With `replay`, a request answered before is answered alike.
+   */
+  update<T>(namespace: Namespace, key: string, decide: Decide<T>, replay?: Replay<T>): Promise<T & Answered>;
+  invalidate(namespace: Namespace, tags: readonly string[]): Promise<{ readonly degraded: boolean }>;
+}
+
+export interface Decision<T> {
+  readonly store?: {
+    readonly value: CacheValue;
+    readonly tags: readonly string[];
+    readonly createdAt: number;
+    readonly expiresAt: number | undefined;
+    readonly staleUntil: number | undefined;
+  };
+  readonly request?: Exclude<Write["request"], undefined>;
+  readonly answer: T;
+}
+
+/** How a retry is recognised, and its remembered answer read back. */
+export interface Replay<T> {
+  readonly id: string;
+  parse(answer: string): T;
+}
+
+/** `version` is what the record would be stored under. */
+export type Decide<T> = (current: CacheRecord | undefined, version: number) => Decision<T>;
+
+export interface WritesOptions {
+  readonly l1: L1;
+  readonly reads: Reads;
+  readonly storeOf: (namespace: Namespace) => CacheStore;
+  readonly versions: Versions;
+  readonly clock: Clock;
+  readonly random: () => number;
+  /** A key has a new value or none: tell whoever waits or watches here. */
+  readonly onChange: (namespace: Namespace, kind: "set" | "deleted", key: string, version: number) => void;
+  readonly onInvalidate: (namespace: Namespace, tags: readonly string[], stamp: number) => void;
+}
+
+/** Attempts to change a contended key before the caller is told to come back. */
+const ATTEMPTS = 64;
+
+export function createWrites(options: WritesOptions): Writes {
+  const { l1, reads, storeOf, versions, clock, random, onChange, onInvalidate } = options;
+  const queues = new Map<string, Promise<unknown>>();
+
+  /** Stores, and brings memory in line with what came of it. */
+  async function commit(namespace: Namespace, writes: readonly Write[]): Promise<WriteResult[]> {
+    const pendings = writes.map(({ key }) => l1.begin(namespace, key));
+    try {
+      const results = await storeOf(namespace).write(namespace.name, writes);
+      results.forEach((result, i) => {
+        const write = writes[i];
+        const pending = pendings[i];
+        if (write === undefined || pending === undefined) return;
+        if (result.degraded) namespace.counters.fallbacks++;
+        if (!result.stored) {
+          if (result.stamp !== undefined) versions.observe(result.stamp);
+          return;
+        }
+        const { version, stamps } = result;
+        versions.observe(version);
+        l1.drop(namespace, write.key, version);
+        reads.outdate(namespace, write.key);
+        l1.put(namespace, write.key, { ...write.draft, version, stamps }, pending);
+        if (write.draft.deleted) namespace.counters.deletes++;
+        else namespace.counters.writes++;
+        onChange(namespace, write.draft.deleted ? "deleted" : "set", write.key, version);
+      });
+      return results;
+    } catch (error) {
+      // Whether it was stored is not known, so the copy may be old.
+      for (const { key, draft } of writes) l1.drop(namespace, key, draft.version);
+      throw error;
+    } finally {
+      for (const [i, { key }] of writes.entries()) {
+        const pending = pendings[i];
+        if (pending !== undefined) l1.end(namespace, key, pending);
+      }
+    }
+  }
+
+  function draftOf(namespace: Namespace, { value, expiry, tags }: SetOrder): Draft {
+    const life = lifetime(expiry, namespace.policy, clock.now(), random);
+    return { version: versions.next(), deleted: false, value, tags, ...life };
+  }
+
+  async function set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]> {
+    const answers: (SetAnswer | undefined)[] = orders.map(() => undefined);
+    const plain: { readonly at: number; readonly write: Write }[] = [];
+    const last = new Map(orders.map((order, at) => [order.key, at]));
+    const rest: number[] = [];
+    for (const [at, order] of orders.entries()) {
+      // Only the last of several orders for a key need be stored in the common batch; but a condition looks at those before it.
+      const alone = order.ifAbsent || last.get(order.key) !== at;
+      if (alone) rest.push(at);
+      else plain.push({ at, write: writeOf(namespace, order) });
+    }
+    for (const at of rest) {
+      const order = orders[at];
+      if (order !== undefined) answers[at] = await setOne(namespace, order);
+    }
+    if (plain.length > 0) {
+      const results = await commit(
+        namespace,
+        plain.map(({ write }) => write),
+      );
+      plain.forEach(({ at, write }, i) => {
+        const result = results[i];
+        if (result !== undefined) answers[at] = answerOf(result, write.draft.expiresAt);
+      });
+    }
+    return answers.map((answer) => {
+      if (answer === undefined) throw new Error("a set got no answer");
+      return answer;
+    });
+  }
+
+  async function setOne(namespace: Namespace, order: SetOrder): Promise<SetAnswer> {
+    if (!order.ifAbsent) {
+      const write = writeOf(namespace, order);
+      const [result] = await commit(namespace, [write]);
+      if (result === undefined) throw new Error("a write got no result");
+      return answerOf(result, write.draft.expiresAt);
+    }
+    return update<SetOutcome>(namespace, order.key, (current, version) => {
+      if (current !== undefined) return { answer: { outcome: "exists" } };
+      const { value, tags } = order;
+      const life = lifetime(order.expiry, namespace.policy, clock.now(), random);
+      const { expiresAt } = life;
+      return { store: { value, tags, ...life }, answer: { outcome: "stored", version, expiresAt } };
+    });
+  }
+
+  function writeOf(namespace: Namespace, order: SetOrder): Write {
+    const guard: Guard = order.leaseToken === "" ? { kind: "none" } : guardOf(order.leaseToken);
+    return { key: order.key, draft: draftOf(namespace, order), guard, announce: "set" };
+  }
+
+  function answerOf(result: WriteResult, expiresAt: number | undefined): SetAnswer {
+    const answered = { layer: result.layer, degraded: result.degraded ?? false };
+    if (result.stored) return { ...answered, outcome: "stored", version: result.version, expiresAt };
+    return { ...answered, outcome: result.why === "overtaken" ? "overtaken" : "lease_lost" };
+  }
+
+  async function remove(namespace: Namespace, keys: readonly string[]) {
+    const before = await reads.look(namespace, keys);
+    const results = await commit(
+      namespace,
+      keys.map((key): Write => {
+        const draft = tombstone(versions.next(), clock.now());
+        return { key, draft, guard: { kind: "none" }, announce: "deleted" };
+      }),
+    );
+    return results.map((result, i) => ({
+      existed: before[i]?.outcome === "hit",
+      layer: result.layer,
+      degraded: (result.degraded ?? false) || (before[i]?.degraded ?? false),
+    }));
+  }
+
+  /** One at a time per key in this process, so that only other instances can get in between. */
+  function update<T>(namespace: Namespace, key: string, decide: Decide<T>, replay?: Replay<T>): Promise<T & Answered> {
+    const name = `${namespace.name}/${key}`;
+    const turn = (queues.get(name) ?? Promise.resolve()).then(
+      () => attempt(namespace, key, decide, replay),
+      () => attempt(namespace, key, decide, replay),
+    );
+    queues.set(name, turn);
+    const done = () => {
+      if (queues.get(name) === turn) queues.delete(name);
+    };
+    turn.then(done, done);
+    return turn;
+  }
+
+  async function attempt<T>(
+    namespace: Namespace,
+    key: string,
+    decide: Decide<T>,
+    replay: Replay<T> | undefined,
+  ): Promise<T & Answered> {
+    const store = storeOf(namespace);
+    for (let i = 0; i < ATTEMPTS; i++) {
+      // Looked for each time: what won the race against us may have been the first attempt of this very request.
+      const answered = replay === undefined ? undefined : await store.recall(namespace.name, key, replay.id);
+      if (replay !== undefined && answered !== undefined) {
+        return { ...replay.parse(answered), layer: store.layer, degraded: false };
+      }
+      const grantedAt = versions.next();
+      const [found] = await reads.look(namespace, [key]);
+      if (found === undefined) throw new Error("a read got no result");
+      const { seen, layer, degraded } = found;
+      versions.observe(seen);
+      const version = versions.next();
+      const { store: stored, request, answer } = decide(found.outcome === "hit" ? found.record : undefined, version);
+      if (stored === undefined) return { ...answer, layer, degraded };
+      const [result] = await commit(namespace, [
+        {
+          key,
+          draft: { ...stored, version, deleted: false },
+          guard: { kind: "version", seen, grantedAt },
+          announce: "set",
+          ...(request === undefined ? {} : { request }),
+        },
+      ]);
+      if (result?.stored) return { ...answer, layer: result.layer, degraded: degraded || (result.degraded ?? false) };
+    }
+    throw new ContendedError(key);
+  }
+
+  return {
+    set,
+    remove,
+    update,
+    async invalidate(namespace, tags) {
+      const stamp = versions.next();
+      try {
+        const { degraded = false } = await storeOf(namespace).invalidate(namespace.name, tags, stamp);
+        if (degraded) namespace.counters.fallbacks++;
+        namespace.counters.invalidations++;
+        return { degraded };
+      } finally {
+        onInvalidate(namespace, tags, stamp);
+      }
+    },
+  };
+}
+
+export class ContendedError extends Failure {
+  constructor(key: string) {
+    super("conflict", "KEY_CONTENDED", `the key changed under each of ${ATTEMPTS} attempts`, {
+      metadata: { key },
+      retryAfterMs: 50,
+    });
+  }
+}
