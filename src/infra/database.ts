@@ -20,7 +20,10 @@ export interface Database {
   readonly kind: "sqlite" | "postgres";
   /** Whether other instances may be writing the same database. */
   readonly shared: boolean;
-  /** One reading statement. Sees what is committed; never waits for a writer. */
+  /**
+   * One reading statement. Sees what is committed; never waits for a writer. SQLite answers within the turn of the event
+   * loop, so a long loop of queries has to pause (setImmediate) to let anything else happen.
+   */
   query<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]): Promise<Row[]>;
   /** One writing statement, durable when it resolves. Concurrent writes share one commit where that is faster. */
   write<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]): Promise<Row[]>;
@@ -28,7 +31,9 @@ export interface Database {
   writeAll(statements: readonly SqlStatement[]): Promise<SqlRow[][]>;
   /**
    * A transaction that reads and decides in between. In SQLite it holds the one writer until it ends, so nothing slow belongs
-   * inside; in Postgres it is serializable only by the row locks its own statements take.
+   * inside; in Postgres it is serializable only by the row locks its own statements take. A failed statement undoes all of
+   * it, even when the work catches the error. Inside, use `tx` alone: waiting for another call to this database would wait
+   * for this very transaction.
    */
   transaction<T>(work: (tx: SqlSession) => Promise<T>): Promise<T>;
   /** Resolves when the database answers; for health. */

@@ -21,6 +21,8 @@ const BUSY_RETRY_MS = 5;
  */
 export function openSqlite(options: SqliteOptions): Database {
   const { path, busyTimeoutMs = 5000 } = options;
+  // Each connection would get a memory of its own, and reads would never see a write.
+  if (path === "" || path === ":memory:") throw new RangeError("the SQLite database must be a file");
   const [writing, reading] = connect(path, busyTimeoutMs);
   const writer = createSqliteWriter({ connection: writing, path, busyTimeoutMs });
   let closing: Promise<void> | undefined;

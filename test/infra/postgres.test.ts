@@ -177,19 +177,21 @@ describe("Postgres", () => {
 
   it("tells a transaction that the server undid for another as a conflict", async () => {
     await db.write(insert, [1]);
+    const snapshot = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
     const outcome = errorOf(
       db.transaction(async (tx) => {
         await tx.query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
         await tx.query("SELECT id FROM item");
+        snapshot.resolve();
         await gate.promise;
         await tx.query("UPDATE item SET id = id + 1");
       }),
     );
+    await snapshot.promise;
     await db.write("UPDATE item SET id = 100");
     gate.resolve();
     const error = await outcome;
-    if (error === "no error") throw new Error("the update raced ahead of the snapshot");
     expect(error).toBeInstanceOf(Failure);
     expect(error).toMatchObject({ kind: "conflict", reason: "SQL_CONFLICT" });
   });
