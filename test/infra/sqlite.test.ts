@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
@@ -32,7 +32,7 @@ describe("SQLite", () => {
   let db: Database;
 
   beforeEach(async () => {
-    directory = scratchDirectory("sqlite-faults").path;
+    directory = mkdtempSync(join(scratch.path, "test-"));
     path = join(directory, "test.db");
     db = openSqlite({ path, busyTimeoutMs: 200 });
     await db.write(createTable);
