@@ -188,6 +188,7 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
   }
 
   async function getBuffers(keys: readonly string[]): Promise<(Buffer | null)[]> {
+    if (keys.length === 1) return await mget({ send }, keys);
     const bySlot = Map.groupBy(keys.keys(), (index) => slotOf(keys[index] ?? ""));
     const values = new Array<Buffer | null>(keys.length).fill(null);
     await Promise.all(

@@ -46,14 +46,15 @@ export function credentials(options: RedisOptions): ClientOptions {
   };
 }
 
-/** One server, or the primary that Sentinels name. */
 export function createSingleRoute(options: RedisOptions, onConnected: OnConnected): RedisRoute {
-  const target = options.mode === "sentinel" ? sentinelTarget(options) : singleTarget(options);
-  const link = createLink({
-    ...linkOptions(options),
-    target,
-    onUp: (_, info) => onConnected(info.get("run_id") ?? ""),
-  });
+  const nodes = rotation(options.nodes);
+  const target = () => ({ ...credentials(options), ...nodes(), db: options.db ?? 0 });
+  const onUp: LinkOptions["onUp"] = (_, info) => onConnected(info.get("run_id") ?? "");
+  return routeOf(createLink({ ...linkOptions(options), target, onUp }), target);
+}
+
+/** Everything goes over one connection. */
+export function routeOf(link: RedisLink, subscriberTarget: () => ClientOptions): RedisRoute {
   return {
     get connected() {
       return link.connected;
@@ -63,33 +64,8 @@ export function createSingleRoute(options: RedisOptions, onConnected: OnConnecte
     getBuffers: (keys) => mget(link, keys),
     scan: (pattern, cursor, count) => scanOne(link, pattern, cursor, count),
     info: async () => [await infoOf(link)],
-    subscriberTarget: target,
+    subscriberTarget,
     close: link.close,
-  };
-}
-
-function singleTarget(options: RedisOptions): () => ClientOptions {
-  const nodes = rotation(options.nodes);
-  return () => ({ ...credentials(options), ...nodes(), db: options.db ?? 0 });
-}
-
-function sentinelTarget(options: RedisOptions): () => ClientOptions {
-  const name = options.sentinelName;
-  if (name === undefined) throw new TypeError("sentinelName is required in sentinel mode");
-  let turn = 0;
-  return () => {
-    // Another one first each time: a Sentinel that is cut off may go on naming the old primary.
-    const first = turn++ % options.nodes.length;
-    const sentinels = [...options.nodes.slice(first), ...options.nodes.slice(0, first)];
-    return {
-      ...credentials(options),
-      sentinels,
-      name,
-      db: options.db ?? 0,
-      sentinelCommandTimeout: options.commandTimeoutMs,
-      ...(options.sentinelPassword === undefined ? {} : { sentinelPassword: options.sentinelPassword }),
-      ...(options.tls === undefined ? {} : { sentinelTLS: { ...options.tls }, enableTLSForSentinelMode: true }),
-    };
   };
 }
 

@@ -1,8 +1,9 @@
 import { createClusterRoute } from "./redis-cluster.ts";
 import { redisUnavailable } from "./redis-failure.ts";
 import type { RedisArgument } from "./redis-link.ts";
-import { createSingleRoute, linkOptions } from "./redis-route.ts";
+import { createSingleRoute, linkOptions, type OnConnected, type RedisRoute } from "./redis-route.ts";
 import { type RedisScript, runScript } from "./redis-script.ts";
+import { createSentinelRoute } from "./redis-sentinel.ts";
 import { createSubscriber, type RedisSubscriber, type SubscriberHandlers } from "./redis-subscriber.ts";
 
 export { RedisReplyError } from "./redis-failure.ts";
@@ -93,6 +94,13 @@ export interface Redis {
   close(): Promise<void>;
 }
 
+const ROUTES: Readonly<Record<RedisOptions["mode"], (options: RedisOptions, onConnected: OnConnected) => RedisRoute>> =
+  {
+    single: createSingleRoute,
+    sentinel: createSentinelRoute,
+    cluster: createClusterRoute,
+  };
+
 export function createRedis(options: RedisOptions): Redis {
   if (options.nodes.length === 0) throw new TypeError("at least one Redis node is required");
   const listeners = new Set<(runId: string) => void>();
@@ -106,8 +114,7 @@ export function createRedis(options: RedisOptions): Redis {
       }
     }
   };
-  const route =
-    options.mode === "cluster" ? createClusterRoute(options, onConnected) : createSingleRoute(options, onConnected);
+  const route = ROUTES[options.mode](options, onConnected);
 
   return {
     mode: options.mode,

@@ -125,6 +125,17 @@ describe("a Redis Cluster", () => {
     expect(await redis.command("get", keyOf.get(frozen?.port ?? 0) ?? "")).toBe("v");
   });
 
+  it("is found again after all its nodes were restarted", async () => {
+    const redis = connect(500);
+    await redis.command("set", "k", "v");
+    for (const node of cluster.nodes) await node.kill();
+    await until(() => !redis.connected, { what: "the loss to be noticed" });
+    await expect(redis.command("get", "k")).rejects.toBeInstanceOf(UnavailableError);
+    for (const node of cluster.nodes) await node.restart();
+    await until(() => redis.command("set", "k", "w"), { what: "a write" });
+    await until(() => redis.connected, { what: "all nodes to be reached" });
+  });
+
   it("carries the backplane between instances that listen on different nodes", async () => {
     const [redisA, redisB] = [connect(), connect()];
     const a = createRedisBackplane({ redis: redisA, instanceId: "a", heartbeatMs: 100 });

@@ -38,3 +38,16 @@ it("finds the primary when the first Sentinel it is told of is away", async () =
   await until(() => redis.command("set", "k", "v"), { what: "a write" });
   await redis.close();
 });
+
+it("follows an operator's failover, in which the old primary stays alive", async () => {
+  await using group = await startRedisSentinel();
+  const redis = connect(group.sentinels, group.name);
+  const first = (await redis.info()).runId;
+  const [sentinel] = group.sentinels;
+  if (sentinel === undefined) throw new Error("no Sentinel");
+  const operator = createRedis({ mode: "single", nodes: [sentinel], commandTimeoutMs: 5_000, connectTimeoutMs: 5_000 });
+  expect(await operator.command("sentinel", "failover", group.name)).toBe("OK");
+  await until(async () => (await redis.info()).runId !== first, { what: "the new primary", timeoutMs: 60_000 });
+  await until(() => redis.command("set", "k", "v"), { what: "a write", timeoutMs: 60_000 });
+  await Promise.all([operator.close(), redis.close()]);
+});
