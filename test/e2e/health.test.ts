@@ -1,0 +1,160 @@
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { describe, expect, it } from "vitest";
+import {
+  BreakerState,
+  type ComponentHealth,
+  type HealthReport,
+  HealthService,
+  HealthState,
+} from "../../src/gen/holdfast/v1/health_pb.js";
+import { freshDatabase } from "../support/fresh.ts";
+import { startHoldfast } from "../support/holdfast-process.ts";
+import { startPostgres } from "../support/postgres-server.ts";
+import { startRedis } from "../support/redis-server.ts";
+import { until } from "../support/until.ts";
+
+const quick = { HEALTH_CHECK_INTERVAL: "100ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" };
+
+function clientOf(grpcAddress: string) {
+  return createClient(HealthService, createGrpcTransport({ baseUrl: `http://${grpcAddress}` }));
+}
+
+function component(report: HealthReport | undefined, name: string): ComponentHealth {
+  const found = report?.components.find((it) => it.name === name);
+  if (!found) throw new Error(`the report has no ${name}`);
+  return found;
+}
+
+describe("the health of a server whose Redis", () => {
+  it.each([
+    ["is killed and started again", "kill", "restart"],
+    ["is frozen and thawed", "pause", "resume"],
+  ] as const)("%s follows it, without a call having to wait", async (_, harm, heal) => {
+    await using redis = await startRedis();
+    await using server = await startHoldfast({ ...quick, REDIS_URL: redis.url });
+    const client = clientOf(server.grpcAddress);
+    const stateOf = async () => (await client.report({})).report;
+    const well = await until(
+      async () => {
+        const report = await stateOf();
+        if (report?.state !== HealthState.HEALTHY) throw new Error(HealthState[report?.state ?? 0]);
+        return report;
+      },
+      { what: "health at the start" },
+    );
+    expect(component(well, "redis")).toMatchObject({ kind: "redis", breaker: BreakerState.CLOSED, message: "" });
+    expect(component(well, "backplane")).toMatchObject({ kind: "redis pub/sub", state: HealthState.HEALTHY });
+    expect(component(well, "journal").state).toBe(HealthState.NOT_CONFIGURED);
+    expect(well.redis?.version).toMatch(/^\d+\./);
+    expect(well.redis?.connectedClients).toBeGreaterThan(0);
+    expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(200);
+
+    await redis[harm]();
+    const unwell = await until(
+      async () => {
+        const report = await stateOf();
+        if (!report?.alerts.some(({ name, active }) => name === "REDIS_MULTIPLE_FAILURES" && active))
+          throw new Error("no alert");
+        return report;
+      },
+      { what: "the failure to be noticed" },
+    );
+    expect(unwell.state).toBe(HealthState.DEGRADED);
+    expect(unwell.redis).toBeUndefined();
+    const redisThen = component(unwell, "redis");
+    expect(redisThen.state).toBe(HealthState.UNHEALTHY);
+    expect(redisThen.lastError).not.toBe("");
+    expect(redisThen.message).toContain("SQL answers in its place");
+    expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(503);
+    expect((await fetch(`${server.httpUrl}/health`)).status).toBe(200);
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+
+    await redis[heal]();
+    const again = await until(
+      async () => {
+        const report = await stateOf();
+        if (report?.state !== HealthState.HEALTHY || report.alerts.some(({ active }) => active))
+          throw new Error("not yet");
+        return report;
+      },
+      { what: "the recovery" },
+    );
+    const alert = again.alerts.find(({ name }) => name === "REDIS_MULTIPLE_FAILURES");
+    expect(alert?.resolveTime).toBeDefined();
+    expect(component(again, "redis").lastErrorTime).toBeDefined();
+    const alertLines = server
+      .output()
+      .split("\n")
+      .filter((line) => line.includes('"alert":"REDIS_MULTIPLE_FAILURES"'));
+    expect(alertLines.length).toBeGreaterThanOrEqual(2);
+  });
+});
+
+describe("the health of a server whose Postgres", () => {
+  it("is killed is UNHEALTHY with a 503, and HEALTHY when it is back", async () => {
+    await using postgres = await startPostgres();
+    await using server = await startHoldfast({ ...quick, DATABASE_URL: await postgres.createDatabase() });
+    const statusOf = async () => (await fetch(`${server.httpUrl}/health`)).status;
+    expect(await statusOf()).toBe(200);
+    await postgres.kill();
+    await until(async () => (await statusOf()) === 503, { what: "the loss to be noticed" });
+    const body = await (await fetch(`${server.httpUrl}/health`)).text();
+    expect(body).toContain("SYSTEM_UNHEALTHY");
+    expect(body).not.toMatch(/postgres:\/\/[^"]*:[^*"]*@/);
+    // Still ready: what is cached is served, and no other instance would be better off.
+    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
+    await postgres.restart();
+    await until(async () => (await statusOf()) === 200, { what: "the recovery" });
+  });
+
+  it("is well is told what it stands on", async () => {
+    await using server = await startHoldfast({ DATABASE_URL: await freshDatabase() });
+    const { report } = await clientOf(server.grpcAddress).report({});
+    expect(report).toMatchObject({ topology: "sql-only", instances: [report?.instanceId] });
+    expect(component(report, "redis").state).toBe(HealthState.NOT_CONFIGURED);
+    expect(component(report, "sql").kind).toBe("postgres");
+    expect((await fetch(`${server.httpUrl}/health/redis`)).status).not.toBe(503);
+  });
+});
+
+describe("Watch", () => {
+  it("reports at once, then when something changes, long before the interval is over", async () => {
+    await using redis = await startRedis();
+    await using server = await startHoldfast({ ...quick, REDIS_URL: redis.url });
+    const client = clientOf(server.grpcAddress);
+    const abort = new AbortController();
+    const states: HealthState[] = [];
+    const watching = (async () => {
+      for await (const { report } of client.watch({ interval: { seconds: 3600n } }, { signal: abort.signal })) {
+        if (report && report.state !== states.at(-1)) states.push(report.state);
+      }
+    })().catch((error: unknown) => error);
+    await until(() => states.at(-1) === HealthState.HEALTHY, { what: "health" });
+    await redis.kill();
+    await until(() => states.at(-1) === HealthState.DEGRADED, { what: "the loss" });
+    await redis.restart();
+    await until(() => states.at(-1) === HealthState.HEALTHY, { what: "the recovery" });
+    abort.abort();
+    expect(ConnectError.from(await watching).code).toBe(Code.Canceled);
+  });
+
+  it("reports at every interval when nothing changes", async () => {
+    await using server = await startHoldfast();
+    let count = 0;
+    for await (const _ of clientOf(server.grpcAddress).watch({ interval: { seconds: 1n } })) if (++count === 4) break;
+    expect(count).toBe(4);
+  });
+
+  it.each([
+    ["none at all", { seconds: 0n }],
+    ["too short", { seconds: 0n, nanos: 999_999_999 }],
+    ["negative", { seconds: -5n }],
+    ["too long", { seconds: 3601n }],
+    ["absurd", { seconds: 2n ** 60n }],
+  ])("refuses an interval that is %s", async (_, interval) => {
+    await using server = await startHoldfast();
+    const failure = await clientOf(server.grpcAddress).watch({ interval })[Symbol.asyncIterator]().next().catch(String);
+    expect(failure).toContain("interval: must be from 1 second to 1 hour");
+  });
+});
