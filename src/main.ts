@@ -14,6 +14,7 @@ import { startDatabase } from "./main/database.ts";
 import { startHealth } from "./main/health.ts";
 import { startKeys } from "./main/keys.ts";
 import { returnMemory } from "./main/memory.ts";
+import { plannedServices } from "./main/planned.ts";
 import { dieOfDefects, listenToSignals } from "./main/signals.ts";
 import { createServers } from "./server/server.ts";
 
@@ -37,7 +38,7 @@ async function serve(config: Config): Promise<number> {
       (it) => it.close(),
     );
     const servers = createServers({
-      services: [...cache.services, createHealthService({ health, identity })],
+      services: [...cache.services, createHealthService({ health, identity }), ...plannedServices],
       grpc: { host: server.host, port: server.grpcPort },
       http: { host: server.host, port: server.httpPort },
       metrics,
