@@ -5,6 +5,7 @@ import {
   type ServerInterceptor,
 } from "@grpc/grpc-js";
 import { Failure } from "../infra/failure.ts";
+import { hungUp } from "./call.ts";
 import { callErrorOf } from "./errors.ts";
 import { authenticateMetadata, type GrpcContext, grpcStatus } from "./grpc-call.ts";
 import type { Method } from "./method.ts";
@@ -35,7 +36,11 @@ function isInterceptingCall(carrier: Carrier): carrier is ServerInterceptingCall
  */
 function ownStatuses(context: GrpcContext, method: Method, carrier: Carrier): void {
   const send = carrier.sendStatus;
+  let answered = false;
   carrier.sendStatus = (status) => {
+    // It may go on to complain of the rest of a request that it has refused.
+    if (answered) return;
+    answered = true;
     if (status.metadata !== null && status.metadata !== undefined) {
       send.call(carrier, status);
       return;
@@ -43,6 +48,7 @@ function ownStatuses(context: GrpcContext, method: Method, carrier: Carrier): vo
     const failure = foreignFailure(status.code, status.details);
     const running = context.streaming.get(carrier);
     if (running !== undefined) {
+      answered = false;
       running.abort(failure);
       return;
     }
@@ -60,8 +66,11 @@ function foreignFailure(code: number, details: string): Failure {
     case grpcCode.UNIMPLEMENTED:
       return new Failure("unimplemented", "PROTOCOL_NOT_SUPPORTED", details);
     default:
-      // Left are bytes that could not be decompressed and a grpc-timeout that could not be read.
-      return new Failure("invalid", "MALFORMED_REQUEST", details);
+      // Bytes that could not be decompressed, a grpc-timeout that could not be read; and a reply that could not be written,
+      // because its reader is gone.
+      return /writing|^Internal server error$/.test(details)
+        ? hungUp()
+        : new Failure("invalid", "MALFORMED_REQUEST", details);
   }
 }
 

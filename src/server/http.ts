@@ -1,8 +1,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
-import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { createConnectRouter } from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import {
+  compressionBrotli,
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from "@connectrpc/connect-node";
 import type { Mounted } from "../infra/call.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
@@ -49,7 +55,6 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const methods = options.services.flatMap(({ service }) =>
     service.methods.map((m) => `${service.typeName}/${m.name}`),
   );
-  const paths = new Set(methods.map((name) => `/${name}`));
   const pages = createPages({
     health: options.health,
     metrics: options.metrics,
@@ -57,25 +62,40 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     draining: () => options.calls.draining,
     methods,
   });
-  const rpcs = connectNodeAdapter({
-    routes: plane.routes,
+  const router = createConnectRouter({
     requestGate: plane.requestGate,
-    contextValues: (request) => plane.contextValues(peerOf(request.socket)),
     readMaxBytes: options.maxMessageBytes,
     jsonOptions,
+    acceptCompression: [compressionGzip, compressionBrotli],
     // gRPC proper has its own port; HTTP/1.1 cannot carry it.
     grpc: false,
   });
+  plane.routes(router);
+  const rpcs = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+
+  function serve(rpc: UniversalHandler, request: IncomingMessage, response: ServerResponse): void {
+    Promise.resolve()
+      .then(() =>
+        rpc(universalRequestFromNodeRequest(request, response, undefined, plane.contextValues(peerOf(request)))),
+      )
+      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .catch((error: unknown) => {
+        // The call itself has been answered and logged by now; what is left is a caller that does not take the answer.
+        options.log.debug({ path: request.url, err: error }, "a reply could not be written");
+        response.destroy();
+      });
+  }
 
   const server = listener(options.tls, (request, response) => {
     if (applyCors(options.corsOrigins, request, response)) return;
-    if (!paths.has((request.url ?? "").split("?", 1)[0] ?? "")) {
+    const rpc = rpcs.get((request.url ?? "").split("?", 1)[0] ?? "");
+    if (rpc === undefined) {
       pages(request, response);
       return;
     }
     // For the answers that never get as far as a call, such as to a wrong content type.
     response.setHeader(degradedHeader, "false");
-    rpcs(request, response);
+    serve(rpc, request, response);
   });
 
   return {
@@ -132,7 +152,7 @@ function listener(tls: TlsOptions | undefined, onRequest: Listener): Server {
 // A connection's peer is read once for all its requests.
 const peers = new WeakMap<object, HttpPeer>();
 
-function peerOf(socket: Socket): HttpPeer {
+function peerOf({ socket }: IncomingMessage): HttpPeer {
   const known = peers.get(socket);
   if (known !== undefined) return known;
   const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined;

@@ -1,4 +1,5 @@
 import type { Readable } from "node:stream";
+import { setImmediate as immediately } from "node:timers/promises";
 import type { Message } from "@bufbuild/protobuf";
 import { type Call, hungUp } from "./call.ts";
 import { Malformed } from "./codec.ts";
@@ -15,6 +16,7 @@ export interface Requests extends AsyncIterable<Message> {
  */
 export function requestsOf(stream: Readable, call: Call): Requests {
   let ended = false;
+  let complete = false;
   let closed = false;
   let wake: (() => void) | undefined;
   const onChange = () => wake?.();
@@ -38,7 +40,14 @@ export function requestsOf(stream: Readable, call: Call): Requests {
         call.authorize(item);
         return { done: false, value: item };
       }
-      if (ended) return { done: true, value: undefined };
+      if (ended) {
+        // A caller that vanishes ends its stream too, a moment before grpc-js says that it is gone. Taking the one for the
+        // other would make a handler complete what its caller broke off.
+        await immediately();
+        if (call.interruption !== undefined) throw call.interruption;
+        complete = true;
+        return { done: true, value: undefined };
+      }
       if (closed) throw hungUp();
       await new Promise<void>((resolve) => {
         wake = resolve;
@@ -49,7 +58,7 @@ export function requestsOf(stream: Readable, call: Call): Requests {
 
   return {
     get ended() {
-      return ended;
+      return complete;
     },
     [Symbol.asyncIterator]: () => ({ next }),
   };
