@@ -138,8 +138,8 @@ describe("a Redis Cluster", () => {
 
   it("carries the backplane between instances that listen on different nodes", async () => {
     const [redisA, redisB] = [connect(), connect()];
-    const a = createRedisBackplane({ redis: redisA, instanceId: "a", heartbeatMs: 100 });
-    const b = createRedisBackplane({ redis: redisB, instanceId: "b", heartbeatMs: 100 });
+    const a = createRedisBackplane({ redis: redisA, instanceId: "a", heartbeatMs: 250 });
+    const b = createRedisBackplane({ redis: redisB, instanceId: "b", heartbeatMs: 250 });
     onTestFinished(async () => {
       await Promise.all([a.close(), b.close()]);
     });

@@ -41,7 +41,7 @@ function openDatabase(url: string): Database {
 
 function join(url: string, database: Database, instanceId: string): PostgresBackplane {
   const openListener = () => openPostgresListener({ url, connectTimeoutMs: 1_000, retryMs: { least: 50, most: 500 } });
-  return createPostgresBackplane({ database, openListener, instanceId, heartbeatMs: 200 });
+  return createPostgresBackplane({ database, openListener, instanceId, heartbeatMs: 400 });
 }
 
 describeBackplane("the backplane over Postgres", openWorld, ["killed", "frozen", "cut off", "silent on the network"]);

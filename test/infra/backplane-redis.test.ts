@@ -14,7 +14,7 @@ async function openWorld(): Promise<BackplaneWorld> {
     join: () => {
       const redis = connectTo(proxy.port);
       clients.push(redis);
-      return createRedisBackplane({ redis, instanceId: `i${clients.length}`, heartbeatMs: 100 });
+      return createRedisBackplane({ redis, instanceId: `i${clients.length}`, heartbeatMs: 250 });
     },
     faults: {
       killed: { begin: server.kill, end: server.restart },
@@ -40,8 +40,8 @@ describeBackplane("the backplane over Redis", openWorld, ["killed", "frozen", "c
 it("delivers what a script publishes inside its own atomic step", async () => {
   await using server = await startRedis();
   const [redisA, redisB] = [connectTo(server.port), connectTo(server.port)];
-  const a = createRedisBackplane({ redis: redisA, instanceId: "a", heartbeatMs: 100 });
-  const b = createRedisBackplane({ redis: redisB, instanceId: "b", heartbeatMs: 100 });
+  const a = createRedisBackplane({ redis: redisA, instanceId: "a", heartbeatMs: 250 });
+  const b = createRedisBackplane({ redis: redisB, instanceId: "b", heartbeatMs: 250 });
   const heard: string[] = [];
   const own: string[] = [];
   a.subscribe("cache", (message) => own.push(message));

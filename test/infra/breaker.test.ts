@@ -228,14 +228,16 @@ async function apply(step: Step, model: Model, { breaker, advance, part }: Real)
   if (model.failures >= 3) Object.assign(model, { state: "open", openFor: 0 });
 }
 
-it("agrees with the model after any sequence of events", async () => {
-  const anyStep: fc.Arbitrary<Step> = fc.oneof(
-    { weight: 6, arbitrary: fc.constant<Step>("fail") },
-    fc.constantFrom<Step>("succeed", "refuse", "part dies", "part heals"),
-    fc.integer({ min: 1, max: 1_500 }).map((wait) => ({ wait })),
-  );
+const anyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 6, arbitrary: fc.constant<Step>("fail") },
+  fc.constantFrom<Step>("succeed", "refuse", "part dies", "part heals"),
+  fc.integer({ min: 1, max: 1_500 }).map((wait) => ({ wait })),
+);
+
+/** Runs random histories on a breaker and on the model, which opens at 3 failures for 1000 ms. */
+async function compare(options: Partial<BreakerOptions>): Promise<void> {
   const property = fc.asyncProperty(fc.array(anyStep, { maxLength: 60 }), async (steps) => {
-    const { breaker, time, part } = setup({ failureThreshold: 3, resetTimeoutMs: 1_000 });
+    const { breaker, time, part } = setup(options);
     const model: Model = { state: "closed", failures: 0, openFor: 0 };
     for (const step of steps) {
       await apply(step, model, { breaker, advance: time.advance, part });
@@ -243,6 +245,20 @@ it("agrees with the model after any sequence of events", async () => {
     }
   });
   await fc.assert(property, { numRuns: 300 });
+}
+
+describe("any sequence of events", () => {
+  it("leaves the breaker in the state that the model is in", () =>
+    compare({ failureThreshold: 3, resetTimeoutMs: 1_000 }));
+
+  it.each([
+    ["opens too late", { failureThreshold: 4, resetTimeoutMs: 1_000 }],
+    ["stays open too long", { failureThreshold: 3, resetTimeoutMs: 1_001 }],
+    ["counts what is no failure", { failureThreshold: 3, resetTimeoutMs: 1_000, isFailure: () => true }],
+    ["closes without a trial", { failureThreshold: 3, resetTimeoutMs: 1_000, halfOpenMaxCalls: 0 }],
+  ])("shows a breaker that %s", async (_, planted) => {
+    await expect(compare(planted)).rejects.toThrow("Property failed");
+  });
 });
 
 it("lets nothing wait for a frozen Redis after the threshold, and closes once it thaws", async () => {
