@@ -3,11 +3,12 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import type { NamespacePolicies } from "./cache/policy.ts";
 import { type ConfigFile, readConfigFile } from "./config/file.ts";
-import { choice, duration, existingFile, flag, integer, list, path, size, text } from "./config/kind.ts";
+import { choice, existingFile, flag, integer, list, path, text } from "./config/kind.ts";
 import { ConfigError } from "./config/mistakes.ts";
 import { readPolicies } from "./config/namespaces.ts";
 import { type Effective, Reader, type Setting } from "./config/reader.ts";
 import { contradictions } from "./config/safety.ts";
+import { duration, size } from "./config/units.ts";
 import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
 import type { LogLevel } from "./infra/log.ts";
 

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { parseDuration } from "../config/kind.ts";
+import { parseDuration } from "../config/units.ts";
 import type { Environment } from "../config.ts";
 import { type ApiKeyRecord, createApiKey } from "../server/api-key.ts";
 import { changeKeys, readKeys } from "./keys-file.ts";

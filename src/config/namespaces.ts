@@ -1,6 +1,7 @@
 import type { NamespacePolicies, NamespacePolicy } from "../cache/policy.ts";
-import { duration, durationOrNever, flag, list, ratio, size, text } from "./kind.ts";
+import { flag, list, ratio, text } from "./kind.ts";
 import type { Reader, Setting } from "./reader.ts";
+import { duration, durationOrNever, size } from "./units.ts";
 
 const maxTtlMs = 3650 * 86_400_000;
 const maxValueBytes = 4 * 1024 * 1024;

@@ -1,4 +1,4 @@
-import { type Kind, reasonOf, type Shown } from "./kind.ts";
+import { type Kind, Refusal, type Shown } from "./kind.ts";
 import type { Mistake } from "./mistakes.ts";
 import { didYouMean } from "./suggest.ts";
 
@@ -94,17 +94,19 @@ export class Reader {
     const [inEnvironment, inFile] = [this.#inEnvironment(env), this.#inFile(path)];
     const file = this.#sources.file?.name ?? "";
     const fromFile =
-      inFile === undefined ? undefined : this.#parse(kind, kind.fromFile, inFile, `${file}: ${path.join(".")}`);
+      inFile === undefined ? undefined : this.#take(kind, kind.fromFile(inFile), inFile, `${file}: ${path.join(".")}`);
     const fromEnvironment =
-      inEnvironment === undefined ? undefined : this.#parse(kind, kind.fromEnvironment, inEnvironment, env ?? "");
+      inEnvironment === undefined
+        ? undefined
+        : this.#take(kind, kind.fromEnvironment(inEnvironment), inEnvironment, env ?? "");
     if (fromEnvironment) return { ...fromEnvironment, source: env ?? "" };
     return fromFile && { ...fromFile, source: file };
   }
 
-  #parse<T>(kind: Kind<T>, schema: Kind<T>["fromFile"], raw: unknown, where: string): { value: T } | undefined {
-    const result = schema.safeParse(raw);
-    if (result.success) return { value: result.data };
-    this.refuse(where, `is ${seen(raw, kind)}, wanted ${reasonOf(result.error) || kind.wanted}`);
+  /** The value, or a note of why there is none. */
+  #take<T>(kind: Kind<T>, result: T | Refusal, raw: unknown, where: string): { value: T } | undefined {
+    if (!(result instanceof Refusal)) return { value: result };
+    this.refuse(where, `is ${seen(raw, kind)}, wanted ${result.reason || kind.wanted}`);
     return undefined;
   }
 

@@ -1,8 +1,6 @@
-import { z } from "zod";
 import type { RedisOptions } from "../infra/redis.ts";
 import { parseRedisUrl } from "../infra/redis-url.ts";
-import type { Kind } from "./kind.ts";
-import { parsed, Refusal } from "./kind.ts";
+import { type Kind, Refusal, textual } from "./kind.ts";
 
 /** What REDIS_URL means, beside what was written. */
 export interface RedisAddress {
@@ -74,24 +72,20 @@ function maskQuery(query: string): string {
 }
 
 export function redisUrl(): Kind<RedisAddress> {
-  const schema = parsed(z.string(), parseRedis);
-  return {
+  return textual({
     wanted:
       "redis://host:port, rediss:// for TLS, several hosts separated by commas or redis-cluster:// for Redis Cluster, or redis-sentinel://host:port,host:port/name",
-    fromEnvironment: schema,
-    fromFile: schema,
+    parse: parseRedis,
     show: ({ written }) => maskUrl(written),
     mask: maskUrl,
-  };
+  });
 }
 
 export function postgresUrl(): Kind<string> {
-  const schema = parsed(z.string(), parsePostgres);
-  return {
+  return textual({
     wanted: "postgres://user:password@host:port/database",
-    fromEnvironment: schema,
-    fromFile: schema,
+    parse: parsePostgres,
     show: maskUrl,
     mask: maskUrl,
-  };
+  });
 }
