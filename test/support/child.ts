@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { atEnd } from "./at-end.ts";
 import { lookUp, searchPath } from "./binaries.ts";
 import { signal, signalTree } from "./process-tree.ts";
 
@@ -32,11 +33,13 @@ export interface Child {
 }
 
 const running = new Set<number>();
-let watching = false;
+
+atEnd("processes", () => {
+  for (const pid of running) signalTree(pid, "SIGKILL");
+});
 
 /** Runs a program and resolves once it is ready. It never outlives this process, however this process ends. */
 export async function startChild(options: ChildOptions): Promise<Child> {
-  killWhatIsLeftAtExit();
   const [command = options.command, ...args] = boundToParent([options.command, ...options.args]);
   const spawned = spawn(command, args, {
     cwd: options.cwd,
@@ -127,19 +130,4 @@ function boundToParent(command: string[]): string[] {
   if (process.platform !== "linux") return command;
   const setpriv = lookUp("setpriv", searchPath());
   return setpriv ? [setpriv, "--pdeathsig", "KILL", "--", ...command] : command;
-}
-
-function killWhatIsLeftAtExit(): void {
-  if (watching) return;
-  watching = true;
-  process.once("exit", () => {
-    for (const pid of running) signalTree(pid, "SIGKILL");
-  });
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(name, () => {
-      for (const pid of running) signalTree(pid, "SIGKILL");
-      // Nobody else is listening: end as the signal would have ended us.
-      if (process.listenerCount(name) === 0) process.kill(process.pid, name);
-    });
-  }
 }

@@ -39,6 +39,9 @@ export async function startHoldfast(env: Readonly<Record<string, string>> = {}):
   const first = await onFreePort(async (port) => {
     const ports = { HOLDFAST_GRPC_PORT: String(port), HOLDFAST_HTTP_PORT: String(await freePort()) };
     return runHoldfast({ ...ports, ...given });
+  }).catch((error: unknown) => {
+    directory.remove();
+    throw error;
   });
   const { grpcPort, httpPort } = first;
   let { child } = first;

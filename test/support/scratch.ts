@@ -1,9 +1,11 @@
 import { chownSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { atEnd } from "./at-end.ts";
 
 const made = new Set<string>();
-let watching = false;
+
+atEnd("directories", () => made.forEach(remove));
 
 export interface ScratchDirectory {
   readonly path: string;
@@ -18,10 +20,6 @@ export function scratchDirectory(
   const path = mkdtempSync(join(tmpdir(), `holdfast-${purpose}-`));
   if (owner) chownSync(path, owner.uid, owner.gid);
   made.add(path);
-  if (!watching) {
-    watching = true;
-    process.once("exit", () => made.forEach(remove));
-  }
   return { path, remove: () => remove(path) };
 }
 
