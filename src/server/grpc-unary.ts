@@ -42,8 +42,10 @@ export function unaryHandler(context: GrpcContext, method: Method, rpc: UnaryRpc
     calls.track(call);
     call.watchDeadline();
     call.onAbort = (failure) => fail(stream, respond, call, failure);
-    // Also emitted once a call is answered; by then an abort does nothing.
-    stream.once("cancelled", () => call.abort(hungUp()));
+    // Also emitted once a call is answered; then nothing is to be done, and making an error for it would be dear.
+    stream.once("cancelled", () => {
+      if (!call.done) call.abort(hungUp());
+    });
     answer.then(
       (value) => reply(stream, respond, call, value),
       (thrown: unknown) => fail(stream, respond, call, thrown),

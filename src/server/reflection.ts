@@ -3,12 +3,15 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import type { Server } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
+import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
 import type { Mounted } from "../infra/call.ts";
 
 /** Adds server reflection (v1 and v1alpha), so that grpcurl needs no proto files. */
 export function addReflection(server: Server, services: readonly Mounted[]): void {
   const files = new Map<string, Buffer>();
   for (const { service } of services) collect(service.file, files);
+  // The types of error details, which no RPC names but every client that prints an error looks up.
+  collect(file_google_rpc_error_details, files);
   // Its API takes what proto-loader makes of .proto files; it reads nothing of that but the descriptors.
   const descriptor = {
     format: "Protocol Buffer 3 EnumDescriptorProto" as const,
