@@ -83,6 +83,35 @@ export function hitReply(key: string, held: Held): Uint8Array {
   return held.reply;
 }
 
+/** Field 1 of GetManyResponse, length-delimited. */
+const RESULTS_TAG = 0x0a;
+
+/**
+ * The reply to a GetMany of copies in memory, put together from their encoded Get replies: a GetResult of a hit has the same
+ * fields under the same numbers.
+ */
+export function hitsReply(replies: readonly Uint8Array[]): Uint8Array {
+  let size = 0;
+  for (const reply of replies) size += 1 + varintSize(reply.length) + reply.length;
+  const bytes = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const reply of replies) {
+    bytes[at++] = RESULTS_TAG;
+    let length = reply.length;
+    for (; length > 0x7f; length >>>= 7) bytes[at++] = (length & 0x7f) | 0x80;
+    bytes[at++] = length;
+    bytes.set(reply, at);
+    at += reply.length;
+  }
+  return bytes;
+}
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest > 0x7f; rest >>>= 7) size++;
+  return size;
+}
+
 export function getResult(key: string, found: Found): GetResult {
   const { outcome, record } = found;
   return create(GetResultSchema, {
@@ -91,6 +120,7 @@ export function getResult(key: string, found: Found): GetResult {
   });
 }
 
+/** What the single-item RPC would have answered to the same mistake. */
 export function itemError({ field, description }: FieldViolation): ItemError {
   return create(ItemErrorSchema, {
     code: "INVALID_ARGUMENT",

@@ -5,6 +5,7 @@ import {
   CacheServiceDeleteManyResponseSchema,
   CacheServiceDeleteResponseSchema,
   CacheServiceExistsResponseSchema,
+  type CacheServiceGetManyResponse,
   CacheServiceGetManyResponseSchema,
   CacheServiceGetStatsResponseSchema,
   CacheServiceIncrementResponseSchema,
@@ -23,7 +24,7 @@ import {
 } from "../gen/holdfast/v1/cache_pb.js";
 import { type CallContext, EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import type { Cache } from "./cache.ts";
-import { createFields, LIMITS } from "./fields.ts";
+import { Fields, keyFault, LIMITS } from "./fields.ts";
 import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
 import {
@@ -32,6 +33,7 @@ import {
   getReply,
   getResult,
   hitReply,
+  hitsReply,
   itemError,
   setFields,
   statsOf,
@@ -64,7 +66,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
 
   return mount(CacheService, {
     get(request, call) {
-      const fields = createFields();
+      const fields = new Fields();
       const name = fields.namespace(request.namespace);
       fields.key("key", request.key);
       const wish = wishOf(fields, request, call);
@@ -84,22 +86,16 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       }
     },
 
-    async getMany(request, call) {
-      const fields = createFields();
-      const namespace = fields.namespace(request.namespace);
-      fields.count("keys", request.keys.length, LIMITS.batch);
+    getMany(request, call) {
+      const { fields, namespace } = begin(request.namespace);
+      const { keys, bypassL1 } = request;
+      fields.count("keys", keys.length, LIMITS.batch);
       fields.done();
-      const errors = request.keys.map((key) => faultOf((item) => item.key("key", key)));
-      const good = request.keys.filter((_, i) => errors[i] === undefined);
-      const found = await reads.getMany(cache.namespaces.get(namespace), good, request.bypassL1);
-      sayAll(call, found);
-      let next = 0;
-      const results = request.keys.map((key, i) => {
-        const error = errors[i];
-        const one = error === undefined ? found[next++] : undefined;
-        return one === undefined ? create(GetResultSchema, error === undefined ? {} : { error }) : getResult(key, one);
-      });
-      return create(CacheServiceGetManyResponseSchema, { results });
+      const replies = bypassL1 ? undefined : hitsInMemory(namespace, keys);
+      if (replies === undefined) return getManyThroughLayers(namespace, keys, bypassL1, call);
+      namespace.counters.l1Hits += keys.length;
+      call.servedBy("l1");
+      return new EncodedReply(hitsReply(replies));
     },
 
     async set(request, call) {
@@ -120,7 +116,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       fields.count("items", request.items.length, LIMITS.batch);
       fields.done();
       const items = request.items.map((item) => {
-        const own = createFields();
+        const own = new Fields();
         const order = orderOf(own, item, "", namespace.policy);
         return { order, fault: own.violations[0] };
       });
@@ -155,14 +151,15 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       requireNoFencing(request.fencing);
       fields.count("keys", request.keys.length, LIMITS.batch);
       fields.done();
-      const errors = request.keys.map((key) => faultOf((item) => item.key("key", key)));
-      const good = [...new Set(request.keys.filter((_, i) => errors[i] === undefined))];
+      const faults = request.keys.map(keyFault);
+      const good = [...new Set(request.keys.filter((_, i) => faults[i] === undefined))];
       const answers = good.length === 0 ? [] : await cache.remove(namespace, good);
       sayAll(call, answers);
       const existed = new Map(good.map((key, i) => [key, answers[i]?.existed ?? false]));
       const results = request.keys.map((key, i) => {
-        const error = errors[i];
-        return create(DeleteResultSchema, error === undefined ? { existed: existed.get(key) ?? false } : { error });
+        const fault = faults[i];
+        if (fault === undefined) return create(DeleteResultSchema, { existed: existed.get(key) ?? false });
+        return create(DeleteResultSchema, { error: itemError({ field: "key", description: fault }) });
       });
       return create(CacheServiceDeleteManyResponseSchema, { results });
     },
@@ -307,20 +304,46 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
     },
   });
 
+  /** The encoded replies if every key is good and in memory. */
+  function hitsInMemory(namespace: Namespace, keys: readonly string[]): Uint8Array[] | undefined {
+    const replies: Uint8Array[] = [];
+    for (const key of keys) {
+      const held = reads.fromMemory(namespace, key);
+      if (held === undefined) return undefined;
+      replies.push(hitReply(key, held));
+    }
+    return replies;
+  }
+
+  async function getManyThroughLayers(
+    namespace: Namespace,
+    keys: readonly string[],
+    bypassL1: boolean,
+    call: CallContext,
+  ): Promise<CacheServiceGetManyResponse> {
+    const faults = keys.map(keyFault);
+    const good = keys.filter((_, i) => faults[i] === undefined);
+    const found = await reads.getMany(namespace, good, bypassL1);
+    sayAll(call, found);
+    let next = 0;
+    const results = keys.map((key, i) => {
+      const fault = faults[i];
+      if (fault !== undefined)
+        return create(GetResultSchema, { error: itemError({ field: "key", description: fault }) });
+      const one = found[next++];
+      if (one === undefined) throw new Error("a read got no result");
+      return getResult(key, one);
+    });
+    return create(CacheServiceGetManyResponseSchema, { results });
+  }
+
   /** The namespace of a request, once its name is known to be good: its policy is needed to check the rest. */
-  function begin(name: string): { fields: ReturnType<typeof createFields>; namespace: Namespace } {
-    const fields = createFields();
+  function begin(name: string): { fields: Fields; namespace: Namespace } {
+    const fields = new Fields();
     const checked = fields.namespace(name);
     fields.done();
     return { fields, namespace: cache.namespaces.get(checked) };
   }
-}
-
-function faultOf(check: (fields: ReturnType<typeof createFields>) => void) {
-  const fields = createFields();
-  check(fields);
-  const [first] = fields.violations;
-  return first === undefined ? undefined : itemError(first);
 }
 
 interface Answer {
