@@ -266,7 +266,10 @@ function protocolFailure(call: Call, error: ConnectError): Failure {
     case Code.Unimplemented:
       return new Failure("unimplemented", "PROTOCOL_NOT_SUPPORTED", error.rawMessage);
     default:
-      return malformed(call.info.desc.input, new Error(error.rawMessage.replace(/^parse binary: /, "")));
+      // Broken bytes are its INTERNAL, since a defect could be the cause; a caller's fault is by far the likelier one.
+      return error.code === Code.Internal
+        ? malformed(call.info.desc.input, new Error(error.rawMessage.replace(/^parse binary: /, "")))
+        : new Failure("invalid", "MALFORMED_REQUEST", error.rawMessage);
   }
 }
 

@@ -87,6 +87,8 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   }
 
   const server = listener(options.tls, (request, response) => {
+    // So that no connection outlives the drain only because its client keeps using it.
+    if (options.calls.draining) response.setHeader("connection", "close");
     if (applyCors(options.corsOrigins, request, response)) return;
     const rpc = rpcs.get((request.url ?? "").split("?", 1)[0] ?? "");
     if (rpc === undefined) {
