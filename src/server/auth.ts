@@ -25,6 +25,8 @@ export interface Credentials {
 export interface Authenticator {
   /** Whether callers must present an API key. */
   readonly keysRequired: boolean;
+  /** Who everyone is, where nothing is asked for. Undefined where it is. */
+  readonly everyone: AuthenticatedCaller | undefined;
   /** Throws UNAUTHENTICATED. */
   authenticate(credentials: Credentials): AuthenticatedCaller;
 }
@@ -83,10 +85,12 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
     return caller;
   }
 
+  const everyone = keysRequired || options.clientCertificates === true ? undefined : anonymous;
   return {
     keysRequired,
+    everyone,
     authenticate(credentials) {
-      if (!keysRequired && options.clientCertificates !== true) return anonymous;
+      if (everyone !== undefined) return everyone;
       const subject = options.clientCertificates === true ? credentials.certificateSubject() : undefined;
       if (options.clientCertificates === true && subject === undefined) {
         throw new Failure("unauthenticated", "CLIENT_CERTIFICATE_MISSING", "a client certificate is required");

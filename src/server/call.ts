@@ -71,6 +71,14 @@ export class Call implements CallContext {
     this.onAbort?.(failure);
   }
 
+  /** The caller is gone. grpc-js says so of every call that is over, too. */
+  hangUp(): void {
+    if (this.done) return;
+    // Callers keep the deadline too, and theirs comes first by as long as the request was on its way.
+    const late = this.deadline !== undefined && Date.now() >= this.deadline - travelMs;
+    this.abort(late ? deadlineExceeded() : hungUp());
+  }
+
   /** Watches the deadline while the handler waits. A call answered at once never needs it. */
   watchDeadline(): void {
     if (this.deadline === undefined || this.done) return;
@@ -111,6 +119,9 @@ export class Call implements CallContext {
     }
   }
 }
+
+// How long a request may have been on its way.
+const travelMs = 100;
 
 export function deadlineExceeded(): Failure {
   return new Failure("deadline", "DEADLINE_EXCEEDED", "the deadline passed before the answer was ready");

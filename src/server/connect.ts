@@ -105,11 +105,11 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
     const reason: unknown = context.signal.reason;
     if (call.done) return;
     if (!(reason instanceof ConnectError) || ours.has(reason)) {
-      call.abort(hungUp());
+      call.hangUp();
       return;
     }
     if (reason.code === Code.DeadlineExceeded) call.abort(deadlineExceeded());
-    else if (reason.code === Code.Canceled || reason.code === Code.Aborted) call.abort(hungUp());
+    else if (reason.code === Code.Canceled || reason.code === Code.Aborted) call.hangUp();
     else reword(reason, failed(call, protocolFailure(call, reason), context));
   }
 

@@ -5,7 +5,6 @@ import {
   type ServerInterceptor,
 } from "@grpc/grpc-js";
 import { Failure } from "../infra/failure.ts";
-import { hungUp } from "./call.ts";
 import { callErrorOf } from "./errors.ts";
 import { authenticateMetadata, type GrpcContext, grpcStatus } from "./grpc-call.ts";
 import type { Method } from "./method.ts";
@@ -15,9 +14,11 @@ type Carrier = ServerInterceptingCallInterface;
 
 /** What happens to calls outside their handlers. */
 export function createInterceptor(context: GrpcContext, methods: ReadonlyMap<string, Method>): ServerInterceptor {
+  const senders = new Map<string, Carrier["sendStatus"]>();
+  for (const [path, method] of methods) senders.set(path, statusSender(context, method));
   return (definition, carrier) => {
-    const method = methods.get(definition.path);
-    if (method !== undefined) ownStatuses(context, method, carrier);
+    const sender = senders.get(definition.path);
+    if (sender !== undefined) carrier.sendStatus = sender;
     else if (definition.path.startsWith("/grpc.reflection.")) guardReflection(context, carrier);
     // Its type asks for grpc-js's wrapper, but the interface is all that is used, and the wrapper would cost each call more
     // than our whole adapter.
@@ -33,28 +34,40 @@ function isInterceptingCall(carrier: Carrier): carrier is ServerInterceptingCall
 /**
  * grpc-js answers some calls by itself: a message over the limit, a deadline that passed before the request was whole. Those
  * answers get our metadata and details too, and a place in the metrics and the log. Ours always come with metadata.
+ *
+ * One function for all calls of a method: this stands in the way of every answer.
  */
-function ownStatuses(context: GrpcContext, method: Method, carrier: Carrier): void {
-  const send = carrier.sendStatus;
-  let answered = false;
-  carrier.sendStatus = (status) => {
-    // It may go on to complain of the rest of a request that it has refused.
-    if (answered) return;
-    answered = true;
+function statusSender(context: GrpcContext, method: Method): Carrier["sendStatus"] {
+  const refused = new WeakSet<Carrier>();
+  return function sendStatus(this: Carrier, status) {
+    const send = inherited(this);
     if (status.metadata !== null && status.metadata !== undefined) {
-      send.call(carrier, status);
+      send.call(this, status);
       return;
     }
+    // A reply that could not be written, because its reader is gone: the call has its place in the books already.
+    if (/writing|^Internal server error$/.test(status.details)) {
+      send.call(this, status);
+      return;
+    }
+    // It goes on to complain of the rest of a request that it has refused.
+    if (refused.has(this)) return;
+    refused.add(this);
     const failure = foreignFailure(status.code, status.details);
-    const running = context.streaming.get(carrier);
+    const running = context.streaming.get(this);
     if (running !== undefined) {
-      answered = false;
       running.abort(failure);
       return;
     }
-    const error = context.calls.refuse(method, "", performance.now(), failure, carrier.getPeer());
-    send.call(carrier, grpcStatus(unknownProvenance, error));
+    const error = context.calls.refuse(method, "", performance.now(), failure, this.getPeer());
+    send.call(this, grpcStatus(unknownProvenance, error));
   };
+}
+
+/** The `sendStatus` that ours hides. */
+function inherited(carrier: Carrier): Carrier["sendStatus"] {
+  const base: Carrier = Object.getPrototypeOf(carrier);
+  return base.sendStatus;
 }
 
 function foreignFailure(code: number, details: string): Failure {
@@ -66,11 +79,8 @@ function foreignFailure(code: number, details: string): Failure {
     case grpcCode.UNIMPLEMENTED:
       return new Failure("unimplemented", "PROTOCOL_NOT_SUPPORTED", details);
     default:
-      // Bytes that could not be decompressed, a grpc-timeout that could not be read; and a reply that could not be written,
-      // because its reader is gone.
-      return /writing|^Internal server error$/.test(details)
-        ? hungUp()
-        : new Failure("invalid", "MALFORMED_REQUEST", details);
+      // Left are bytes that could not be decompressed and a grpc-timeout that could not be read.
+      return new Failure("invalid", "MALFORMED_REQUEST", details);
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { ServerDuplexStream, ServerReadableStream, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
-import { type Call, hungUp } from "./call.ts";
+import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
 import { admit, carrierOf, type GrpcContext, grpcStatus } from "./grpc-call.ts";
 import type { BidiRpc, ClientStreamingRpc, Method, ServerStreamingRpc } from "./method.ts";
@@ -95,7 +95,7 @@ function follow(
   call.onAbort = fail;
   const carrier = carrierOf(stream);
   if (carrier !== undefined) context.streaming.set(carrier, call);
-  stream.once("cancelled", () => call.abort(hungUp()));
+  stream.once("cancelled", () => call.hangUp());
 }
 
 function sender(context: GrpcContext, method: Method) {

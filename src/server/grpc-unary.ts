@@ -1,7 +1,7 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import type { EncodedReply } from "../infra/call.ts";
-import { type Call, hungUp } from "./call.ts";
+import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
 import { admit, type GrpcContext, grpcStatus } from "./grpc-call.ts";
 import type { Method, UnaryRpc } from "./method.ts";
@@ -42,10 +42,7 @@ export function unaryHandler(context: GrpcContext, method: Method, rpc: UnaryRpc
     calls.track(call);
     call.watchDeadline();
     call.onAbort = (failure) => fail(stream, respond, call, failure);
-    // Also emitted once a call is answered; then nothing is to be done, and making an error for it would be dear.
-    stream.once("cancelled", () => {
-      if (!call.done) call.abort(hungUp());
-    });
+    stream.once("cancelled", () => call.hangUp());
     answer.then(
       (value) => reply(stream, respond, call, value),
       (thrown: unknown) => fail(stream, respond, call, thrown),

@@ -48,6 +48,8 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     streaming: new WeakMap(),
   };
   const methods = new Map<string, Method>();
+  const services = options.services.map((mounted) => methodsOf(mounted, "grpc", options.calls.metrics));
+  for (const method of services.flat()) methods.set(`/${method.name}`, method);
   const server = new Server({
     "grpc.max_receive_message_length": options.maxMessageBytes,
     "grpc.max_send_message_length": -1,
@@ -59,13 +61,11 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     interceptors: [createInterceptor(context, methods)],
   });
 
-  for (const mounted of options.services) {
+  for (const service of services) {
     const definitions: Record<string, MethodDefinition<unknown, Buffer>> = {};
     const handlers: Record<string, ReturnType<typeof handlerFor>> = {};
-    for (const method of methodsOf(mounted, "grpc", options.calls.metrics)) {
-      const path = `/${method.name}`;
-      methods.set(path, method);
-      definitions[method.desc.localName] = definitionOf(method, path);
+    for (const method of service) {
+      definitions[method.desc.localName] = definitionOf(method);
       handlers[method.desc.localName] = handlerFor(context, method);
     }
     server.addService(definitions, handlers);
@@ -108,10 +108,10 @@ function credentialsOf(tls: TlsOptions | undefined): ServerCredentials {
   return ServerCredentials.createSsl(ca, [pair], ca !== null);
 }
 
-function definitionOf(method: Method, path: string): MethodDefinition<unknown, Buffer> {
+function definitionOf(method: Method): MethodDefinition<unknown, Buffer> {
   const { methodKind, input } = method.desc;
   return {
-    path,
+    path: `/${method.name}`,
     requestStream: methodKind === "client_streaming" || methodKind === "bidi_streaming",
     responseStream: methodKind === "server_streaming" || methodKind === "bidi_streaming",
     requestDeserialize: requestDecoder(input),
