@@ -6,7 +6,7 @@ import { freshDatabase } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { createRegisterHistory, type RegisterAccount } from "../support/load-history.ts";
 import { type LoadProcess, startLoad } from "../support/load-process.ts";
-import { isRegisterReport, type RegisterJob, type RegisterReport } from "../support/load-register.ts";
+import { isRegisterReport, type RegisterJob, type RegisterReport, stateOf } from "../support/load-register.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 
@@ -103,14 +103,14 @@ export function startRegister(job: RegisterJob): Promise<LoadProcess<RegisterRep
   return startLoad("load-register.ts", job, isRegisterReport);
 }
 
-/** Two client processes for each instance; each key has one writer, so each process keys of its own. */
+/** Two client processes for each instance; each key has one writer, so each process has keys of its own, new ones each round. */
 export async function startRegisters(
   instances: readonly HoldfastProcess[],
-  job: Omit<RegisterJob, "address" | "prefix">,
+  { round = 0, ...job }: Omit<RegisterJob, "address" | "prefix"> & { readonly round?: number },
 ): Promise<LoadProcess<RegisterReport>[]> {
   const started = instances.flatMap(({ grpcAddress }, at) =>
     [0, 1].map((n) =>
-      startRegister({ ...job, address: grpcAddress, prefix: `i${at}p${n}-`, seed: job.seed + at * 10 + n }),
+      startRegister({ ...job, address: grpcAddress, prefix: `r${round}i${at}p${n}-`, seed: job.seed + at * 10 + n }),
     ),
   );
   const loads = await Promise.all(started);
@@ -132,9 +132,7 @@ export async function readBack(
       const { reply } = await client.call(CacheService.method.getMany, { namespace, keys, bypassL1 });
       reply.results.forEach(({ entry }, i) => {
         const key = keys[i] ?? "";
-        const kind = entry?.value?.kind;
-        const number = kind?.case === "text" ? Number(kind.value) : undefined;
-        history.saw(`${grpcAddress}${bypassL1 ? " past L1" : ""}`, key, number, history.floor(key));
+        history.saw(`${grpcAddress}${bypassL1 ? " past L1" : ""}`, key, stateOf(entry), history.floor(key));
       });
     }
   }

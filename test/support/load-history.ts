@@ -1,19 +1,24 @@
 /**
  * Checks that acknowledged writes never go back. Each key is a register with one writer, which writes 1, 2, 3 and so on. A read
- * that begins after a number was acknowledged must show that number or a later one. A read that shows nothing is counted apart:
- * whether a cache may forget depends on what happened to it, but never may it remember wrongly.
+ * that begins after a write was acknowledged must show its number and version or later ones. A read that shows nothing is counted
+ * apart: whether a cache may forget depends on what happened to it, but never may it remember wrongly.
  */
 export interface RegisterHistory {
-  acknowledged(key: string, number: number): void;
+  acknowledged(key: string, state: RegisterState): void;
   /** The least that a read which begins now may show. */
-  floor(key: string): number;
+  floor(key: string): RegisterState;
   /** What such a read showed; undefined: nothing. `floor` is from before the read began. */
-  saw(where: string, key: string, number: number | undefined, floor: number): void;
+  saw(where: string, key: string, state: RegisterState | undefined, floor: RegisterState): void;
   readonly account: RegisterAccount;
 }
 
+export interface RegisterState {
+  readonly number: number;
+  readonly version: bigint;
+}
+
 export interface RegisterAccount {
-  readonly acknowledged: ReadonlyMap<string, number>;
+  readonly acknowledged: ReadonlyMap<string, RegisterState>;
   readonly reads: number;
   /** Reads that showed nothing although something had been acknowledged. */
   readonly holes: number;
@@ -23,25 +28,29 @@ export interface RegisterAccount {
 }
 
 const MOST_EXAMPLES = 10;
+const UNWRITTEN: RegisterState = { number: 0, version: 0n };
 
-export function createRegisterHistory(known: ReadonlyMap<string, number> = new Map()): RegisterHistory {
+export function createRegisterHistory(known: ReadonlyMap<string, RegisterState> = new Map()): RegisterHistory {
   const acknowledged = new Map(known);
   const examples: string[] = [];
   let reads = 0;
   let holes = 0;
   let violations = 0;
   return {
-    acknowledged(key, number) {
-      acknowledged.set(key, Math.max(number, acknowledged.get(key) ?? 0));
+    acknowledged: (key, state) => {
+      acknowledged.set(key, state);
     },
-    floor: (key) => acknowledged.get(key) ?? 0,
-    saw(where, key, number, floor) {
+    floor: (key) => acknowledged.get(key) ?? UNWRITTEN,
+    saw(where, key, state, floor) {
       reads++;
-      if (number === undefined) {
-        if (floor > 0) holes++;
-      } else if (number < floor) {
+      if (state === undefined) {
+        if (floor.number > 0) holes++;
+      } else if (state.number < floor.number || state.version < floor.version) {
         violations++;
-        if (examples.length < MOST_EXAMPLES) examples.push(`${where}: ${key} was ${number}, acknowledged ${floor}`);
+        const text = ({ number, version }: RegisterState) => `${number} (version ${version})`;
+        if (examples.length < MOST_EXAMPLES) {
+          examples.push(`${where}: ${key} was ${text(state)}, acknowledged ${text(floor)}`);
+        }
       }
     },
     get account() {

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
-import { type Answer, type CacheClient, CallFailed, createCacheClient, textOf } from "./cache-client.ts";
+import { type CacheEntry, CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
+import { type Answer, type CacheClient, CallFailed, createCacheClient } from "./cache-client.ts";
 import { createRandom, type LoadContext, runLoad } from "./load-child.ts";
-import { createRegisterHistory, type RegisterAccount } from "./load-history.ts";
+import { createRegisterHistory, type RegisterAccount, type RegisterState } from "./load-history.ts";
 
 /** One client of one instance: writers and readers of registers (see load-history.ts), and a caller of everything else. */
 export interface RegisterJob {
@@ -17,8 +17,6 @@ export interface RegisterJob {
   readonly seed: number;
   /** Between two calls of one caller. */
   readonly pauseMs: number;
-  /** Whether calls may fail, because the instance itself is killed; an unanswered write is then neither stored nor not. */
-  readonly mayFail: boolean;
 }
 
 export interface RegisterReport {
@@ -83,7 +81,7 @@ async function work(job: RegisterJob, context: LoadContext): Promise<RegisterRep
       const number = (tried.get(key) ?? 0) + 1;
       tried.set(key, number);
       const answer = await counted("Set", () => client.put(job.namespace, key, String(number)));
-      if (answer !== undefined) history.acknowledged(key, number);
+      if (answer !== undefined) history.acknowledged(key, { number, version: answer.reply.version });
     }
   }
 
@@ -96,8 +94,7 @@ async function work(job: RegisterJob, context: LoadContext): Promise<RegisterRep
       const floor = history.floor(key);
       const answer = await counted("Get", () => client.call(method.get, { namespace: job.namespace, key }));
       if (answer === undefined) continue;
-      const text = textOf(answer.reply);
-      history.saw(job.address, key, text === undefined ? undefined : Number(text), floor);
+      history.saw(job.address, key, stateOf(answer.reply.entry), floor);
     }
   }
 
@@ -119,6 +116,12 @@ async function work(job: RegisterJob, context: LoadContext): Promise<RegisterRep
   return { account, calls, degraded, failed, failures, slowestMs, slowest, tried };
 }
 
+/** What an entry says of its register; undefined when there is none. */
+export function stateOf(entry: CacheEntry | undefined): RegisterState | undefined {
+  const kind = entry?.value?.kind;
+  return entry && kind?.case === "text" ? { number: Number(kind.value), version: entry.version } : undefined;
+}
+
 export function keysOf({ prefix, keys }: Pick<RegisterJob, "prefix" | "keys">): string[] {
   return Array.from({ length: keys }, (_, i) => `${prefix}${i}`);
 }
@@ -129,7 +132,9 @@ interface Step {
 }
 
 /** Every unary RPC but the two that the registers use, in a round. */
-function medley(client: CacheClient, { namespace, prefix }: RegisterJob): Step[] {
+function medley(client: CacheClient, { namespace: registers, prefix }: RegisterJob): Step[] {
+  // Invalidations make an instance forget what was under way in the namespace: the registers' own must not be touched by them.
+  const namespace = `${registers}-medley`;
   const key = `medley-${prefix}`;
   const keys = [`${key}-1`, `${key}-2`, `${key}-3`];
   const value = { kind: { case: "text", value: "medley" } } as const;
