@@ -2,7 +2,7 @@ import type { Guarded } from "./guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
 import { type CacheRecord, tombstone } from "./record.ts";
-import type { CacheStore, Guard, ReadResult, Refuge, Write, WriteResult } from "./store.ts";
+import type { CacheStore, Guard, HotStore, ReadResult, Refuge, Write, WriteResult } from "./store.ts";
 
 /**
  * A durable namespace: SQL is the truth, Redis holds hot copies. A write first puts a tombstone with its version over the hot
@@ -11,7 +11,7 @@ import type { CacheStore, Guard, ReadResult, Refuge, Write, WriteResult } from "
  */
 export interface DurableOptions {
   readonly truth: Refuge;
-  readonly hot: CacheStore;
+  readonly hot: HotStore;
   readonly guarded: Guarded;
   readonly kept: Kept;
   readonly healer: Healer;
@@ -83,8 +83,11 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
       namespace,
       passed.map((one) => ({ ...one, guard: forTruth(one.guard), announce: "no", unhealed })),
     );
-    if (unhealed) healer.soon();
-    else await refreshAll(namespace, passed, results);
+    if (unhealed) {
+      // Again, because a healing may have ended between the two.
+      kept.addKeys(namespace, keys);
+      healer.soon();
+    } else await refreshAll(namespace, passed, results);
     let next = 0;
     return writes.map((_, i) => {
       const refused = drops?.[i];
@@ -115,8 +118,13 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
     write,
     async invalidate(namespace, tags, stamp) {
       kept.addMark(namespace);
-      await truth.keepInvalidation(namespace, tags, stamp);
-      const done = await ifHot(() => hot.invalidate(namespace, tags, stamp));
+      const marks = await truth.keepInvalidation(namespace, tags, stamp);
+      // Again, because a healing may have ended between the two.
+      kept.addMark(namespace);
+      const done = await ifHot(async () => {
+        await hot.raise(namespace, marks);
+        return true;
+      });
       healer.soon();
       return done === undefined ? { degraded: true } : {};
     },

@@ -1,11 +1,15 @@
+import { UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
 import type { Kept } from "./kept.ts";
 import { tombstone } from "./record.ts";
-import type { CacheStore, Refuge, Unhealed, UnhealedMark, Write } from "./store.ts";
+import type { HotStore, ReadResult, Refuge, Unhealed, UnhealedMark, Write } from "./store.ts";
 
 /** Brings what changed while the upper layer was away back into it, newest only, so that old values never come back. */
 export interface Healer {
-  /** Heals everything there is; rejects when the layer cannot be reached. One healing runs at a time. */
+  /**
+   * Heals everything there is; rejects when the layer cannot be reached. When it is the refuge that cannot be reached, what it
+   * holds stays kept: no read believes the layer about that, until it is healed later. One healing runs at a time.
+   */
   heal(): Promise<void>;
   /** Heals these keys before a conditional write on them. */
   healKeys(namespace: string, writes: readonly Pick<Write, "key">[]): Promise<void>;
@@ -15,14 +19,13 @@ export interface Healer {
 }
 
 export interface HealerOptions {
-  readonly primary: CacheStore;
+  readonly primary: HotStore;
   readonly refuge: Refuge;
   readonly kept: Kept;
   readonly isDurable: (namespace: string) => boolean;
   /** Whether the upper layer is worth trying on our own; while its breaker is open the breaker itself calls heal. */
   readonly reachable: () => boolean;
   readonly now: () => number;
-  readonly newStamp: () => number;
   readonly log: Log;
   /** How often to look for what other instances, or an earlier run of this one, left behind. */
   readonly sweepMs: number;
@@ -50,22 +53,39 @@ export function createHealer(options: HealerOptions): Healer {
   async function healAll(): Promise<void> {
     kept.beginHealing();
     let healed = 0;
-    for (;;) {
-      const marks = await refuge.unhealedMarks(MOST_MARKS);
-      await healMarks(marks);
-      const entries = await refuge.unhealed(BATCH);
-      for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
-        await healEntries(namespace, group);
+    try {
+      for (;;) {
+        const changes = await healSome();
+        if (changes === 0) break;
+        healed += changes;
       }
-      healed += marks.length + entries.length;
-      if (marks.length === 0 && entries.length === 0) break;
+      kept.endHealing();
+    } catch (error) {
+      if (!(error instanceof RefugeAwayError)) throw error;
+      log.warn({ err: error.cause }, "cache not healed yet: what changed meanwhile cannot be read");
     }
-    kept.endHealing();
     if (healed > 0) log.info({ changes: healed }, "cache healed");
+  }
+
+  async function healSome(): Promise<number> {
+    const marks = await fromRefuge(() => refuge.unhealedMarks(MOST_MARKS));
+    // First, so that a change older than an invalidation is seen to be.
+    await healMarks(marks);
+    const entries = await fromRefuge(() => refuge.unhealed(BATCH));
+    for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
+      await healEntries(namespace, group);
+    }
+    return marks.length + entries.length;
   }
 
   async function healMarks(marks: readonly UnhealedMark[]): Promise<void> {
     for (const [namespace, group] of Map.groupBy(marks, (mark) => mark.namespace)) {
+      if (isDurable(namespace)) {
+        // Copies carry the stamps of the truth, so the marks must have exactly those.
+        await primary.raise(namespace, group);
+        await fromRefuge(() => refuge.settleMarks(group));
+        continue;
+      }
       const own = group.filter((mark) => mark.tag === "");
       for (const { stamp } of own) await primary.invalidate(namespace, [], stamp);
       const tags = group.filter((mark) => mark.tag !== "");
@@ -76,16 +96,16 @@ export function createHealer(options: HealerOptions): Healer {
           tags.map((mark) => mark.tag),
           newest,
         );
-      await refuge.settleMarks(group, !isDurable(namespace));
+      await fromRefuge(() => refuge.settleMarks(group));
     }
   }
 
   async function healEntries(namespace: string, entries: readonly Unhealed[]): Promise<void> {
     const durable = isDurable(namespace);
-    // Taken before the records are read: whatever is invalidated from here on must win over them.
-    const readAt = options.newStamp();
     const keys = entries.map((entry) => entry.key);
-    const records = durable ? await refuge.read(namespace, keys) : await refuge.readKept(namespace, keys);
+    const records = await fromRefuge(async () =>
+      known(durable ? await refuge.read(namespace, keys) : await refuge.readKept(namespace, keys)),
+    );
     const writes = records.flatMap(({ record, valid }, i): Write[] => {
       const key = keys[i];
       if (record === undefined || key === undefined) return [];
@@ -95,7 +115,8 @@ export function createHealer(options: HealerOptions): Healer {
         {
           key,
           draft: dead ? tombstone(record.version, now()) : draft,
-          guard: { kind: "newer", grantedAt: readAt },
+          // Whatever was invalidated in the layer since the change was made wins over it.
+          guard: { kind: "newer", grantedAt: record.version },
           announce: dead ? "deleted" : "set",
           ...(dead ? { stamps: [0] } : durable ? { stamps } : {}),
         },
@@ -105,13 +126,11 @@ export function createHealer(options: HealerOptions): Healer {
     // Invalidated meanwhile. What the layer holds is older still, so it must go too.
     const overtaken = writes.filter((_, i) => results[i]?.stored === false && results[i].why === "overtaken");
     await primary.write(namespace, overtaken.map(asTombstone));
-    await refuge.settle(
-      records.flatMap(({ record }, i) => {
-        const key = keys[i];
-        return record === undefined || key === undefined ? [] : [{ namespace, key, version: record.version }];
-      }),
-      !durable,
-    );
+    const settled = records.flatMap(({ record }, i) => {
+      const key = keys[i];
+      return record === undefined || key === undefined ? [] : [{ namespace, key, version: record.version }];
+    });
+    await fromRefuge(() => refuge.settle(settled, !durable));
   }
 
   function asTombstone({ key, draft }: Write): Write {
@@ -144,4 +163,27 @@ export function createHealer(options: HealerOptions): Healer {
       clearTimeout(timer);
     },
   };
+}
+
+/** The refuge failed, not the layer that is healed. */
+class RefugeAwayError extends UnavailableError {
+  constructor(cause: UnavailableError) {
+    super(cause.reason, cause.message, { cause });
+  }
+}
+
+async function fromRefuge<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof UnavailableError ? new RefugeAwayError(error) : error;
+  }
+}
+
+/** A part of the refuge may be away while another answers: then a change may be missing in what it says. */
+function known(results: readonly ReadResult[]): readonly ReadResult[] {
+  if (results.some((result) => result.unknown)) {
+    throw new UnavailableError("SQL_UNAVAILABLE", "what changed while Redis was away cannot be read");
+  }
+  return results;
 }

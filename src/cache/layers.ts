@@ -58,7 +58,6 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     isDurable: (name) => options.policyFor(name)?.durable ?? false,
     reachable: () => breaker.state === "closed" && client.connected,
     now: () => clock.now(),
-    newStamp,
     log,
     sweepMs: HEAL_SWEEP_MS,
   });

@@ -37,6 +37,15 @@ export function payload(draft: Draft): Uint8Array | string {
 export function parseHeader(bytes: Buffer): { record: CacheRecord; end: number } | undefined {
   const end = bytes.indexOf(NEWLINE);
   if (end < 0) return undefined;
+  try {
+    return headerOf(bytes, end);
+  } catch {
+    // Not percent-encoded as ours are.
+    return undefined;
+  }
+}
+
+function headerOf(bytes: Buffer, end: number): { record: CacheRecord; end: number } | undefined {
   const [magic, version, flag, created, expires, stale, type, stamps, tags] = bytes
     .toString("latin1", 0, end)
     .split(" ");
@@ -46,7 +55,8 @@ export function parseHeader(bytes: Buffer): { record: CacheRecord; end: number }
     created === undefined ||
     type === undefined ||
     stamps === undefined ||
-    tags === undefined
+    tags === undefined ||
+    !Number.isSafeInteger(Number(version))
   ) {
     return undefined;
   }

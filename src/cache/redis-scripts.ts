@@ -9,10 +9,11 @@ import { defineScript } from "../infra/redis-script.ts";
  * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step.
  *
  * KEYS  entry, lease, request memory
- * ARGV  1 guard: none | version | newer | lease   2 version proposed      3 version seen      4 lease token
+ * ARGV  1 guard: none | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
  *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
  *       8 channel ("" to tell nobody)             9, 10 message before and after the version
  *       11 answer to remember ("" for none)       12 milliseconds to remember it
+ *       ("seen" is "version" that may also find no record at all)
  * Result: the version stored under, or "version" / "lease" when the guard of that name refused.
  */
 export const writeScript = defineScript({
@@ -20,18 +21,24 @@ export const writeScript = defineScript({
   keys: 3,
   lua: `
 local head = redis.pcall('GETRANGE', KEYS[1], 0, 31)
-local have = 0
-if type(head) == 'string' then have = tonumber(string.match(head, '^h1 (%d+) ') or '0') end
+local have, flag = 0, ''
+if type(head) == 'string' then
+  local digits, kind = string.match(head, '^h1 (%d+) (%a) ')
+  if digits and #digits <= 16 then have, flag = tonumber(digits), kind end
+end
 local guard, version = ARGV[1], tonumber(ARGV[2])
 if guard == 'newer' then
-  if have >= version then return 'version' end
+  if have > version then return 'version' end
+  if have == version and (flag ~= 'd' or string.sub(ARGV[5], 2, 2) == 'd') then return 'version' end
 elseif guard == 'version' then
   if have ~= tonumber(ARGV[3]) then return 'version' end
+elseif guard == 'seen' then
+  if have ~= 0 and have ~= tonumber(ARGV[3]) then return 'version' end
 elseif guard == 'lease' then
   if redis.call('GET', KEYS[2]) ~= ARGV[4] then return 'lease' end
   if have ~= 0 and have ~= tonumber(ARGV[3]) then return 'lease' end
 end
-if have >= version then version = have + 1 end
+if guard ~= 'newer' and have >= version then version = have + 1 end
 local text = string.format('%.0f', version)
 local record = 'h1 ' .. text .. ARGV[5] .. ARGV[6]
 if ARGV[7] == '0' then redis.call('SET', KEYS[1], record) else redis.call('SET', KEYS[1], record, 'PX', ARGV[7]) end
@@ -70,9 +77,10 @@ return stamps
 });
 
 /**
- * Raises marks to given stamps, for a record that is copied from a layer with stamps of its own.
+ * Raises marks to given stamps: those of the layer that is the truth of the namespace.
  *
- * KEYS  marks       ARGV  1 milliseconds to keep (0: for ever)   2.. a stamp for each mark
+ * KEYS  marks       ARGV  1 milliseconds to keep (0: for ever)   2 channel ("" to tell nobody)
+ *                         3.. for each mark: stamp, message before and after the stamp
  * Result: the stamps after, in order.
  */
 export const raiseScript = defineScript({
@@ -80,7 +88,7 @@ export const raiseScript = defineScript({
   lua: `
 local stamps, keep = {}, tonumber(ARGV[1])
 for i, mark in ipairs(KEYS) do
-  local stamp, have = ARGV[i + 1], redis.call('GET', mark)
+  local stamp, have = ARGV[3 * i], redis.call('GET', mark)
   if have and tonumber(have) > tonumber(stamp) then stamp = have end
   if stamp ~= have then redis.call('SET', mark, stamp, 'KEEPTTL') end
   local left = redis.call('PTTL', mark)
@@ -88,30 +96,37 @@ for i, mark in ipairs(KEYS) do
   elseif left >= 0 and keep == 0 then redis.call('PERSIST', mark)
   elseif left >= 0 and left < keep then redis.call('PEXPIRE', mark, keep) end
   stamps[i] = stamp
+  if ARGV[2] ~= '' then redis.call('PUBLISH', ARGV[2], ARGV[3 * i + 1] .. stamp .. ARGV[3 * i + 2]) end
 end
 return stamps
 `,
 });
 
 /**
- * Gives marks a new stamp. A mark that is missing needs none: without it every entry that carries it is invalid already.
+ * Gives marks a new stamp, always an odd one (see version.ts). One that is missing is made: no entry needs it, but a value that
+ * is being computed must not be stored under it afterwards.
  *
- * KEYS  marks       ARGV  1 stamp   2 channel ("" to tell nobody)   3.. for each mark: message before and after the stamp
- * Result: how many marks changed.
+ * KEYS  marks       ARGV  1 stamp   2 milliseconds to keep those missing (0: for ever)   3 channel ("" to tell nobody)
+ *                         4.. for each mark: message before and after the stamp
+ * Result: how many marks there were.
  */
 export const invalidateScript = defineScript({
   name: "cache-invalidate",
   lua: `
 local changed = 0
 for i, mark in ipairs(KEYS) do
-  local stamp, have = tonumber(ARGV[1]), redis.call('GET', mark)
+  local stamp, have = tonumber(ARGV[1]), tonumber(redis.call('GET', mark) or '')
   if have then
-    if tonumber(have) >= stamp then stamp = tonumber(have) + 1 end
+    if have >= stamp then stamp = have + 1 + have % 2 end
     redis.call('SET', mark, string.format('%.0f', stamp), 'KEEPTTL')
     changed = changed + 1
+  elseif ARGV[2] == '0' then
+    redis.call('SET', mark, string.format('%.0f', stamp))
+  else
+    redis.call('SET', mark, string.format('%.0f', stamp), 'PX', ARGV[2])
   end
-  if ARGV[2] ~= '' then
-    redis.call('PUBLISH', ARGV[2], ARGV[2 * i + 1] .. string.format('%.0f', stamp) .. ARGV[2 * i + 2])
+  if ARGV[3] ~= '' then
+    redis.call('PUBLISH', ARGV[3], ARGV[2 * i + 2] .. string.format('%.0f', stamp) .. ARGV[2 * i + 3])
   end
 end
 return changed

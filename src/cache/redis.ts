@@ -1,13 +1,13 @@
 import { invalidField } from "../infra/failure.ts";
-import type { Redis } from "../infra/redis.ts";
+import { type Redis, RedisReplyError } from "../infra/redis.ts";
 import type { Announcement, Announcer } from "./change.ts";
 import { type CacheRecord, type Draft, isFresh } from "./record.ts";
 import { createRedisReader } from "./redis-reader.ts";
 import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts";
 import { invalidateScript, leaseScript, raiseScript, stampsScript, writeScript } from "./redis-scripts.ts";
 import {
-  type CacheStore,
-  grantedAt,
+  type Guard,
+  type HotStore,
   isOvertaken,
   type KeyInfo,
   type KeyPage,
@@ -16,6 +16,7 @@ import {
   type Write,
   type WriteResult,
 } from "./store.ts";
+import { invalidationStamp, madeStamp } from "./version.ts";
 
 /*
  * Keys: `holdfast:cache:{ns/key}`, its lease `holdfast:lease:{ns/key}` and request memory in the same slot of a cluster;
@@ -28,6 +29,8 @@ const markKey = (namespace: string, tag: string) => `holdfast:mark:{${namespace}
 
 /** How much of an entry a listing reads to see its header; longer headers (many tags) are read whole. */
 const HEADER_BYTES = 512;
+/** How long the mark of a tag that nothing carries is kept: longer than a lease can last. */
+const UNCARRIED_MS = 1_200_000;
 const CURSOR = "redis:";
 const NOBODY: Announcement = { channel: "", before: "", after: "" };
 
@@ -39,7 +42,7 @@ export interface RedisStoreOptions {
   readonly newStamp: () => number;
 }
 
-export function createRedisStore({ redis, announcer, clock, newStamp }: RedisStoreOptions): CacheStore {
+export function createRedisStore({ redis, announcer, clock, newStamp }: RedisStoreOptions): HotStore {
   const reader = createRedisReader(redis);
 
   async function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
@@ -67,8 +70,8 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
   }
 
   /** The stamps a new record will carry: its namespace's and its tags', made where they are missing. */
-  async function stampsFor(namespace: string, { draft, guard }: Write): Promise<readonly number[]> {
-    const fresh = grantedAt(guard) ?? newStamp();
+  async function stampsFor(namespace: string, draft: Draft): Promise<readonly number[]> {
+    const fresh = madeStamp(newStamp());
     const [[own], tags] = await Promise.all([
       reader.fetch([], [markKey(namespace, "")]),
       draft.tags.length === 0 ? [] : runForStamps(stampsScript, namespace, draft.tags, [fresh, keepMs(draft)]),
@@ -87,8 +90,14 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     if (names.every((_, i) => stampOf(current[i]) === stamps[i])) return true;
     const [own, ...ofTags] = stamps;
     const [[ownNow], tagsNow] = await Promise.all([
-      runForStamps(raiseScript, namespace, [""], [0, own ?? 0]),
-      draft.tags.length === 0 ? [] : runForStamps(raiseScript, namespace, draft.tags, [keepMs(draft), ...ofTags]),
+      runForStamps(raiseScript, namespace, [""], [0, "", own ?? 0, "", ""]),
+      draft.tags.length === 0
+        ? []
+        : runForStamps(raiseScript, namespace, draft.tags, [
+            keepMs(draft),
+            "",
+            ...ofTags.flatMap((stamp) => [stamp, "", ""]),
+          ]),
     ]);
     return ownNow === own && tagsNow.every((stamp, i) => stamp === ofTags[i]);
   }
@@ -97,7 +106,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     script: typeof stampsScript,
     namespace: string,
     tags: readonly string[],
-    args: readonly number[],
+    args: readonly (number | string)[],
   ): Promise<number[]> {
     const reply = await redis.run(
       script,
@@ -111,7 +120,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     const { key, draft, guard } = write;
     let stamps = write.stamps;
     if (stamps === undefined) {
-      stamps = await stampsFor(namespace, write);
+      stamps = await stampsFor(namespace, draft);
       if (isOvertaken(guard, stamps))
         return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer: "redis" };
     } else if (!draft.deleted && !(await adopt(namespace, draft, stamps))) {
@@ -123,7 +132,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       writeScript,
       [entryKey(namespace, key), leaseKey(namespace, key), requestKey(namespace, key, request?.id ?? "")],
       [
-        guard.kind,
+        scriptGuard(guard),
         draft.version,
         "seen" in guard ? guard.seen : 0,
         guard.kind === "lease" ? guard.token : "",
@@ -178,7 +187,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
   }
 
   async function readHeader(name: string): Promise<Buffer | undefined> {
-    const head = await redis.commandBuffers("getrange", name, 0, HEADER_BYTES - 1);
+    const head = await redis.commandBuffers("getrange", name, 0, HEADER_BYTES - 1).catch(unlessNotText);
     if (!Buffer.isBuffer(head) || head.length < HEADER_BYTES || head.includes(0x0a)) {
       return Buffer.isBuffer(head) ? head : undefined;
     }
@@ -196,9 +205,32 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       await redis.run(
         invalidateScript,
         names.map((tag) => markKey(namespace, tag)),
-        [stamp, told[0]?.channel ?? "", ...told.flatMap(({ before, after }) => [before, after])],
+        [
+          invalidationStamp(stamp),
+          tags.length === 0 ? 0 : UNCARRIED_MS,
+          told[0]?.channel ?? "",
+          ...told.flatMap(({ before, after }) => [before, after]),
+        ],
       );
       return {};
+    },
+    async raise(namespace, marks) {
+      for (const [own, group] of Map.groupBy(marks, ({ tag }) => tag === "")) {
+        const told = group.map(({ tag, stamp }) => ({
+          ...announcer(own ? "namespace" : "tag", namespace, tag),
+          stamp,
+        }));
+        await runForStamps(
+          raiseScript,
+          namespace,
+          group.map(({ tag }) => tag),
+          [
+            own ? 0 : UNCARRIED_MS,
+            told[0]?.channel ?? "",
+            ...told.flatMap(({ stamp, before, after }) => [stamp, before, after]),
+          ],
+        );
+      }
     },
     async acquireLease(namespace, key, token, expiresAt) {
       const live = Math.max(1, Math.ceil(expiresAt - clock.now()));
@@ -219,6 +251,15 @@ function stampOf(value: Buffer | null | undefined): number | undefined {
 
 function tagsMatch(record: CacheRecord, stamps: ReadonlyMap<string, number | undefined> | undefined): boolean {
   return record.tags.every((tag, i) => stamps?.get(tag) === record.stamps[i + 1]);
+}
+
+function scriptGuard(guard: Guard): string {
+  return guard.kind === "version" && guard.orAbsent ? "seen" : guard.kind;
+}
+
+/** What someone else put in an entry's place counts as absent. */
+function unlessNotText(error: unknown): undefined {
+  if (!(error instanceof RedisReplyError)) throw error;
 }
 
 function asArgument(data: Uint8Array | string): Buffer | string {

@@ -2,17 +2,16 @@ import { LRUCache } from "lru-cache";
 import type { Database, SqlStatement, SqlValue } from "../infra/database.ts";
 import type { Announcer } from "./change.ts";
 import { announcementParams, paddedList } from "./sql-statements.ts";
+import { invalidationStamp, madeStamp } from "./version.ts";
 
 /** The stamps of namespaces ("" among the tags) and tags, in SQL. */
 export interface SqlMarks {
   /** The current stamps; a mark that was never made is missing. */
   current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>>;
-  /** The current stamps in order; `fresh` is given to those missing. */
+  /** The current stamps in order; those missing are made from `fresh`. */
   ensure(namespace: string, tags: readonly string[], fresh: number): Promise<number[]>;
-  /** Gives new stamps, `stamp` or larger. With `keep`, they are remembered as unhealed. */
-  invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<void>;
-  /** After rows were removed behind our back. */
-  forget(namespace: string): void;
+  /** Gives new stamps, `stamp` or larger, and returns them in the order of the tags. With `keep`, they are remembered as unhealed. */
+  invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<number[]>;
 }
 
 export interface SqlMarksOptions {
@@ -20,7 +19,9 @@ export interface SqlMarksOptions {
   readonly announcer: Announcer | undefined;
 }
 
-const RAISE = "stamp = CASE WHEN cache_mark.stamp >= excluded.stamp THEN cache_mark.stamp + 1 ELSE excluded.stamp END";
+// An odd one after an odd one: see version.ts.
+const RAISE = `stamp = CASE WHEN cache_mark.stamp >= excluded.stamp
+  THEN cache_mark.stamp + 1 + cache_mark.stamp % 2 ELSE excluded.stamp END`;
 
 export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMarks {
   // Where nobody else writes the database, what was read once is known until we change it ourselves.
@@ -61,17 +62,22 @@ export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMar
       await database.writeAll(
         missing.map((tag) => ({
           sql: "INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, 0) ON CONFLICT (namespace, tag) DO NOTHING",
-          params: [namespace, tag, fresh],
+          params: [namespace, tag, madeStamp(fresh)],
         })),
       );
     }
   }
 
-  async function invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<void> {
+  async function invalidate(
+    namespace: string,
+    tags: readonly string[],
+    stamp: number,
+    keep: boolean,
+  ): Promise<number[]> {
     const notify = announcer === undefined ? "" : ", pg_notify($4, $5 || CAST(stamp AS TEXT) || $6) AS told";
     const statements = tags.map((tag): SqlStatement => {
       const told = announcer?.(tag === "" ? "namespace" : "tag", namespace, tag);
-      const params: SqlValue[] = [namespace, tag, stamp, ...announcementParams(told)];
+      const params: SqlValue[] = [namespace, tag, invalidationStamp(stamp), ...announcementParams(told)];
       return {
         sql: `INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, ${keep ? 1 : 0})
           ON CONFLICT (namespace, tag) DO UPDATE SET ${RAISE}${keep ? ", unhealed = 1" : ""} RETURNING stamp${notify}`,
@@ -83,13 +89,13 @@ export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMar
     const results = await database.writeAll(
       order.flatMap(({ statement }) => (statement === undefined ? [] : [statement])),
     );
+    const given = new Map(results.map((rows, i) => [order[i]?.tag, Number(rows[0]?.stamp)]));
     const stamps = knownOf(namespace);
-    results.forEach((rows, i) => {
-      const tag = order[i]?.tag;
-      const now = Number(rows[0]?.stamp);
+    for (const [tag, now] of given) {
       if (stamps !== undefined && tag !== undefined) stamps.set(tag, Math.max(now, stamps.get(tag) ?? 0));
-    });
+    }
+    return tags.map((tag) => given.get(tag) ?? stamp);
   }
 
-  return { current, ensure, invalidate, forget: (namespace) => known?.delete(namespace) };
+  return { current, ensure, invalidate };
 }

@@ -8,7 +8,7 @@ import { ENTRY_COLUMNS } from "./sql-row.ts";
 export interface EntryStatements {
   /** Replaces whatever is there, under a larger version. */
   readonly put: string;
-  /** Only over an older version. */
+  /** Only over an older version, or a tombstone of the same one. */
   readonly putNewer: string;
   /** Only where there is no row. */
   readonly insert: string;
@@ -49,6 +49,9 @@ export function entryStatements(notify: boolean): EntryStatements {
     `INSERT INTO cache_entry (${columns}) SELECT ${casts.map((type, i) => `CAST($${i + 1} AS ${type})`).join(", ")} WHERE ${condition}`;
   const replace = ENTRY_COLUMNS.slice(1).map((column) => `${column} = excluded.${column}`);
   const over = `ON CONFLICT (namespace, key) DO UPDATE SET ${[BUMP, ...replace].join(", ")}`;
+  const copyOver = `ON CONFLICT (namespace, key) DO UPDATE SET ${["version = excluded.version", ...replace].join(", ")}`;
+  const older = `(cache_entry.version < excluded.version
+    OR (cache_entry.version = excluded.version AND cache_entry.deleted <> 0 AND excluded.deleted = 0))`;
   const returning = (used: number) =>
     notify
       ? ` RETURNING version, pg_notify($${used + 1}, $${used + 2} || CAST(version AS TEXT) || $${used + 3}) AS told`
@@ -57,7 +60,7 @@ export function entryStatements(notify: boolean): EntryStatements {
     "EXISTS (SELECT 1 FROM cache_lease WHERE namespace = $1 AND key = $2 AND token = $14 AND expires_at > $15)";
   return {
     put: `${insert} ${over}${returning(12)}`,
-    putNewer: `${insert} ${over} WHERE cache_entry.version < excluded.version${returning(12)}`,
+    putNewer: `${insert} ${copyOver} WHERE ${older}${returning(12)}`,
     insert: `${insert} ON CONFLICT (namespace, key) DO NOTHING${returning(12)}`,
     update: `UPDATE cache_entry SET ${ENTRY_COLUMNS.map((column, i) => `${column} = $${i + 3}`).join(", ")}
       WHERE namespace = $1 AND key = $2 AND version = $13${returning(13)}`,

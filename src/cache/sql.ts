@@ -7,7 +7,6 @@ import { createSqlMarks } from "./sql-marks.ts";
 import { type EntryRow, entryParams, parseStamps, recordOf } from "./sql-row.ts";
 import { announcementParams, entryStatements, paddedList } from "./sql-statements.ts";
 import {
-  grantedAt,
   isOvertaken,
   type KeyInfo,
   type KeyPage,
@@ -52,9 +51,10 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     return marks.current(namespace, [...new Set(["", ...records.flatMap((record) => record.tags)])]);
   }
 
-  async function writeOne(namespace: string, write: Write, over: "any" | "kept"): Promise<WriteResult> {
+  async function writeOne(namespace: string, wanted: Write, over: "any" | "kept"): Promise<WriteResult> {
+    const write = withLargerVersion(wanted);
     const { key, draft, guard } = write;
-    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], grantedAt(guard) ?? newStamp()));
+    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], newStamp()));
     if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer };
     if (guard.kind === "lease" && !leases.take(namespace, key, guard.token))
       return { stored: false, why: "lease", layer };
@@ -92,15 +92,17 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     }
   }
 
-  async function run(statement: SqlStatement, namespace: string, { key, draft, request }: Write): Promise<SqlRow[]> {
+  async function run(statement: SqlStatement, namespace: string, write: Write): Promise<SqlRow[]> {
+    const { key, draft, guard, request } = write;
     if (request === undefined) return database.write(statement.sql, statement.params ?? []);
     const [rows] = await database.writeAll([
       statement,
       {
-        // Remembered only if the row above was stored by this very call.
+        // Remembered only if the row above was stored by this very call: a write without a guard always is, but its version may
+        // have grown; one with a guard has exactly the version proposed.
         sql: `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at)
           SELECT namespace, key, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT) FROM cache_entry
-          WHERE namespace = $1 AND key = $2 AND version = $6
+          WHERE namespace = $1 AND key = $2 AND version ${guard.kind === "none" ? ">=" : "="} $6
           ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`,
         params: [namespace, key, request.id, request.answer, request.expiresAt, draft.version],
       },
@@ -145,8 +147,11 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
       await marks.invalidate(namespace, tags.length === 0 ? [""] : tags, stamp, false);
       return {};
     },
-    keepInvalidation: (namespace, tags, stamp) =>
-      marks.invalidate(namespace, tags.length === 0 ? [""] : tags, stamp, true),
+    async keepInvalidation(namespace, tags, stamp) {
+      const names = tags.length === 0 ? [""] : tags;
+      const stamps = await marks.invalidate(namespace, names, stamp, true);
+      return names.map((tag, i) => ({ namespace, tag, stamp: stamps[i] ?? stamp }));
+    },
     acquireLease: (namespace, key, token, expiresAt) => leases.acquire(namespace, key, token, expiresAt),
     async recall(namespace, key, requestId) {
       const [row] = await database.query<{ answer: string }>(
@@ -194,16 +199,14 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
         })),
       );
     },
-    async settleMarks(raised, forget) {
+    async settleMarks(raised) {
       if (raised.length === 0) return;
-      const act = forget ? "DELETE FROM cache_mark" : "UPDATE cache_mark SET unhealed = 0";
       await database.writeAll(
         raised.map(({ namespace, tag, stamp }) => ({
-          sql: `${act} WHERE namespace = $1 AND tag = $2 AND stamp = $3 AND unhealed <> 0`,
+          sql: "UPDATE cache_mark SET unhealed = 0 WHERE namespace = $1 AND tag = $2 AND stamp = $3 AND unhealed <> 0",
           params: [namespace, tag, stamp],
         })),
       );
-      if (forget) for (const { namespace } of raised) marks.forget(namespace);
     },
     async sweep(now, limit) {
       const swept = await database.write(
@@ -228,6 +231,13 @@ const NOBODY = { channel: "holdfast_silence", before: "", after: "" };
 const CURSOR = "sql:";
 const NO_STAMPS: ReadonlyMap<string, number> = new Map();
 const NOTHING: { tags: readonly string[]; stamps: readonly number[] } = { tags: [], stamps: [] };
+
+/** Versions only grow. Where the guard names the one before, the one after is known beforehand. */
+function withLargerVersion(write: Write): Write {
+  const { draft, guard } = write;
+  if (!("seen" in guard) || draft.version > guard.seen) return write;
+  return { ...write, draft: { ...draft, version: guard.seen + 1 } };
+}
 
 function isCurrent(record: Pick<CacheRecord, "tags" | "stamps">, stamps: ReadonlyMap<string, number>): boolean {
   if (record.stamps[0] !== stamps.get("")) return false;

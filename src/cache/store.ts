@@ -1,6 +1,7 @@
 import type { ServedBy } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { CacheRecord, Draft } from "./record.ts";
+import { isInvalidation } from "./version.ts";
 
 /** What one layer knows of a key. */
 export interface ReadResult {
@@ -31,20 +32,18 @@ export type Guard =
    * was invalidated since. Voids any lease.
    */
   | { readonly kind: "version"; readonly seen: number; readonly orAbsent?: boolean; readonly grantedAt?: number }
-  /** Only over an older version: a copy of what is true elsewhere; with grantedAt, if nothing was invalidated since. */
+  /**
+   * Only over an older version, or the tombstone that kept this very version's place: a copy of what is true elsewhere; with
+   * grantedAt, if nothing was invalidated since.
+   */
   | { readonly kind: "newer"; readonly grantedAt?: number }
   /** The lease is still held, the key still has the version seen when it was given, and nothing was invalidated since. */
   | { readonly kind: "lease"; readonly token: string; readonly seen: number; readonly grantedAt: number };
 
 /** Whether anything the value belongs to was invalidated after the moment its guard names. */
 export function isOvertaken(guard: Guard, stamps: readonly number[]): boolean {
-  const since = grantedAt(guard);
-  return since !== undefined && stamps.some((stamp) => stamp > since);
-}
-
-/** The moment after which an invalidation refuses the write. A mark made for that write must not look newer than it. */
-export function grantedAt(guard: Guard): number | undefined {
-  return "grantedAt" in guard ? guard.grantedAt : undefined;
+  const since = "grantedAt" in guard ? guard.grantedAt : undefined;
+  return since !== undefined && stamps.some((stamp) => isInvalidation(stamp) && stamp > since);
 }
 
 export interface Write {
@@ -125,6 +124,12 @@ export interface CacheStore {
   list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage>;
 }
 
+/** A layer of hot copies of what is true elsewhere. */
+export interface HotStore extends CacheStore {
+  /** Brings marks up to the stamps that the truth gave them, and tells other instances. Marks never go back. */
+  raise(namespace: string, marks: readonly Pick<UnhealedMark, "tag" | "stamp">[]): Promise<void>;
+}
+
 /** A change that the layer above has not heard of yet. */
 export interface Unhealed {
   readonly namespace: string;
@@ -145,8 +150,8 @@ export interface Refuge extends CacheStore {
   readKept(namespace: string, keys: readonly string[]): Promise<ReadResult[]>;
   /** Like write over what readKept sees, and remembers the keys as unhealed. */
   keep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]>;
-  /** Like invalidate, and remembers the marks as unhealed. */
-  keepInvalidation(namespace: string, tags: readonly string[], stamp: number): Promise<void>;
+  /** Like invalidate, and remembers the marks as unhealed. Returns them as they stand now. */
+  keepInvalidation(namespace: string, tags: readonly string[], stamp: number): Promise<readonly UnhealedMark[]>;
   unhealed(limit: number): Promise<Unhealed[]>;
   unhealedMarks(limit: number): Promise<UnhealedMark[]>;
   unhealedCount(): Promise<number>;
@@ -156,7 +161,8 @@ export interface Refuge extends CacheStore {
   raisedTags(namespace: string): Promise<ReadonlySet<string>>;
   /** Forgets that they are unhealed, unless they changed again. `forget` drops the rows: the layer above has them now. */
   settle(entries: readonly Unhealed[], forget: boolean): Promise<void>;
-  settleMarks(marks: readonly UnhealedMark[], forget: boolean): Promise<void>;
+  /** The marks themselves stay: records that are still unhealed carry their stamps. */
+  settleMarks(marks: readonly UnhealedMark[]): Promise<void>;
   /** Removes up to `limit` records whose physical end has passed, and old request memories. Returns how many. */
   sweep(now: number, limit: number): Promise<number>;
 }
