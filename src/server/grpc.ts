@@ -76,13 +76,18 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   health.addToServer(server);
   addReflection(server, options.services);
 
+  let bound: string | undefined;
   return {
     start({ host, port }) {
+      const at = (number: number) => (host.includes(":") ? `[${host}]:${number}` : `${host}:${number}`);
       return new Promise((resolve, reject) => {
-        const address = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-        server.bindAsync(address, credentialsOf(options.tls), (error, bound) => {
-          if (error === null) resolve(bound);
-          else reject(error);
+        server.bindAsync(at(port), credentialsOf(options.tls), (error, number) => {
+          if (error !== null) {
+            reject(error);
+            return;
+          }
+          bound = at(number);
+          resolve(number);
         });
       });
     },
@@ -91,11 +96,9 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     },
     stop(graceMs) {
       return new Promise((resolve) => {
-        const force = setTimeout(() => server.forceShutdown(), graceMs);
-        server.tryShutdown(() => {
-          clearTimeout(force);
-          resolve();
-        });
+        // Not `forceShutdown`: without channelz it knows no connection to close.
+        if (bound !== undefined) server.drain(bound, graceMs);
+        server.tryShutdown(() => resolve());
       });
     },
   };
