@@ -1,81 +1,18 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
-import { banner } from "./cli/banner.ts";
-import { run } from "./cli/run.ts";
-import { version } from "./cli/version.ts";
-import type { Config } from "./config.ts";
-import { createHealthPages } from "./health/page.ts";
-import { createHealthService } from "./health/service.ts";
-import { createLog } from "./infra/log.ts";
-import { createMetrics } from "./infra/metrics.ts";
-import { startCache } from "./main/cache.ts";
-import { startCoordination } from "./main/coordination.ts";
-import { startDatabase } from "./main/database.ts";
-import { startHealth } from "./main/health.ts";
-import { startKeys } from "./main/keys.ts";
-import { returnMemory } from "./main/memory.ts";
-import { plannedServices } from "./main/planned.ts";
-import { dieOfDefects, listenToSignals } from "./main/signals.ts";
-import { createServers } from "./server/server.ts";
+import { enableCompileCache } from "node:module";
+import { join } from "node:path";
 
-/** Puts the parts together, serves until told to stop, and takes them apart in the reverse order. */
-async function serve(config: Config): Promise<number> {
-  const log = createLog({ level: config.logLevel });
-  dieOfDefects(log);
-  const signals = listenToSignals(log);
-  await using parts = new AsyncDisposableStack();
-  const startTime = Date.now();
-  const { topology, instanceId, server } = config;
-  try {
-    const metrics = createMetrics();
-    const keys = await startKeys({ config, log, signals, parts });
-    const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
-    const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
-    const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
-    const identity = { instanceId, topology, version, startTime };
-    const health = parts.adopt(
-      startHealth({ config, log, self, database, redis, backplane, cacheHealth: cache.health }),
-      (it) => it.close(),
-    );
-    const servers = createServers({
-      services: [...cache.services, createHealthService({ health, identity }), ...plannedServices],
-      grpc: { host: server.host, port: server.grpcPort },
-      http: { host: server.host, port: server.httpPort },
-      metrics,
-      log,
-      health: createHealthPages({ health, identity }),
-      authenticator: keys?.authenticator,
-      tls: readTls(server.tls),
-      corsOrigins: server.corsOrigins,
-      maxMessageBytes: server.maxMessageBytes,
-    });
-    returnMemory();
-    const ports = await servers.start();
-    parts.defer(() => servers.drain(config.server.drainTimeoutMs));
-    log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
-    if (config.banner || process.stdout.isTTY) {
-      const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };
-      process.stdout.write(banner({ ...facts, keys: keys !== undefined }));
-    }
-  } catch (err) {
-    if (signals.stop.aborted) return 0;
-    log.error({ err }, "cannot start");
-    return 1;
-  }
-  await signals.stopped;
-  await parts.disposeAsync();
-  log.info({}, "stopped");
-  return 0;
-}
+// From TypeScript, what a start costs most, in time and in memory, is taking the types out; node remembers the outcome. It is
+// kept beside the code rather than in a directory that others can write to, since it is as good as code.
+const { dirname, filename } = import.meta;
+if (filename.endsWith(".ts")) enableCompileCache(join(dirname, "../node_modules/.cache/holdfast"));
 
-function readTls(files: Config["server"]["tls"]) {
-  if (!files) return undefined;
-  const { certFile, keyFile, clientCaFile } = files;
-  return {
-    cert: readFileSync(certFile, "utf8"),
-    key: readFileSync(keyFile, "utf8"),
-    ...(clientCaFile !== undefined && { clientCa: readFileSync(clientCaFile, "utf8") }),
-  };
-}
-
-process.exit(await run({ args: process.argv.slice(2), environment: process.env, serve }));
+// Loaded only now, so that it is remembered; and the server only where it is to serve, so that the other commands are quick.
+const { run } = await import("./cli/run.ts");
+const { argv, env } = process;
+const code = await run({
+  args: argv.slice(2),
+  environment: env,
+  serve: async (config) => (await import("./main/serve.ts")).serve(config),
+});
+process.exit(code);

@@ -40,9 +40,8 @@ export function createLiveKeys({ file, clientCertificates, log, pollMs = 1000 }:
   watchFile(file, { interval: pollMs, persistent: false }, reload);
   return {
     authenticator: {
-      get keysRequired() {
-        return current.keysRequired;
-      },
+      keysRequired: true,
+      everyone: undefined,
       authenticate: (credentials) => current.authenticate(credentials),
     },
     reload,

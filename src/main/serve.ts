@@ -1,0 +1,77 @@
+import { readFileSync } from "node:fs";
+import { banner } from "../cli/banner.ts";
+import { version } from "../cli/version.ts";
+import type { Config } from "../config.ts";
+import { createHealthPages } from "../health/page.ts";
+import { createHealthService } from "../health/service.ts";
+import { createLog } from "../infra/log.ts";
+import { createMetrics } from "../infra/metrics.ts";
+import { createServers } from "../server/server.ts";
+import { startCache } from "./cache.ts";
+import { startCoordination } from "./coordination.ts";
+import { startDatabase } from "./database.ts";
+import { startHealth } from "./health.ts";
+import { startKeys } from "./keys.ts";
+import { returnMemory } from "./memory.ts";
+import { plannedServices } from "./planned.ts";
+import { dieOfDefects, listenToSignals } from "./signals.ts";
+
+/** Puts the parts together, serves until told to stop, and takes them apart in the reverse order. */
+export async function serve(config: Config): Promise<number> {
+  const log = createLog({ level: config.logLevel });
+  dieOfDefects(log);
+  const signals = listenToSignals(log);
+  await using parts = new AsyncDisposableStack();
+  const startTime = Date.now();
+  const { topology, instanceId, server } = config;
+  try {
+    const metrics = createMetrics();
+    const keys = await startKeys({ config, log, signals, parts });
+    const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
+    const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
+    const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
+    const identity = { instanceId, topology, version, startTime };
+    const health = parts.adopt(
+      startHealth({ config, log, self, database, redis, backplane, cacheHealth: cache.health }),
+      (it) => it.close(),
+    );
+    const servers = createServers({
+      services: [...cache.services, createHealthService({ health, identity }), ...plannedServices],
+      grpc: { host: server.host, port: server.grpcPort },
+      http: { host: server.host, port: server.httpPort },
+      metrics,
+      log,
+      health: createHealthPages({ health, identity }),
+      authenticator: keys?.authenticator,
+      tls: readTls(server.tls),
+      corsOrigins: server.corsOrigins,
+      maxMessageBytes: server.maxMessageBytes,
+    });
+    returnMemory();
+    const ports = await servers.start();
+    parts.defer(() => servers.drain(config.server.drainTimeoutMs));
+    log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
+    if (config.banner || process.stdout.isTTY) {
+      const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };
+      process.stdout.write(banner({ ...facts, keys: keys !== undefined }));
+    }
+  } catch (err) {
+    if (signals.stop.aborted) return 0;
+    log.error({ err }, "cannot start");
+    return 1;
+  }
+  await signals.stopped;
+  await parts.disposeAsync();
+  log.info({}, "stopped");
+  return 0;
+}
+
+function readTls(files: Config["server"]["tls"]) {
+  if (!files) return undefined;
+  const { certFile, keyFile, clientCaFile } = files;
+  return {
+    cert: readFileSync(certFile, "utf8"),
+    key: readFileSync(keyFile, "utf8"),
+    ...(clientCaFile !== undefined && { clientCa: readFileSync(clientCaFile, "utf8") }),
+  };
+}
