@@ -93,21 +93,14 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
   }
 
   async function run(statement: SqlStatement, namespace: string, write: Write): Promise<SqlRow[]> {
-    const { key, draft, guard, request } = write;
+    const { key, request } = write;
     if (request === undefined) return database.write(statement.sql, statement.params ?? []);
-    const [rows] = await database.writeAll([
-      statement,
-      {
-        // Remembered only if the row above was stored by this very call: a write without a guard always is, but its version may
-        // have grown; one with a guard has exactly the version proposed.
-        sql: `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at)
-          SELECT namespace, key, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT) FROM cache_entry
-          WHERE namespace = $1 AND key = $2 AND version ${guard.kind === "none" ? ">=" : "="} $6
-          ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`,
-        params: [namespace, key, request.id, request.answer, request.expiresAt, draft.version],
-      },
-    ]);
-    return rows ?? [];
+    return database.transaction(async (tx) => {
+      const rows = await tx.query(statement.sql, statement.params);
+      // Only what this very call stored is remembered; a row with the version proposed may be another instance's.
+      if (rows.length > 0) await tx.query(REMEMBER, [namespace, key, request.id, request.answer, request.expiresAt]);
+      return rows;
+    });
   }
 
   async function list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage> {
@@ -227,6 +220,8 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 type UnhealedRow = { namespace: string; key: string; version: number };
 type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };
 
+const REMEMBER = `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at) VALUES ($1, $2, $3, $4, $5)
+  ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`;
 const NOBODY = { channel: "holdfast_silence", before: "", after: "" };
 const CURSOR = "sql:";
 const NO_STAMPS: ReadonlyMap<string, number> = new Map();

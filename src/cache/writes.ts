@@ -221,14 +221,15 @@ export function createWrites(options: WritesOptions): Writes {
   ): Promise<T & Answered> {
     const store = storeOf(namespace);
     for (let i = 0; i < ATTEMPTS; i++) {
-      // Looked for each time: what won the race against us may have been the first attempt of this very request.
+      const grantedAt = versions.next();
+      const [found] = await reads.look(namespace, [key]);
+      if (found === undefined) throw new Error("a read got no result");
+      // Looked for each time: what won the race against us may have been the first attempt of this very request. And only after
+      // the key was read: an attempt that is stored later than this changes the version seen, so ours is refused.
       const answered = replay === undefined ? undefined : await store.recall(namespace.name, key, replay.id);
       if (replay !== undefined && answered !== undefined) {
         return { ...replay.parse(answered), layer: store.layer, degraded: false };
       }
-      const grantedAt = versions.next();
-      const [found] = await reads.look(namespace, [key]);
-      if (found === undefined) throw new Error("a read got no result");
       const { seen, layer, degraded } = found;
       versions.observe(seen);
       const version = versions.next();

@@ -1,12 +1,9 @@
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { createRandom } from "../support/load-child.ts";
 import type { RegisterReport } from "../support/load-register.ts";
-import { scratchDirectory } from "../support/scratch.ts";
-import { readBack, startRegisters, tell } from "./outage.ts";
+import { durableConfig, readBack, startRegisters, tell } from "./outage.ts";
 
 /*
  * Promises: when the server is killed outright in the middle of writes, everything it had acknowledged is there after the next
@@ -18,10 +15,8 @@ const rounds = 3;
 
 it(`every acknowledged write outlives ${rounds} kills of an embedded server, at random moments`, async () => {
   const random = createRandom(seed);
-  const config = scratchDirectory("killed");
-  const file = join(config.path, "holdfast.yaml");
-  writeFileSync(file, "cache:\n  namespaces:\n    truth: {durable: true}\n");
-  await using server = await startHoldfast({ HOLDFAST_CONFIG: file });
+  await using parts = new AsyncDisposableStack();
+  const server = parts.use(await startHoldfast({ HOLDFAST_CONFIG: durableConfig(parts) }));
   const earlier = new Map<string, RegisterReport[]>([
     ["truth", []],
     ["default", []],

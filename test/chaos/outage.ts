@@ -1,3 +1,5 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import pg from "pg";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
@@ -8,6 +10,7 @@ import { createRegisterHistory, type RegisterAccount } from "../support/load-his
 import { type LoadProcess, startLoad } from "../support/load-process.ts";
 import { isRegisterReport, type RegisterJob, type RegisterReport, stateOf } from "../support/load-register.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
+import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";
 
 /** How long a call may wait for Redis, as these tests configure it. */
@@ -46,6 +49,14 @@ export async function startSetup(topology: "cluster" | "single", env: Record<str
     unhealed: () => countUnhealed(instances),
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
+}
+
+/** The path of a configuration in which the namespaces `durable` and those that begin with `truth` are durable. */
+export function durableConfig(parts: AsyncDisposableStack): string {
+  const directory = parts.adopt(scratchDirectory("config"), (it) => it.remove());
+  const file = join(directory.path, "holdfast.yaml");
+  writeFileSync(file, 'cache:\n  namespaces:\n    durable: {durable: true}\n    "truth*": {durable: true}\n');
+  return file;
 }
 
 const UNHEALED = `SELECT (SELECT COUNT(*) FROM cache_entry WHERE unhealed <> 0)
