@@ -8,18 +8,22 @@ import { Failure } from "../infra/failure.ts";
 import { callErrorOf } from "./errors.ts";
 import { authenticateMetadata, type GrpcContext, grpcStatus } from "./grpc-call.ts";
 import type { Method } from "./method.ts";
-import { unknownProvenance } from "./reply-metadata.ts";
+import { replyMetadata, unknownProvenance } from "./reply-metadata.ts";
 
 type Carrier = ServerInterceptingCallInterface;
 
 /** What happens to calls outside their handlers. */
-export function createInterceptor(context: GrpcContext, methods: ReadonlyMap<string, Method>): ServerInterceptor {
+export function createInterceptor(
+  context: GrpcContext,
+  methods: ReadonlyMap<string, Method>,
+  auxiliaries: Auxiliaries,
+): ServerInterceptor {
   const senders = new Map<string, Carrier["sendStatus"]>();
   for (const [path, method] of methods) senders.set(path, statusSender(context, method));
   return (definition, carrier) => {
     const sender = senders.get(definition.path);
     if (sender !== undefined) carrier.sendStatus = sender;
-    else if (definition.path.startsWith("/grpc.reflection.")) guardReflection(context, carrier);
+    else watchAuxiliary(context, auxiliaries, definition.path, carrier);
     // Its type asks for grpc-js's wrapper, but the interface is all that is used, and the wrapper would cost each call more
     // than our whole adapter.
     if (!isInterceptingCall(carrier)) throw new TypeError("not a server call");
@@ -84,15 +88,39 @@ function foreignFailure(code: number, details: string): Failure {
   }
 }
 
-/** Reflection tells what there is to call: with keys in use, only to those who hold one. Health is open to all. */
-function guardReflection(context: GrpcContext, carrier: Carrier): void {
-  if (!context.authenticator.keysRequired) return;
+/** The streams of services that are not ours (health watches, reflection): they end only when someone ends them. */
+export interface Auxiliaries {
+  readonly open: Set<Carrier>;
+  /** Ends them all, so that they do not hold up a shutdown. */
+  end(): void;
+}
+
+export function createAuxiliaries(): Auxiliaries {
+  const open = new Set<Carrier>();
+  return {
+    open,
+    end() {
+      const metadata = replyMetadata(unknownProvenance);
+      for (const carrier of open) {
+        carrier.sendStatus({ code: grpcCode.UNAVAILABLE, details: "this instance is shutting down", metadata });
+      }
+    },
+  };
+}
+
+/**
+ * Reflection tells what there is to call: with keys in use, only to those who hold one. Health is open to all.
+ * Of both it is kept which are open.
+ */
+function watchAuxiliary(context: GrpcContext, auxiliaries: Auxiliaries, path: string, carrier: Carrier): void {
+  const guarded = path.startsWith("/grpc.reflection.");
   const start = carrier.start;
   carrier.start = (listener) => {
+    auxiliaries.open.add(carrier);
     start.call(carrier, {
       onReceiveMetadata(metadata) {
         try {
-          authenticateMetadata(context.authenticator, metadata, carrier);
+          if (guarded) authenticateMetadata(context.authenticator, metadata, carrier);
         } catch (thrown) {
           carrier.sendStatus(grpcStatus(unknownProvenance, callErrorOf(thrown)));
           return;
@@ -101,7 +129,11 @@ function guardReflection(context: GrpcContext, carrier: Carrier): void {
       },
       onReceiveMessage: (message) => listener.onReceiveMessage(message),
       onReceiveHalfClose: () => listener.onReceiveHalfClose(),
-      onCancel: () => listener.onCancel(),
+      // Comes at the end of every call, however it ended.
+      onCancel() {
+        auxiliaries.open.delete(carrier);
+        listener.onCancel();
+      },
     });
   };
 }

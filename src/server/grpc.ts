@@ -6,7 +6,7 @@ import type { Authenticator } from "./auth.ts";
 import type { Calls } from "./calls.ts";
 import { passBytes, requestDecoder } from "./codec.ts";
 import type { GrpcContext } from "./grpc-call.ts";
-import { createInterceptor } from "./grpc-interceptor.ts";
+import { createAuxiliaries, createInterceptor } from "./grpc-interceptor.ts";
 import { bidiHandler, clientStreamHandler, serverStreamHandler } from "./grpc-stream.ts";
 import { unaryHandler } from "./grpc-unary.ts";
 import { type Method, methodsOf } from "./method.ts";
@@ -50,6 +50,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const methods = new Map<string, Method>();
   const services = options.services.map((mounted) => methodsOf(mounted, "grpc", options.calls.metrics));
   for (const method of services.flat()) methods.set(`/${method.name}`, method);
+  const auxiliaries = createAuxiliaries();
   const server = new Server({
     "grpc.max_receive_message_length": options.maxMessageBytes,
     "grpc.max_send_message_length": -1,
@@ -58,7 +59,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     // Finds peers that vanished without a word, so that their streams do not stay.
     "grpc.keepalive_time_ms": 60_000,
     "grpc.keepalive_timeout_ms": 20_000,
-    interceptors: [createInterceptor(context, methods)],
+    interceptors: [createInterceptor(context, methods, auxiliaries)],
   });
 
   for (const service of services) {
@@ -96,6 +97,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     },
     stop(graceMs) {
       return new Promise((resolve) => {
+        auxiliaries.end();
         // Not `forceShutdown`: without channelz it knows no connection to close.
         if (bound !== undefined) server.drain(bound, graceMs);
         server.tryShutdown(() => resolve());

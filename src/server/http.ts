@@ -114,8 +114,11 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     stop(graceMs) {
       return new Promise((resolve) => {
         const force = setTimeout(() => server.closeAllConnections(), graceMs);
+        // A connection whose reply was still on its way is idle a moment later, and would be kept alive.
+        const sweep = setInterval(() => server.closeIdleConnections(), 20);
         server.close(() => {
           clearTimeout(force);
+          clearInterval(sweep);
           resolve();
         });
         server.closeIdleConnections();

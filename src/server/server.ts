@@ -52,8 +52,10 @@ export interface Servers {
   drain(graceMs: number): Promise<void>;
 }
 
-// How long connections may linger once their calls are done, to read the last replies.
-const lingerMs = 1_000;
+// How long connections may linger once their calls are done, so that slow readers get their last replies: what is left of the
+// grace, but not longer, and not shorter, than this.
+const longestLingerMs = 5_000;
+const shortestLingerMs = 500;
 
 export function createServers(options: ServersOptions): Servers {
   const { metrics, log } = options;
@@ -84,6 +86,7 @@ export function createServers(options: ServersOptions): Servers {
     },
     setServing: (serving) => grpc.setServing(serving),
     async drain(graceMs) {
+      const graceEnd = performance.now() + graceMs;
       grpc.setServing(false);
       calls.drain();
       let force: NodeJS.Timeout | undefined;
@@ -93,6 +96,8 @@ export function createServers(options: ServersOptions): Servers {
       await Promise.race([calls.idle(), graceOver]);
       clearTimeout(force);
       calls.abortAll();
+      const left = graceEnd - performance.now();
+      const lingerMs = Math.max(shortestLingerMs, Math.min(left, longestLingerMs));
       await Promise.all([grpc.stop(lingerMs), http.stop(lingerMs)]);
     },
   };
