@@ -45,8 +45,12 @@ function clean(value: unknown, depth: number): unknown {
   if (typeof value !== "object" || value === null || depth > 5) return value;
   if (value instanceof Error) return describe(value, depth);
   if (Array.isArray(value)) return value.map((item) => clean(item, depth + 1));
+  return cleanFields(value, depth);
+}
+
+function cleanFields(fields: object, depth: number): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(value).map(([name, inner]) => [
+    Object.entries(fields).map(([name, inner]) => [
       name,
       secretField.test(name) && inner !== undefined ? mask : clean(inner, depth + 1),
     ]),
@@ -85,7 +89,7 @@ export function createLog(options: LogOptions): Log {
 function wrap(logger: pino.Logger): Log {
   const write = (level: "debug" | "info" | "warn" | "error", fields: LogFields, message: string) => {
     // Redaction walks the fields, so a line that nobody will see must not pay for it.
-    if (logger.isLevelEnabled(level)) logger[level](clean(fields, 0), redact(message));
+    if (logger.isLevelEnabled(level)) logger[level](cleanFields(fields, 0), redact(message));
   };
   return {
     debug: (fields, message) => write("debug", fields, message),
@@ -93,6 +97,6 @@ function wrap(logger: pino.Logger): Log {
     warn: (fields, message) => write("warn", fields, message),
     error: (fields, message) => write("error", fields, message),
     debugEnabled: logger.isLevelEnabled("debug"),
-    child: (fields) => wrap(logger.child(clean(fields, 0) as Record<string, unknown>)),
+    child: (fields) => wrap(logger.child(cleanFields(fields, 0))),
   };
 }
