@@ -9,6 +9,8 @@ import { UsageError } from "./usage.ts";
 export interface KeysContext {
   readonly environment: Environment;
   print(line: string): void;
+  /** For people, beside what a script would read. */
+  remark(line: string): void;
 }
 
 const options = {
@@ -19,7 +21,7 @@ const options = {
   file: { type: "string" },
 } as const;
 
-export async function keysCommand(args: readonly string[], { environment, print }: KeysContext): Promise<void> {
+export async function keysCommand(args: readonly string[], { environment, print, remark }: KeysContext): Promise<void> {
   const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
   const [verb, id, ...rest] = positionals;
   const file = resolve(values.file ?? (environment.HOLDFAST_API_KEYS_FILE || "keys.yaml"));
@@ -28,7 +30,7 @@ export async function keysCommand(args: readonly string[], { environment, print 
     const { key, record } = createApiKey(request(values));
     await changeKeys(file, (_, keys) => keys.add(record));
     print(key);
-    print(`This is the only time that it is shown. ${file} keeps its hash; the id is ${record.id}.`);
+    remark(`This is the only time that it is shown. ${file} keeps its hash; the id is ${record.id}.`);
   } else if (verb === "list" && id === undefined) {
     for (const line of table(readKeys(file))) print(line);
   } else if (verb === "revoke" && id !== undefined) {
@@ -37,7 +39,7 @@ export async function keysCommand(args: readonly string[], { environment, print 
       if (at < 0) throw new UsageError(`${file} holds no key with the id ${id}`);
       keys.removeAt(at);
     });
-    print(`revoked ${id}`);
+    remark(`revoked ${id}`);
   } else {
     throw new UsageError("expected `keys create --name NAME --scopes SCOPES`, `keys list` or `keys revoke ID`");
   }

@@ -41,7 +41,11 @@ async function dispatch(args: readonly string[], environment: Environment, serve
     }
     case "keys": {
       const { keysCommand } = await import("./keys.ts");
-      await keysCommand(rest, { environment, print: (line) => process.stdout.write(`${line}\n`) });
+      await keysCommand(rest, {
+        environment,
+        print: (line) => process.stdout.write(`${line}\n`),
+        remark: (line) => process.stderr.write(`${line}\n`),
+      });
       return 0;
     }
     case "version":

@@ -72,6 +72,7 @@ export function createHealth(options: HealthOptions): Health {
   let lastStates = "";
   let again = false;
   let checking: Promise<void> | undefined;
+  let closed = false;
 
   async function check(component: Component): Promise<void> {
     if (!component.check) return;
@@ -115,6 +116,8 @@ export function createHealth(options: HealthOptions): Health {
   }
 
   function evaluate(): void {
+    // What the parts say while they are taken apart is no news.
+    if (closed) return;
     const found = observations();
     const { strangers } = options.instances();
     const redis = components.find(({ name }) => name === "redis");
@@ -136,6 +139,7 @@ export function createHealth(options: HealthOptions): Health {
   }
 
   function checkNow(): Promise<void> {
+    if (closed) return Promise.resolve();
     checking ??= checkAll().finally(() => {
       checking = undefined;
       // What changed during a check may have come too late for it.
@@ -172,6 +176,7 @@ export function createHealth(options: HealthOptions): Health {
       return () => listeners.delete(listener);
     },
     close() {
+      closed = true;
       clearInterval(timer);
       listeners.clear();
     },

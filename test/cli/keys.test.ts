@@ -17,7 +17,11 @@ beforeEach(() => {
 
 async function keys(...args: string[]): Promise<string[]> {
   const lines: string[] = [];
-  await keysCommand([...args, "--file", file], { environment: {}, print: (line) => lines.push(line) });
+  await keysCommand([...args, "--file", file], {
+    environment: {},
+    print: (line) => lines.push(line),
+    remark: () => {},
+  });
   return lines;
 }
 
@@ -74,7 +78,9 @@ describe("a key that is made", () => {
     await keysCommand(["create", "--name", "a", "--scopes", "*"], {
       environment: { HOLDFAST_API_KEYS_FILE: file },
       print: (line) => lines.push(line),
+      remark: () => {},
     });
+    expect(lines).toEqual([expect.stringMatching(/^hf_/)]);
     expect(readKeys(file)).toHaveLength(1);
   });
 });

@@ -270,4 +270,16 @@ describe("changes", () => {
     await health.checkNow();
     expect(redis.checks).toBeLessThanOrEqual(3);
   });
+
+  it("are nobody's news any more once it is closed", async () => {
+    const { health, sql, raised } = setUp();
+    await health.checkNow();
+    health.close();
+    sql.answer = fails("closed");
+    const before = sql.checks;
+    health.changed();
+    await health.checkNow();
+    expect(sql.checks).toBe(before);
+    expect(raised).toEqual([]);
+  });
 });
