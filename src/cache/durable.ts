@@ -1,3 +1,4 @@
+import { createContact } from "./contact.ts";
 import type { Guarded } from "./guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
@@ -28,16 +29,26 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
     }
   }
 
+  const contact = createContact(
+    () => truth.recall("", "", ""),
+    () => now(),
+  );
+
+  /** A hot copy is right as long as it is there; but that SQL is away must be said. */
+  function marked(copy: ReadResult): ReadResult {
+    return contact.lost ? { ...copy, degraded: true } : copy;
+  }
+
   async function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
     const copies = await ifHot(() => hot.read(namespace, keys));
     const doubted = kept.any && kept.hasMark(namespace);
     const wanted = keys.filter((key, i) => !isAnswer(copies?.[i]) || doubted || kept.hasKey(namespace, key));
-    if (wanted.length === 0 && copies !== undefined) return copies;
+    if (wanted.length === 0 && copies !== undefined) return copies.map(marked);
     const truths = await readTruth(namespace, wanted, copies === undefined);
     const truthOf = new Map(wanted.map((key, i) => [key, truths[i]]));
     return keys.map((key, i) => {
       const copy = copies?.[i];
-      if (copy !== undefined && !truthOf.has(key)) return copy;
+      if (copy !== undefined && !truthOf.has(key)) return marked(copy);
       const result = truthOf.get(key) ?? MISSING;
       const { record } = result;
       if (record === undefined || !result.valid || copy === undefined) return result;
@@ -49,7 +60,7 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
 
   async function readTruth(namespace: string, keys: readonly string[], degraded: boolean): Promise<ReadResult[]> {
     try {
-      const results = await truth.read(namespace, keys);
+      const results = await contact.ask(() => truth.read(namespace, keys));
       return degraded ? results.map((result) => ({ ...result, degraded })) : results;
     } catch (error) {
       return keys.map(() => ({ ...MISSING, layer: truth.layer, degraded: true, unknown: true, error }));
@@ -63,6 +74,8 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
   }
 
   async function write(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
+    // A write that cannot succeed must not cost the hot copy, which is all there is to read meanwhile.
+    await contact.assure();
     const drops = await ifHot(() =>
       hot.write(
         namespace,
@@ -79,9 +92,11 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
     const keys = writes.map((one) => one.key);
     if (unhealed) kept.addKeys(namespace, keys);
     const passed = writes.filter((_, i) => drops === undefined || drops[i]?.stored);
-    const results = await truth.write(
-      namespace,
-      passed.map((one) => ({ ...one, guard: forTruth(one.guard), announce: "no", unhealed })),
+    const results = await contact.ask(() =>
+      truth.write(
+        namespace,
+        passed.map((one) => ({ ...one, guard: forTruth(one.guard), announce: "no", unhealed })),
+      ),
     );
     if (unhealed) {
       // Again, because a healing may have ended between the two.
@@ -117,10 +132,10 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
     read,
     write,
     async invalidate(namespace, tags, stamp) {
-      kept.addMark(namespace);
+      kept.addMarks(namespace, tags);
       const marks = await truth.keepInvalidation(namespace, tags, stamp);
       // Again, because a healing may have ended between the two.
-      kept.addMark(namespace);
+      kept.addMarks(namespace, tags);
       const done = await ifHot(async () => {
         await hot.raise(namespace, marks);
         return true;

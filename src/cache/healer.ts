@@ -73,34 +73,37 @@ export function createHealer(options: HealerOptions): Healer {
     await healMarks(marks);
     const entries = await fromRefuge(() => refuge.unhealed(BATCH));
     for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
-      await healEntries(namespace, group);
+      kept.healedKeys(namespace, await healEntries(namespace, group));
     }
     return marks.length + entries.length;
   }
 
   async function healMarks(marks: readonly UnhealedMark[]): Promise<void> {
     for (const [namespace, group] of Map.groupBy(marks, (mark) => mark.namespace)) {
-      if (isDurable(namespace)) {
-        // Copies carry the stamps of the truth, so the marks must have exactly those.
-        await primary.raise(namespace, group);
-        await fromRefuge(() => refuge.settleMarks(group));
-        continue;
-      }
-      const own = group.filter((mark) => mark.tag === "");
-      for (const { stamp } of own) await primary.invalidate(namespace, [], stamp);
-      const tags = group.filter((mark) => mark.tag !== "");
-      const newest = tags.reduce((stamp, mark) => Math.max(stamp, mark.stamp), 0);
-      if (tags.length > 0)
-        await primary.invalidate(
-          namespace,
-          tags.map((mark) => mark.tag),
-          newest,
-        );
+      // Copies carry the stamps of the truth, so its marks must be exactly those.
+      if (isDurable(namespace)) await primary.raise(namespace, group);
+      else await invalidateAll(namespace, group);
       await fromRefuge(() => refuge.settleMarks(group));
+      kept.healedMarks(
+        namespace,
+        group.map((mark) => mark.tag),
+      );
     }
   }
 
-  async function healEntries(namespace: string, entries: readonly Unhealed[]): Promise<void> {
+  async function invalidateAll(namespace: string, group: readonly UnhealedMark[]): Promise<void> {
+    // Each under its own stamp: a later one would end what was stored between the two.
+    const steps = Map.groupBy(group, ({ tag, stamp }) => `${stamp}${tag === "" ? "" : " tags"}`);
+    await Promise.all(
+      [...steps.values()].map((marks) => {
+        const tags = marks.map((mark) => mark.tag).filter((tag) => tag !== "");
+        return primary.invalidate(namespace, tags, marks[0]?.stamp ?? 0);
+      }),
+    );
+  }
+
+  /** Returns the keys that are healed now. */
+  async function healEntries(namespace: string, entries: readonly Unhealed[]): Promise<readonly string[]> {
     const durable = isDurable(namespace);
     const keys = entries.map((entry) => entry.key);
     const records = await fromRefuge(async () =>
@@ -131,6 +134,7 @@ export function createHealer(options: HealerOptions): Healer {
       return record === undefined || key === undefined ? [] : [{ namespace, key, version: record.version }];
     });
     await fromRefuge(() => refuge.settle(settled, !durable));
+    return settled.map(({ key }) => key);
   }
 
   function asTombstone({ key, draft }: Write): Write {
@@ -145,11 +149,12 @@ export function createHealer(options: HealerOptions): Healer {
 
   return {
     heal,
-    healKeys: (namespace, writes) =>
-      healEntries(
+    async healKeys(namespace, writes) {
+      await healEntries(
         namespace,
         writes.map(({ key }) => ({ namespace, key, version: 0 })),
-      ),
+      );
+    },
     soon() {
       if (timer !== undefined || closed) return;
       timer = setTimeout(() => {
@@ -166,7 +171,7 @@ export function createHealer(options: HealerOptions): Healer {
 }
 
 /** The refuge failed, not the layer that is healed. */
-class RefugeAwayError extends UnavailableError {
+export class RefugeAwayError extends UnavailableError {
   constructor(cause: UnavailableError) {
     super(cause.reason, cause.message, { cause });
   }

@@ -7,21 +7,27 @@ export interface Kept {
   hasKey(namespace: string, key: string): boolean;
   hasMark(namespace: string): boolean;
   addKeys(namespace: string, keys: readonly string[]): void;
-  addMark(namespace: string): void;
+  /** No tags: the namespace. */
+  addMarks(namespace: string, tags: readonly string[]): void;
+  /** Tags ("" is the namespace itself) invalidated meanwhile; undefined when not known. */
+  raisedTags(namespace: string): ReadonlySet<string> | undefined;
   /** What is kept is not known (after a start, or too much to list): everything may be. */
   addAll(): void;
   /** Begins a healing; changes added from here on outlive it. */
   beginHealing(): void;
+  /** These are healed, whatever becomes of the rest; unless they changed since the healing began. */
+  healedKeys(namespace: string, keys: readonly string[]): void;
+  healedMarks(namespace: string, tags: readonly string[]): void;
   /** Everything kept before the healing began is healed. */
   endHealing(): void;
 }
 
-/** Beyond this many keys it is cheaper to ask SQL about every key for a while. */
+/** Beyond this many keys or tags it is cheaper to ask SQL about every key for a while. */
 const MOST = 100_000;
 
 interface Generation {
   readonly keys: Set<string>;
-  readonly marks: Set<string>;
+  readonly marks: Map<string, Set<string>>;
   all: boolean;
 }
 
@@ -44,7 +50,12 @@ export function createKept(): Kept {
         now.keys.clear();
       }
     },
-    addMark: (namespace) => now.marks.add(namespace),
+    addMarks: (namespace, tags) => addMarks(now, namespace, tags.length === 0 ? [""] : tags),
+    raisedTags(namespace) {
+      if (isKept((one) => one.all)) return undefined;
+      const [ours, healings] = [now.marks.get(namespace), healing?.marks.get(namespace)];
+      return new Set([...(ours ?? []), ...(healings ?? [])]);
+    },
     addAll() {
       now.all = true;
     },
@@ -53,10 +64,18 @@ export function createKept(): Kept {
         healing = now;
       } else {
         for (const key of now.keys) healing.keys.add(key);
-        for (const mark of now.marks) healing.marks.add(mark);
+        for (const [namespace, tags] of now.marks) addMarks(healing, namespace, tags);
         healing.all ||= now.all;
       }
       now = emptyGeneration();
+    },
+    healedKeys(namespace, keys) {
+      for (const key of keys) healing?.keys.delete(nameOf(namespace, key));
+    },
+    healedMarks(namespace, tags) {
+      const left = healing?.marks.get(namespace);
+      for (const tag of tags) left?.delete(tag);
+      if (left?.size === 0) healing?.marks.delete(namespace);
     },
     endHealing() {
       healing = undefined;
@@ -65,5 +84,15 @@ export function createKept(): Kept {
 }
 
 function emptyGeneration(): Generation {
-  return { keys: new Set(), marks: new Set(), all: false };
+  return { keys: new Set(), marks: new Map(), all: false };
+}
+
+function addMarks(generation: Generation, namespace: string, tags: Iterable<string>): void {
+  const known = generation.marks.get(namespace) ?? new Set();
+  for (const tag of tags) known.add(tag);
+  generation.marks.set(namespace, known);
+  if (known.size > MOST || generation.marks.size > MOST) {
+    generation.all = true;
+    generation.marks.clear();
+  }
 }

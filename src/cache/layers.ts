@@ -6,8 +6,10 @@ import { type Redis, RedisReplyError } from "../infra/redis.ts";
 import type { Announcer } from "./change.ts";
 import { createDurableStore } from "./durable.ts";
 import { createGuarded, isCallersMistake } from "./guarded.ts";
-import { createHealer } from "./healer.ts";
+import { createHealer, RefugeAwayError } from "./healer.ts";
 import { createKept } from "./kept.ts";
+import { createLastResort } from "./last-resort.ts";
+import { createMemoryStore } from "./memory.ts";
 import type { Namespace } from "./namespace.ts";
 import type { PolicyFor } from "./policy.ts";
 import { createRedisStore } from "./redis.ts";
@@ -38,22 +40,27 @@ export interface LayersOptions {
 const HEAL_SWEEP_MS = 5_000;
 const EXPIRY_SWEEP_MS = 30_000;
 const SWEEP_BATCH = 1_000;
+/** What may be remembered in memory while neither Redis nor SQL answers. */
+const LAST_RESORT_BYTES = 64 * 1024 * 1024;
 
 export async function createLayers(options: LayersOptions): Promise<Layers> {
   const { database, redis, announcer, clock, versions, log } = options;
   const newStamp = () => versions.next();
   // Where Redis carries the messages, what SQL stores is announced from there.
   const sql = createSqlStore({ database, announcer: redis === undefined ? announcer : undefined, clock, newStamp });
-  const sweeper = startSweeper(sql, clock, log);
   if (redis === undefined || announcer === undefined) {
+    const sweeper = startSweeper(sql, clock, log);
     return { storeOf: () => sql, unhealed: async () => 0, close: sweeper.close };
   }
   const { client, breaker, timeoutMs } = redis;
   const hot = createRedisStore({ redis: client, announcer, clock, newStamp });
   const kept = createKept();
+  const memory = createMemoryStore({ clock, newStamp, maxBytes: LAST_RESORT_BYTES, log });
+  const refuge = createLastResort({ refuge: sql, memory, log });
+  const sweeper = startSweeper(refuge, clock, log);
   const healer = createHealer({
     primary: hot,
-    refuge: sql,
+    refuge,
     kept,
     isDurable: (name) => options.policyFor(name)?.durable ?? false,
     reachable: () => breaker.state === "closed" && client.connected,
@@ -63,13 +70,14 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   });
   breaker.beforeClose(healer.heal);
   await recollect(sql, versions, kept.addAll);
-  const isAnswer = (error: unknown) => isCallersMistake(error) || error instanceof RedisReplyError;
+  const isAnswer = (error: unknown) =>
+    isCallersMistake(error) || error instanceof RedisReplyError || error instanceof RefugeAwayError;
   const guarded = createGuarded(breaker, timeoutMs, isAnswer);
-  const resilient = createResilientStore({ primary: hot, refuge: sql, guarded, kept, healer });
+  const resilient = createResilientStore({ primary: hot, refuge, guarded, kept, healer });
   const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now() });
   return {
     storeOf: (namespace) => (namespace.policy.durable ? durable : resilient),
-    unhealed: () => sql.unhealedCount(),
+    unhealed: () => refuge.unhealedCount(),
     async close() {
       healer.close();
       await sweeper.close();

@@ -28,7 +28,11 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
 
   async function readRefuge(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
     try {
-      const [results, raised] = await Promise.all([refuge.readKept(namespace, keys), refuge.raisedTags(namespace)]);
+      const [results, raised] = await Promise.all([
+        refuge.readKept(namespace, keys),
+        // What was invalidated here is gone from memory already; this only tells of what other instances invalidated.
+        refuge.raisedTags(namespace).catch(() => NO_TAGS),
+      ]);
       return results.map((result) =>
         result.record === undefined ? { ...UNKNOWN, layer: refuge.layer, raised } : { ...result, degraded: true },
       );
@@ -38,32 +42,44 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
     }
   }
 
-  /** What the layer says, except where the refuge knows better. */
-  async function corrected(namespace: string, keys: readonly string[], said: ReadResult[]): Promise<ReadResult[]> {
-    const raised = kept.hasMark(namespace) ? await refuge.raisedTags(namespace) : NO_TAGS;
+  const ask = (namespace: string, keys: readonly string[]): Promise<ReadResult[] | undefined> =>
+    either(
+      () => primary.read(namespace, keys),
+      async () => undefined,
+    );
+
+  /** What the refuge knows better; undefined when nothing of this is in doubt. */
+  async function consult(namespace: string, keys: readonly string[]): Promise<Doubts | undefined> {
     const doubtful = keys.filter((key) => kept.hasKey(namespace, key));
-    const known = doubtful.length === 0 ? [] : await refuge.readKept(namespace, doubtful);
-    const newer = new Map(doubtful.map((key, i) => [key, known[i]]));
-    return said.map((result, i) => {
-      const better = newer.get(keys[i] ?? "");
-      if (better?.record !== undefined && better.record.version > (result.record?.version ?? 0)) {
-        return { ...better, degraded: true };
-      }
-      const { record } = result;
-      if (record === undefined || raised.size === 0) return result;
-      return raised.has("") || record.tags.some((tag) => raised.has(tag)) ? { ...result, valid: false } : result;
-    });
+    if (doubtful.length === 0 && !kept.hasMark(namespace)) return undefined;
+    const unknown = doubtful.map((): ReadResult => ({ ...UNKNOWN, layer: refuge.layer }));
+    const [raised, known] = await Promise.all([
+      kept.raisedTags(namespace) ?? refuge.raisedTags(namespace).catch(() => undefined),
+      doubtful.length === 0 ? [] : refuge.readKept(namespace, doubtful).catch(() => unknown),
+    ]);
+    return { raised, better: new Map(doubtful.map((key, i) => [key, known[i]])) };
+  }
+
+  /** What the layer says, except where the refuge knows better, or cannot be asked though it may. */
+  function corrected(said: ReadResult, better: ReadResult | undefined, raised: Doubts["raised"]): ReadResult {
+    if (better?.record !== undefined && better.record.version > (said.record?.version ?? 0)) {
+      return { ...better, degraded: true };
+    }
+    if (better?.unknown || raised === undefined) return { ...UNKNOWN, layer: refuge.layer };
+    const { record } = said;
+    if (record === undefined || raised.size === 0) return said;
+    return raised.has("") || record.tags.some((tag) => raised.has(tag)) ? { ...said, valid: false } : said;
   }
 
   async function keep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
-    kept.addKeys(
-      namespace,
-      writes.map((write) => write.key),
-    );
+    const keys = writes.map((write) => write.key);
+    kept.addKeys(namespace, keys);
     const results = await refuge.keep(
       namespace,
       writes.map((write) => ({ ...write, guard: withoutLease(write.guard), announce: "no" })),
     );
+    // Again, because a healing may have ended between the two.
+    kept.addKeys(namespace, keys);
     healer.soon();
     return results.map((result) => ({ ...result, degraded: true }));
   }
@@ -71,13 +87,14 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
   return {
     layer: primary.layer,
     async read(namespace, keys) {
-      return either(
-        async () => {
-          const said = await primary.read(namespace, keys);
-          return kept.any ? corrected(namespace, keys, said) : said;
-        },
-        () => readRefuge(namespace, keys),
-      );
+      const said = await ask(namespace, keys);
+      if (said === undefined) return readRefuge(namespace, keys);
+      const doubts = kept.any ? await consult(namespace, keys) : undefined;
+      if (doubts === undefined) return said;
+      // Asked again: what was healed while the refuge was asked is only in the layer now.
+      const now = await ask(namespace, keys);
+      if (now === undefined) return readRefuge(namespace, keys);
+      return now.map((one, i) => corrected(one, doubts.better.get(keys[i] ?? ""), doubts.raised));
     },
     async write(namespace, writes) {
       return either(
@@ -91,10 +108,16 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
     },
     async invalidate(namespace, tags, stamp) {
       return either(
-        () => primary.invalidate(namespace, tags, stamp),
         async () => {
-          kept.addMark(namespace);
+          const done = await primary.invalidate(namespace, tags, stamp);
+          // What the refuge keeps is judged by its own marks. The healer judges by ours, so this may fail.
+          if (kept.any) await refuge.invalidate(namespace, tags, stamp).catch(() => {});
+          return done;
+        },
+        async () => {
+          kept.addMarks(namespace, tags);
           await refuge.keepInvalidation(namespace, tags, stamp);
+          kept.addMarks(namespace, tags);
           healer.soon();
           return { degraded: true };
         },
@@ -119,11 +142,17 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
   };
 }
 
+interface Doubts {
+  /** Undefined: cannot be told. */
+  readonly raised: ReadonlySet<string> | undefined;
+  readonly better: ReadonlyMap<string, ReadResult | undefined>;
+}
+
 const NO_TAGS: ReadonlySet<string> = new Set();
 const UNKNOWN = { record: undefined, valid: false, degraded: true, unknown: true } as const;
 
-/** The lease is in the layer that is away; that the key did not change since it was given can still be held to. */
+/** The lease is in the layer that is away; that nothing changed since it was given, as far as is known, can still be held to. */
 function withoutLease(guard: Guard): Guard {
   if (guard.kind !== "lease") return guard;
-  return { kind: "version", seen: guard.seen, orAbsent: true };
+  return { kind: "version", seen: guard.seen, orAbsent: true, grantedAt: guard.grantedAt };
 }

@@ -157,7 +157,7 @@ export interface Refuge extends CacheStore {
   unhealedCount(): Promise<number>;
   /** The largest version or stamp that is unhealed. */
   latestUnhealed(): Promise<number>;
-  /** Tags of the namespace ("" is itself) with an unhealed invalidation. */
+  /** Tags of the namespace ("" is itself) with an unhealed invalidation. Throws rather than leave one out. */
   raisedTags(namespace: string): Promise<ReadonlySet<string>>;
   /** Forgets that they are unhealed, unless they changed again. `forget` drops the rows: the layer above has them now. */
   settle(entries: readonly Unhealed[], forget: boolean): Promise<void>;

@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import { Redis as RawRedis } from "ioredis";
 import pg from "pg";
+import { createMemoryStore } from "../../src/cache/memory.ts";
 import { createRedisStore } from "../../src/cache/redis.ts";
 import { createSqlStore } from "../../src/cache/sql.ts";
+import { createLog } from "../../src/infra/log.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";
@@ -114,4 +116,10 @@ describeCacheStore("Postgres as a store of the cache", async ({ clock, newStamp,
       await Promise.all(databases.map((database) => database.close()));
     },
   };
+});
+
+describeCacheStore("memory as a store of the cache", async ({ clock, newStamp }) => {
+  const log = createLog({ level: "silent" });
+  const store = createMemoryStore({ clock, newStamp, maxBytes: 100_000_000, log });
+  return { heard: undefined, open: () => store, close: async () => {} };
 });
