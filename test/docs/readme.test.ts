@@ -1,0 +1,102 @@
+import { afterAll, beforeAll, describe, expect, it, type TestContext } from "vitest";
+import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
+import {
+  aimedAt,
+  hasTool,
+  type Outcome,
+  runBash,
+  runCsharp,
+  runPython,
+  runRust,
+  runTypeScript,
+} from "./run-snippet.ts";
+import { readDocument, type Snippet, snippetsOf } from "./snippet.ts";
+
+const readme = readDocument("README.md");
+const snippets = snippetsOf(readme);
+
+let server: HoldfastProcess;
+beforeAll(async () => {
+  server = await startHoldfast();
+});
+afterAll(() => server.stop());
+
+/** The tool a snippet needs beside those that the project brings. */
+function toolOf({ language, code }: Snippet): string | undefined {
+  switch (language) {
+    case "python":
+      return "python3";
+    case "rust":
+      return "cargo";
+    case "csharp":
+      return "dotnet";
+    case "bash":
+      return code.includes("grpcurl ") ? "grpcurl" : "curl";
+    default:
+      return undefined;
+  }
+}
+
+async function runSnippet({ language }: Snippet, code: string, test: TestContext): Promise<Outcome> {
+  switch (language) {
+    case "bash":
+      return runBash(code);
+    case "typescript":
+      return runTypeScript(code);
+    case "python":
+      return runPython(code);
+    case "csharp":
+      return runCsharp(code);
+    case "rust": {
+      const outcome = await runRust(code);
+      return outcome === "unreachable" ? test.skip("crates cannot be downloaded here") : outcome;
+    }
+    default:
+      throw new Error(`nothing here runs ${language}`);
+  }
+}
+
+describe("README.md", () => {
+  it("starts with two commands and a call, within 25 lines", () => {
+    const start = readme.split("\n").slice(0, 25).join("\n");
+    expect(start).toContain("git clone");
+    expect(start).toContain("make run");
+    expect(snippetsOf(start).some(({ code, skip }) => skip === undefined && code.includes("CacheService"))).toBe(true);
+  });
+
+  it("has a call in each language", () => {
+    const languages = new Set(snippets.map(({ language }) => language));
+    expect([...languages]).toEqual(expect.arrayContaining(["bash", "typescript", "python", "csharp", "rust"]));
+    expect(snippets.filter(({ skip, expected }) => skip === undefined && expected.length === 0)).toEqual([]);
+  });
+
+  for (const snippet of snippets) {
+    const { language, line, skip, expected, code } = snippet;
+    const tool = toolOf(snippet);
+    const missing = skip ?? (tool !== undefined && !hasTool(tool) ? `${tool} is not installed` : undefined);
+    const name = `says what really happens in its ${language} of line ${line}`;
+    it.skipIf(missing !== undefined)(missing === undefined ? name : `${name} (skipped: ${missing})`, async (test) => {
+      const outcome = await runSnippet(snippet, aimedAt(server, code), test);
+      for (const text of expected) expect(outcome.output).toContain(text);
+      expect(outcome.code).toBe(0);
+    });
+  }
+
+  it("is right about .NET as far as the wire goes: a body in chunks, a charset beside the type", async () => {
+    const reply = await fetch(`${server.httpUrl}/holdfast.v1.CacheService/Get`, {
+      method: "POST",
+      headers: { "content-type": "application/json; charset=utf-8" },
+      body: new Blob(['{"key":"nobody set this"}']).stream(),
+      duplex: "half",
+    });
+    expect(await reply.json()).toEqual({ outcome: "CACHE_OUTCOME_MISS" });
+  });
+});
+
+describe("examples/cache.ts", () => {
+  it("stores and reads", async () => {
+    const { output, code } = await runBash("node examples/cache.ts", { HOLDFAST_URL: `http://${server.grpcAddress}` });
+    expect(output).toMatch(/^hello from TypeScript version \d+n$/m);
+    expect(code).toBe(0);
+  });
+});
