@@ -55,7 +55,12 @@ function headerBlock(path: string): Buffer {
     ["te", "trailers"],
   ];
   const parts = fields.map(([name = "", value = ""]) =>
-    Buffer.concat([Buffer.from([0x10, name.length]), Buffer.from(name), Buffer.from([value.length]), Buffer.from(value)]),
+    Buffer.concat([
+      Buffer.from([0x10, name.length]),
+      Buffer.from(name),
+      Buffer.from([value.length]),
+      Buffer.from(value),
+    ]),
   );
   return Buffer.concat(parts);
 }
@@ -78,7 +83,9 @@ export async function load(options: LoadOptions): Promise<LoadResult> {
   const begun = performance.now();
   const until = begun + options.durationMs;
   await Promise.all(
-    Array.from({ length: options.connections }, (_, i) => drive({ ...options, requests, until, latencies, counts, first: i })),
+    Array.from({ length: options.connections }, (_, i) =>
+      drive({ ...options, requests, until, latencies, counts, first: i }),
+    ),
   );
   const seconds = (performance.now() - begun) / 1000;
   const sorted = Float64Array.from(latencies).sort();
@@ -184,7 +191,12 @@ function drive(options: Drive): Promise<void> {
       while (bytes.length - at >= 9) {
         const length = bytes.readUIntBE(at, 3);
         if (bytes.length - at < 9 + length) break;
-        onFrame(bytes.readUInt8(at + 3), bytes.readUInt8(at + 4), bytes.readUInt32BE(at + 5) & 0x7fffffff, bytes.subarray(at + 9, at + 9 + length));
+        onFrame(
+          bytes.readUInt8(at + 3),
+          bytes.readUInt8(at + 4),
+          bytes.readUInt32BE(at + 5) & 0x7fffffff,
+          bytes.subarray(at + 9, at + 9 + length),
+        );
         at += 9 + length;
       }
       rest = bytes.subarray(at);

@@ -39,7 +39,9 @@ export const setReply = () =>
 const each = <T>(make: (i: number) => T) => Array.from({ length: KEYS }, (_, i) => make(i));
 
 export const getRequests = (namespace: string) =>
-  each((i) => toBinary(CacheServiceGetRequestSchema, create(CacheServiceGetRequestSchema, { namespace, key: keyAt(i) })));
+  each((i) =>
+    toBinary(CacheServiceGetRequestSchema, create(CacheServiceGetRequestSchema, { namespace, key: keyAt(i) })),
+  );
 
 export const getManyRequests = (namespace: string, count: number) =>
   each((i) =>

@@ -1,0 +1,89 @@
+import { spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { CacheService } from "../src/gen/holdfast/v1/cache_pb.js";
+import { type CacheClient, createCacheClient } from "../test/support/cache-client.ts";
+import { scratchDirectory } from "../test/support/scratch.ts";
+import { VALUE } from "./messages.ts";
+import { benchYaml, residentMiB, type Side, startHoldfast } from "./sides.ts";
+
+/** What a start costs with many durable items in SQL, and what memory is taken at rest and with L1 full. */
+export interface StartFigures {
+  readonly items: number;
+  /** From the start of the process to its first answer, of the published build; the quickest of the starts. */
+  readonly startMs: number;
+  /** With nothing stored. */
+  readonly emptyMiB: number;
+  /** With the items in SQL and none in memory. */
+  readonly restMiB: number;
+  /** After every item was read: L1 is as full as its default bound lets it. */
+  readonly fullMiB: number;
+}
+
+const NAMESPACE = "durable";
+const BATCH = 1_000;
+const STARTS = 3;
+const root = join(import.meta.dirname, "..");
+
+export async function measureStart(items: number): Promise<StartFigures> {
+  const built = spawnSync(process.execPath, ["scripts/build.ts"], { cwd: root, encoding: "utf8" });
+  if (built.status !== 0) throw new Error(`the build failed: ${built.stdout}${built.stderr}`);
+  const directory = scratchDirectory("bench-items");
+  const env = { HOLDFAST_DATA_DIR: directory.path, HOLDFAST_CONFIG: benchYaml };
+  const start = () => startHoldfast(env, "dist/main.js");
+  try {
+    const emptyMiB = await during(await start(), async (side, client) => {
+      const memory = await settledMiB(side);
+      await inBatches(items, (keys) =>
+        client.call(CacheService.method.setMany, {
+          namespace: NAMESPACE,
+          items: keys.map((key) => ({ key, value: { kind: { case: "text", value: VALUE } } })),
+        }),
+      );
+      return memory;
+    });
+    const starts: { ms: number; restMiB: number }[] = [];
+    for (let i = 0; i < STARTS; i++) {
+      const begun = performance.now();
+      starts.push(
+        await during(await start(), async (side, client) => {
+          await client.text(NAMESPACE, "item:0");
+          const ms = performance.now() - begun;
+          return { ms, restMiB: await settledMiB(side) };
+        }),
+      );
+    }
+    const fullMiB = await during(await start(), async (side, client) => {
+      await inBatches(items, (keys) => client.call(CacheService.method.getMany, { namespace: NAMESPACE, keys }));
+      return settledMiB(side);
+    });
+    const startMs = Math.min(...starts.map(({ ms }) => ms));
+    const restMiB = Math.max(...starts.map((one) => one.restMiB));
+    return { items, startMs, emptyMiB, restMiB, fullMiB };
+  } finally {
+    directory.remove();
+  }
+}
+
+async function during<T>(side: Side, work: (side: Side, client: CacheClient) => Promise<T>): Promise<T> {
+  await using running = side;
+  using client = createCacheClient(`127.0.0.1:${running.port}`, { deadlineMs: 60_000 });
+  return await work(running, client);
+}
+
+async function inBatches(items: number, send: (keys: string[]) => Promise<unknown>): Promise<void> {
+  for (let at = 0; at < items; at += BATCH) {
+    await send(Array.from({ length: Math.min(BATCH, items - at) }, (_, i) => `item:${at + i}`));
+  }
+}
+
+/** Once it has stopped moving: a collector that is still at work would make it look larger than it stays. */
+async function settledMiB(side: Side): Promise<number> {
+  let least = residentMiB(side.pid);
+  for (let quiet = 0; quiet < 4; ) {
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    const now = residentMiB(side.pid);
+    quiet = now < least - 0.5 ? 0 : quiet + 1;
+    least = Math.min(least, now);
+  }
+  return least;
+}
