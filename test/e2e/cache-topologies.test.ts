@@ -86,7 +86,7 @@ describe.each(topologies)("the cache API: $name", ({ name, layer, instances, sta
       tags: ["t"],
       value: { contentType: "application/octet-stream" },
     });
-    expect(got.reply.entry?.value?.kind).toEqual(bytes(0, 255, 10).kind);
+    expect(Array.from(Buffer.from(got.reply.entry?.value?.kind.value ?? ""))).toEqual([0, 255, 10]);
     expect(got.reply.entry?.expireTime).toEqual(set.reply.expireTime);
     expect((await one.call(method.get, { namespace, key: "k/ü {1}" })).servedBy).toBe("l1");
 
@@ -212,7 +212,9 @@ describe.each(topologies)("the cache API: $name", ({ name, layer, instances, sta
       client.call(method.get, { namespace, key: "leased", leaseTtl: { seconds: 30n }, waitTimeout });
     const holder = await ask(one);
     expect(holder.reply.lease?.token).toMatch(/./);
-    expect((await ask(other)).reply).toMatchObject({ outcome: CacheOutcome.MISS, lease: undefined });
+    const second = await ask(other);
+    expect(second.reply.outcome).toBe(CacheOutcome.MISS);
+    expect(second.reply.lease).toBeUndefined();
     const waiting = ask(other, { seconds: 20n });
     const leaseToken = holder.reply.lease?.token ?? "";
     expect((await one.put(namespace, "leased", "filled", { leaseToken })).reply.outcome).toBe(SetOutcome.STORED);
