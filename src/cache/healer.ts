@@ -7,8 +7,9 @@ import type { HotStore, ReadResult, Refuge, Unhealed, UnhealedMark, Write } from
 /** Brings what changed while the upper layer was away back into it, newest only, so that old values never come back. */
 export interface Healer {
   /**
-   * Heals everything there is; rejects when the layer cannot be reached. When it is the refuge that cannot be reached, what it
-   * holds stays kept: no read believes the layer about that, until it is healed later. One healing runs at a time.
+   * Heals everything there is when it begins; rejects when the layer cannot be reached. When it is the refuge that cannot be
+   * reached, what it holds stays kept: no read believes the layer about that, until it is healed later. One healing runs at a
+   * time.
    */
   heal(): Promise<void>;
   /** Heals these keys before a conditional write on them. */
@@ -54,12 +55,15 @@ export function createHealer(options: HealerOptions): Healer {
     kept.beginHealing();
     let healed = 0;
     try {
-      for (;;) {
-        const changes = await healSome();
-        if (changes === 0) break;
-        healed += changes;
+      for (let more = true; more; ) {
+        const { marks, entries } = await healSome();
+        healed += marks + entries;
+        // A part that is not full held all there was. What came since is kept anew, and known to be: waiting for a moment
+        // without any would, under steady load, keep the layer away for ever.
+        more = marks === MOST_MARKS || entries === BATCH;
       }
       kept.endHealing();
+      if (kept.any) soon();
     } catch (error) {
       if (!(error instanceof RefugeAwayError)) throw error;
       log.warn({ err: error.cause }, "cache not healed yet: what changed meanwhile cannot be read");
@@ -67,7 +71,7 @@ export function createHealer(options: HealerOptions): Healer {
     if (healed > 0) log.info({ changes: healed }, "cache healed");
   }
 
-  async function healSome(): Promise<number> {
+  async function healSome(): Promise<{ readonly marks: number; readonly entries: number }> {
     const marks = await fromRefuge(() => refuge.unhealedMarks(MOST_MARKS));
     // First, so that a change older than an invalidation is seen to be.
     await healMarks(marks);
@@ -75,7 +79,7 @@ export function createHealer(options: HealerOptions): Healer {
     for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
       kept.healedKeys(namespace, await healEntries(namespace, group));
     }
-    return marks.length + entries.length;
+    return { marks: marks.length, entries: entries.length };
   }
 
   async function healMarks(marks: readonly UnhealedMark[]): Promise<void> {
@@ -142,6 +146,14 @@ export function createHealer(options: HealerOptions): Healer {
     return { key, draft: dead, guard: { kind: "newer" }, announce: "deleted", stamps: [0] };
   }
 
+  function soon(): void {
+    if (timer !== undefined || closed) return;
+    timer = setTimeout(() => {
+      timer = undefined;
+      inBackground();
+    }, SOON_MS).unref();
+  }
+
   function inBackground(): void {
     if (closed || !options.reachable()) return;
     heal().catch((error: unknown) => log.warn({ err: error }, "cache not healed yet"));
@@ -155,13 +167,7 @@ export function createHealer(options: HealerOptions): Healer {
         writes.map(({ key }) => ({ namespace, key, version: 0 })),
       );
     },
-    soon() {
-      if (timer !== undefined || closed) return;
-      timer = setTimeout(() => {
-        timer = undefined;
-        inBackground();
-      }, SOON_MS).unref();
-    },
+    soon,
     close() {
       closed = true;
       clearInterval(sweep);
