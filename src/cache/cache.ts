@@ -275,7 +275,9 @@ function readToken(token: string, namespace: Namespace, prefix: string): string 
     const parsed: unknown = JSON.parse(Buffer.from(token, "base64url").toString("utf8"));
     if (Array.isArray(parsed)) {
       const [name, start, cursor] = parsed as unknown[];
-      if (name === namespace.name && start === prefix && typeof cursor === "string") return cursor;
+      // No cursor holds a NUL, since no key does; a forged one would be more than Postgres can take.
+      const isOurs = typeof cursor === "string" && !cursor.includes("\0");
+      if (isOurs && name === namespace.name && start === prefix) return cursor;
     }
   } catch {
     // Refused below, like a token of another listing.

@@ -79,14 +79,18 @@ export class Fields {
     else if (length > most) this.refuse(field, `has ${length} elements; the limit is ${most}`);
   }
 
-  /** Milliseconds of a duration from more than zero (or zero, when allowed) up to `most`. Undefined when unset or refused. */
+  /**
+   * Whole milliseconds of a duration from more than zero (or zero, when allowed) up to `most`; what is shorter than one counts
+   * as one. Undefined when unset or refused.
+   */
   duration(field: string, value: Duration | undefined, mostMs: number, mayBeZero = false): number | undefined {
     if (value === undefined) return undefined;
     const ms = Number(value.seconds) * 1000 + value.nanos / 1_000_000;
-    if (ms < 0 || value.nanos < 0) this.refuse(field, "must not be negative");
+    if (value.nanos > 999_999_999) this.refuse(field, "is not a duration: it has more than 999,999,999 nanoseconds");
+    else if (ms < 0 || value.nanos < 0) this.refuse(field, "must not be negative");
     else if (ms === 0 && !mayBeZero) this.refuse(field, "must be more than zero");
     else if (ms > mostMs) this.refuse(field, `is ${ms / 1000} seconds; the limit is ${mostMs / 1000}`);
-    else return ms;
+    else return Math.ceil(ms);
     return undefined;
   }
 }

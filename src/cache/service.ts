@@ -23,6 +23,7 @@ import {
   SetResultSchema,
 } from "../gen/holdfast/v1/cache_pb.js";
 import { type CallContext, EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
 import type { Cache } from "./cache.ts";
 import { Fields, keyFault, LIMITS } from "./fields.ts";
 import type { Namespace } from "./namespace.ts";
@@ -59,6 +60,16 @@ export interface CacheServiceOptions {
 /** The namespaces one GetStats answers for. */
 const MOST_STATS = 1_000;
 const HEARTBEAT_MS = 15_000;
+/** Warmings that wait for their turn. Each holds its patterns in memory. */
+const MOST_WARMINGS = 100;
+
+class WarmingQueueFullError extends Failure {
+  constructor() {
+    super("too_large", "WARM_QUEUE_FULL", `${MOST_WARMINGS} warmings are waiting for their turn`, {
+      retryAfterMs: 1_000,
+    });
+  }
+}
 
 /** CacheService: decode, call, encode. */
 export function createCacheService({ cache, instanceId }: CacheServiceOptions): Mounted {
@@ -272,6 +283,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
         fields.text(`patterns[${i}]`, pattern, LIMITS.keyBytes);
       });
       fields.done();
+      if (cache.warmer.waiting >= MOST_WARMINGS) throw new WarmingQueueFullError();
       if (!request.wait) {
         cache.warmer.warmInBackground(namespace, patterns);
         return create(CacheServiceWarmResponseSchema);

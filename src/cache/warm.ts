@@ -14,7 +14,9 @@ export interface WarmOutcome {
 export interface Warmer {
   /** One warming runs at a time; further ones wait their turn. Stops early when the signal is aborted. */
   warm(namespace: Namespace, patterns: readonly string[], signal: AbortSignal): Promise<WarmOutcome>;
-  /** The same, with nobody waiting. */
+  /** How many have not ended yet. */
+  readonly waiting: number;
+  /** The same, with nobody waiting for the end. */
   warmInBackground(namespace: Namespace, patterns: readonly string[]): void;
   close(): void;
 }
@@ -31,10 +33,12 @@ const PAGE = 100;
 export function createWarmer({ l1, reads, storeOf, log }: WarmerOptions): Warmer {
   const closing = new AbortController();
   let last: Promise<unknown> = Promise.resolve();
+  let waiting = 0;
 
   async function run(namespace: Namespace, patterns: readonly string[], signal: AbortSignal): Promise<WarmOutcome> {
     let loaded = 0;
     for (const pattern of patterns) {
+      signal.throwIfAborted();
       for await (const keys of matching(namespace, pattern, signal)) {
         const cold = keys.filter((key) => reads.fromMemory(namespace, key) === undefined);
         const found = cold.length === 0 ? [] : await reads.look(namespace, cold);
@@ -53,24 +57,32 @@ export function createWarmer({ l1, reads, storeOf, log }: WarmerOptions): Warmer
       yield [pattern];
       return;
     }
-    const matches = globRegExp(pattern);
+    const matches = globMatcher(pattern);
     let cursor: string | undefined;
     do {
       signal.throwIfAborted();
       const page = await storeOf(namespace).list(namespace.name, pattern.slice(0, literal), PAGE, cursor);
-      yield page.keys.map(({ key }) => key).filter((key) => matches.test(key));
+      yield page.keys.map(({ key }) => key).filter((key) => matches(key));
       cursor = page.cursor;
     } while (cursor !== undefined);
   }
 
   function warm(namespace: Namespace, patterns: readonly string[], signal: AbortSignal): Promise<WarmOutcome> {
+    waiting++;
     const turn = last.then(() => run(namespace, patterns, AbortSignal.any([signal, closing.signal])));
-    last = turn.catch(() => {});
+    last = turn
+      .catch(() => {})
+      .finally(() => {
+        waiting--;
+      });
     return turn;
   }
 
   return {
     warm,
+    get waiting() {
+      return waiting;
+    },
     warmInBackground(namespace, patterns) {
       warm(namespace, patterns, closing.signal).then(
         (outcome) => log.info({ namespace: namespace.name, ...outcome }, "cache warmed"),
@@ -83,10 +95,30 @@ export function createWarmer({ l1, reads, storeOf, log }: WarmerOptions): Warmer
   };
 }
 
-export function globRegExp(pattern: string): RegExp {
-  const source = pattern.replace(/[\\^$.|+()[\]{}*?/-]/g, (found) => {
-    if (found === "*") return "[^]*";
-    return found === "?" ? "[^]" : `\\${found}`;
-  });
-  return new RegExp(`^${source}$`, "u");
+/**
+ * Tells whether a text matches a pattern. Not a regular expression: one with many stars could keep the server busy for longer
+ * than anybody lives.
+ */
+export function globMatcher(pattern: string): (text: string) => boolean {
+  const [head = [], ...rest] = pattern.split("*").map((run) => [...run]);
+  const tail = rest.pop();
+  return (text) => {
+    const characters = [...text];
+    if (!runAt(head, characters, 0)) return false;
+    if (tail === undefined) return characters.length === head.length;
+    // The leftmost place for each run leaves the most room for those behind it.
+    let at = head.length;
+    for (const run of rest) {
+      while (!runAt(run, characters, at)) if (++at > characters.length) return false;
+      at += run.length;
+    }
+    const end = characters.length - tail.length;
+    return end >= at && runAt(tail, characters, end);
+  };
+}
+
+/** Whether the characters at this place are those of a run, in which "?" is any. */
+function runAt(run: readonly string[], characters: readonly string[], at: number): boolean {
+  if (at + run.length > characters.length) return false;
+  return run.every((wanted, i) => wanted === "?" || wanted === characters[at + i]);
 }

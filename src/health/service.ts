@@ -39,7 +39,8 @@ export function createHealthService({ health, identity }: { health: Health; iden
 function readInterval({ interval }: HealthServiceWatchRequest): number {
   if (!interval) return defaultIntervalMs;
   const ms = Number(interval.seconds) * 1000 + interval.nanos / 1e6;
-  if (!(ms >= 1000 && ms <= 3_600_000)) throw invalidField("interval", "must be from 1 second to 1 hour");
+  const isDuration = interval.nanos >= 0 && interval.nanos <= 999_999_999;
+  if (!(isDuration && ms >= 1000 && ms <= 3_600_000)) throw invalidField("interval", "must be from 1 second to 1 hour");
   return ms;
 }
 
