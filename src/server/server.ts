@@ -4,6 +4,7 @@ import type { Metrics } from "../infra/metrics.ts";
 import { type ApiKeyRecord, type Authenticator, createAuthenticator } from "./auth.ts";
 import { createCalls } from "./calls.ts";
 import { createGrpcServer } from "./grpc.ts";
+import { adoptGrpcLog } from "./grpc-log.ts";
 import { createHttpServer } from "./http.ts";
 import type { HealthSource } from "./pages.ts";
 import type { TlsOptions } from "./tls.ts";
@@ -65,6 +66,7 @@ export function createServers(options: ServersOptions): Servers {
     options.authenticator ??
     createAuthenticator({ keys: options.apiKeys, clientCertificates: options.tls?.clientCa !== undefined });
   const shared = { services: options.services, calls, authenticator, maxMessageBytes, tls: options.tls };
+  adoptGrpcLog(log);
   const grpc = createGrpcServer(shared);
   const http = createHttpServer({
     ...shared,
