@@ -2,7 +2,8 @@ import type { Breaker } from "../infra/breaker.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
-import { type Redis, RedisReplyError } from "../infra/redis.ts";
+import type { Redis } from "../infra/redis.ts";
+import { RedisReplyError } from "../infra/redis-failure.ts";
 import type { Announcer } from "./change.ts";
 import { createDurableStore } from "./durable.ts";
 import { createGuarded, isCallersMistake } from "./guarded.ts";
@@ -12,7 +13,6 @@ import { createLastResort } from "./last-resort.ts";
 import { createMemoryStore } from "./memory.ts";
 import type { Namespace } from "./namespace.ts";
 import type { PolicyFor } from "./policy.ts";
-import { createRedisStore } from "./redis.ts";
 import { createResilientStore } from "./resilient.ts";
 import { createSqlStore } from "./sql.ts";
 import type { CacheStore, Refuge } from "./store.ts";
@@ -53,6 +53,8 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     return { storeOf: () => sql, unhealed: async () => 0, close: sweeper.close };
   }
   const { client, breaker, timeoutMs } = redis;
+  // Not loaded where there is no Redis: its client would cost start-up time and memory for nothing.
+  const { createRedisStore } = await import("./redis.ts");
   const hot = createRedisStore({ redis: client, announcer, clock, newStamp });
   const kept = createKept();
   const memory = createMemoryStore({ clock, newStamp, maxBytes: LAST_RESORT_BYTES, log });
@@ -70,6 +72,9 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   });
   breaker.beforeClose(healer.heal);
   await recollect(sql, versions, kept.addAll);
+  // Not at the next sweep: an outage too short to open the breaker, or a start, leaves changes behind as well.
+  const stopHearing = client.onConnected(() => healer.soon());
+  healer.soon();
   const isAnswer = (error: unknown) =>
     isCallersMistake(error) || error instanceof RedisReplyError || error instanceof RefugeAwayError;
   const guarded = createGuarded(breaker, timeoutMs, isAnswer);
@@ -79,6 +84,7 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     storeOf: (namespace) => (namespace.policy.durable ? durable : resilient),
     unhealed: () => refuge.unhealedCount(),
     async close() {
+      stopHearing();
       healer.close();
       await sweeper.close();
     },
