@@ -36,7 +36,7 @@ export async function measureStart(items: number): Promise<StartFigures> {
       await inBatches(items, (keys) =>
         client.call(CacheService.method.setMany, {
           namespace: NAMESPACE,
-          items: keys.map((key) => ({ key, value: { kind: { case: "text", value: VALUE } } })),
+          items: keys.map((key) => ({ key, value: { kind: { case: "text" as const, value: VALUE } } })),
         }),
       );
       return memory;

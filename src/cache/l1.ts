@@ -14,8 +14,6 @@ export interface Held {
   readonly epoch: number;
   /** Whether a reader was already asked to compute the value anew. */
   refreshAsked: boolean;
-  /** The ready-made reply for this copy, encoded on the first hit; the same bytes serve all that follow. */
-  reply: Uint8Array | undefined;
 }
 
 /** Where a change of a key is watched for while a read or write of it is under way. */
@@ -146,7 +144,6 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
         checkAt: monotonic() + l1TtlMs,
         epoch: pending.epoch,
         refreshAsked: before?.record.version === record.version && before.refreshAsked,
-        reply: before?.record.version === record.version ? before.reply : undefined,
       };
       namespace.counters.l1Entries++;
       namespace.counters.l1Bytes += sizeOf(held.record, name);
@@ -193,8 +190,7 @@ function sizeOf(record: CacheRecord, name: string): number {
   const body = typeof data === "string" ? data.length : data.byteLength;
   let tags = 0;
   for (const tag of record.tags) tags += tag.length + 48;
-  // Twice, for the reply that is kept beside the value.
-  return OVERHEAD_BYTES + name.length + 2 * (name.length + body + contentType.length) + tags;
+  return OVERHEAD_BYTES + name.length + name.length + body + contentType.length + tags;
 }
 
 /** Bytes that arrived as part of a larger buffer would keep all of it alive. */

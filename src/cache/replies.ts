@@ -6,13 +6,9 @@ import {
   type CacheEntry,
   CacheEntrySchema,
   CacheOutcome,
-  type CacheServiceGetResponse,
-  CacheServiceGetResponseSchema,
   type CacheServiceWatchResponse,
   CacheServiceWatchResponseSchema,
-  type GetResult,
   GetResultSchema,
-  LeaseSchema,
   type NamespaceStats,
   NamespaceStatsSchema,
   SetOutcome,
@@ -22,6 +18,7 @@ import {
   WatchOpenedSchema,
 } from "../gen/holdfast/v1/cache_pb.js";
 import { type ItemError, ItemErrorSchema } from "../gen/holdfast/v1/item_error_pb.js";
+import { EncodedReply } from "../infra/call.ts";
 import type { FieldViolation } from "../infra/failure.ts";
 import type { Change } from "./change.ts";
 import type { FeedEvent } from "./feed.ts";
@@ -29,6 +26,7 @@ import type { Held } from "./l1.ts";
 import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
 import type { CacheRecord } from "./record.ts";
+import { encodeGet, encodeGetMany, encodeSet } from "./wire.ts";
 import type { SetAnswer } from "./writes.ts";
 
 const OUTCOMES = { hit: CacheOutcome.HIT, stale: CacheOutcome.STALE, miss: CacheOutcome.MISS } as const;
@@ -63,61 +61,38 @@ function bytesOf(data: Uint8Array): Uint8Array<ArrayBuffer> {
     : new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }
 
-export function getReply(key: string, found: Found): CacheServiceGetResponse {
-  const { outcome, record, lease } = found;
-  return create(CacheServiceGetResponseSchema, {
-    outcome: OUTCOMES[outcome],
-    ...(record === undefined ? {} : { entry: entryOf(key, record) }),
-    ...(lease === undefined
-      ? {}
-      : { lease: create(LeaseSchema, { token: lease.token, ...expireTime(lease.expiresAt) }) }),
-  });
+export function getReply(key: string, { outcome, record, lease }: Found): EncodedReply {
+  return new EncodedReply(encodeGet({ outcome: OUTCOMES[outcome], key, record }, lease));
 }
 
-/** The reply to a plain Get of a copy in memory, encoded once for all its hits. */
-export function hitReply(key: string, held: Held): Uint8Array {
-  held.reply ??= toBinary(
-    CacheServiceGetResponseSchema,
-    create(CacheServiceGetResponseSchema, { outcome: CacheOutcome.HIT, entry: entryOf(key, held.record) }),
+export function hitReply(key: string, held: Held): EncodedReply {
+  return new EncodedReply(encodeGet({ outcome: CacheOutcome.HIT, key, record: held.record }, undefined));
+}
+
+/** The reply to a GetMany whose keys are all in memory. */
+export function hitsReply(keys: readonly string[], held: readonly Held[]): EncodedReply {
+  return new EncodedReply(
+    encodeGetMany(keys.map((key, i) => ({ outcome: CacheOutcome.HIT, key, record: held[i]?.record }))),
   );
-  return held.reply;
 }
 
-/** Field 1 of GetManyResponse, length-delimited. */
-const RESULTS_TAG = 0x0a;
-
-/**
- * The reply to a GetMany of copies in memory, put together from their encoded Get replies: a GetResult of a hit has the same
- * fields under the same numbers.
- */
-export function hitsReply(replies: readonly Uint8Array[]): Uint8Array {
-  let size = 0;
-  for (const reply of replies) size += 1 + varintSize(reply.length) + reply.length;
-  const bytes = Buffer.allocUnsafe(size);
-  let at = 0;
-  for (const reply of replies) {
-    bytes[at++] = RESULTS_TAG;
-    let length = reply.length;
-    for (; length > 0x7f; length >>>= 7) bytes[at++] = (length & 0x7f) | 0x80;
-    bytes[at++] = length;
-    bytes.set(reply, at);
-    at += reply.length;
-  }
-  return bytes;
+/** One result a key: what was found, or what is wrong with the key. */
+export function getManyReply(results: readonly ({ key: string; found: Found } | FieldViolation)[]): EncodedReply {
+  return new EncodedReply(
+    encodeGetMany(
+      results.map((result) =>
+        "found" in result
+          ? { outcome: OUTCOMES[result.found.outcome], key: result.key, record: result.found.record }
+          : toBinary(GetResultSchema, create(GetResultSchema, { error: itemError(result) })),
+      ),
+    ),
+  );
 }
 
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest > 0x7f; rest >>>= 7) size++;
-  return size;
-}
-
-export function getResult(key: string, found: Found): GetResult {
-  const { outcome, record } = found;
-  return create(GetResultSchema, {
-    outcome: OUTCOMES[outcome],
-    ...(record === undefined ? {} : { entry: entryOf(key, record) }),
-  });
+/** The reply to a Set. */
+export function setReply(answer: SetAnswer): EncodedReply {
+  const stored = answer.outcome === "stored" ? answer : undefined;
+  return new EncodedReply(encodeSet(SET_OUTCOMES[answer.outcome], stored?.version ?? 0, stored?.expiresAt));
 }
 
 /** What the single-item RPC would have answered to the same mistake. */
@@ -137,7 +112,7 @@ const SET_OUTCOMES = {
   exists: SetOutcome.EXISTS,
 } as const;
 
-/** The fields that a SetResponse and the SetResult of a batch have in common. */
+/** The fields of a SetResult but for its error. */
 export function setFields(answer: SetAnswer) {
   const outcome = SET_OUTCOMES[answer.outcome];
   if (answer.outcome !== "stored") return { outcome };

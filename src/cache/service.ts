@@ -5,38 +5,36 @@ import {
   CacheServiceDeleteManyResponseSchema,
   CacheServiceDeleteResponseSchema,
   CacheServiceExistsResponseSchema,
-  type CacheServiceGetManyResponse,
-  CacheServiceGetManyResponseSchema,
   CacheServiceGetStatsResponseSchema,
   CacheServiceIncrementResponseSchema,
   CacheServiceInvalidateNamespaceResponseSchema,
   CacheServiceInvalidateTagsResponseSchema,
   CacheServiceListKeysResponseSchema,
   CacheServiceSetManyResponseSchema,
-  CacheServiceSetResponseSchema,
   CacheServiceTouchResponseSchema,
   CacheServiceWarmResponseSchema,
   type CacheServiceWatchResponse,
   DeleteResultSchema,
-  GetResultSchema,
   KeyInfoSchema,
   SetResultSchema,
 } from "../gen/holdfast/v1/cache_pb.js";
-import { type CallContext, EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
+import { type CallContext, type EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Cache } from "./cache.ts";
 import { Fields, keyFault, LIMITS } from "./fields.ts";
+import type { Held } from "./l1.ts";
 import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
 import {
   entryOf,
   expireTime,
+  getManyReply,
   getReply,
-  getResult,
   hitReply,
   hitsReply,
   itemError,
   setFields,
+  setReply,
   statsOf,
   watchReply,
 } from "./replies.ts";
@@ -89,7 +87,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       if (held === undefined) return reads.get(namespace, key, bypassL1).then(reply);
       namespace.counters.l1Hits++;
       call.servedBy("l1");
-      return new EncodedReply(hitReply(key, held));
+      return hitReply(key, held);
 
       function reply(found: Found) {
         say(call, found);
@@ -102,11 +100,11 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       const { keys, bypassL1 } = request;
       fields.count("keys", keys.length, LIMITS.batch);
       fields.done();
-      const replies = bypassL1 ? undefined : hitsInMemory(namespace, keys);
-      if (replies === undefined) return getManyThroughLayers(namespace, keys, bypassL1, call);
+      const held = bypassL1 ? undefined : hitsInMemory(namespace, keys);
+      if (held === undefined) return getManyThroughLayers(namespace, keys, bypassL1, call);
       namespace.counters.l1Hits += keys.length;
       call.servedBy("l1");
-      return new EncodedReply(hitsReply(replies));
+      return hitsReply(keys, held);
     },
 
     async set(request, call) {
@@ -118,7 +116,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       const [answer] = await cache.set(namespace, [order]);
       if (answer === undefined) throw new Error("a set got no answer");
       say(call, answer);
-      return create(CacheServiceSetResponseSchema, setFields(answer));
+      return setReply(answer);
     },
 
     async setMany(request, call) {
@@ -316,15 +314,15 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
     },
   });
 
-  /** The encoded replies if every key is good and in memory. */
-  function hitsInMemory(namespace: Namespace, keys: readonly string[]): Uint8Array[] | undefined {
-    const replies: Uint8Array[] = [];
+  /** The copies if every key has one that may be served; a bad key has none. */
+  function hitsInMemory(namespace: Namespace, keys: readonly string[]): Held[] | undefined {
+    const hits: Held[] = [];
     for (const key of keys) {
       const held = reads.fromMemory(namespace, key);
       if (held === undefined) return undefined;
-      replies.push(hitReply(key, held));
+      hits.push(held);
     }
-    return replies;
+    return hits;
   }
 
   async function getManyThroughLayers(
@@ -332,21 +330,21 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
     keys: readonly string[],
     bypassL1: boolean,
     call: CallContext,
-  ): Promise<CacheServiceGetManyResponse> {
+  ): Promise<EncodedReply> {
     const faults = keys.map(keyFault);
     const good = keys.filter((_, i) => faults[i] === undefined);
     const found = await reads.getMany(namespace, good, bypassL1);
     sayAll(call, found);
     let next = 0;
-    const results = keys.map((key, i) => {
-      const fault = faults[i];
-      if (fault !== undefined)
-        return create(GetResultSchema, { error: itemError({ field: "key", description: fault }) });
-      const one = found[next++];
-      if (one === undefined) throw new Error("a read got no result");
-      return getResult(key, one);
-    });
-    return create(CacheServiceGetManyResponseSchema, { results });
+    return getManyReply(
+      keys.map((key, i) => {
+        const fault = faults[i];
+        if (fault !== undefined) return { field: "key", description: fault };
+        const one = found[next++];
+        if (one === undefined) throw new Error("a read got no result");
+        return { key, found: one };
+      }),
+    );
   }
 
   /** The namespace of a request, once its name is known to be good: its policy is needed to check the rest. */

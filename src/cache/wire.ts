@@ -1,0 +1,166 @@
+import type { CacheRecord } from "./record.ts";
+
+/**
+ * Replies written straight into protobuf binary. Making the messages and having them encoded costs several times as much as
+ * everything else a read does, and these are what the cache answers most. A test holds them to what the generated code
+ * would have written.
+ */
+
+interface LeaseFields {
+  readonly token: string;
+  readonly expiresAt: number;
+}
+
+/** What a reply says of one key. `outcome` is the number of the enum. */
+export interface GetFields {
+  readonly outcome: number;
+  readonly key: string;
+  readonly record: CacheRecord | undefined;
+}
+
+export function encodeGet(fields: GetFields, lease: LeaseFields | undefined): Buffer {
+  const writer = new BackwardsWriter(boundOf(fields) + 3 * (lease?.token.length ?? 0));
+  if (lease !== undefined) {
+    const end = writer.at;
+    writer.time(0x12, lease.expiresAt);
+    writer.scalarText(0x0a, lease.token);
+    writer.message(0x1a, end);
+  }
+  writeResult(writer, fields);
+  return writer.done();
+}
+
+/** A GetManyResponse; a result that is no more than bytes is a GetResult encoded elsewhere. */
+export function encodeGetMany(results: readonly (GetFields | Uint8Array)[]): Buffer {
+  let bound = 0;
+  for (const result of results) bound += result instanceof Uint8Array ? result.length + 8 : boundOf(result);
+  const writer = new BackwardsWriter(bound);
+  for (let i = results.length - 1; i >= 0; i--) {
+    const result = results[i];
+    if (result instanceof Uint8Array) {
+      writer.bytes(0x0a, result);
+    } else if (result !== undefined) {
+      const end = writer.at;
+      writeResult(writer, result);
+      writer.message(0x0a, end);
+    }
+  }
+  return writer.done();
+}
+
+/** A GetResponse and a GetResult have the same fields under the same numbers. */
+function writeResult(writer: BackwardsWriter, { outcome, key, record }: GetFields): void {
+  if (record !== undefined) {
+    const end = writer.at;
+    for (let i = record.tags.length - 1; i >= 0; i--) writer.text(0x2a, record.tags[i] ?? "");
+    if (record.expiresAt !== undefined) writer.time(0x22, record.expiresAt);
+    writer.number(0x18, record.version);
+    const valueEnd = writer.at;
+    const { data, contentType } = record.value;
+    writer.scalarText(0x1a, contentType);
+    if (typeof data === "string") writer.text(0x12, data);
+    else writer.bytes(0x0a, data);
+    writer.message(0x12, valueEnd);
+    writer.scalarText(0x0a, key);
+    writer.message(0x12, end);
+  }
+  writer.number(0x08, outcome);
+}
+
+/** A SetResponse. */
+export function encodeSet(outcome: number, version: number, expiresAt: number | undefined): Buffer {
+  const writer = new BackwardsWriter(64);
+  if (expiresAt !== undefined) writer.time(0x1a, expiresAt);
+  if (version !== 0) writer.number(0x10, version);
+  writer.number(0x08, outcome);
+  return writer.done();
+}
+
+/** More than tags, lengths, numbers and times of one reply can take. */
+const FIXED_BYTES = 160;
+
+function boundOf({ key, record }: GetFields): number {
+  let bound = FIXED_BYTES + 3 * key.length;
+  if (record === undefined) return bound;
+  const { data, contentType } = record.value;
+  bound += 3 * contentType.length + (typeof data === "string" ? 3 * data.length : data.byteLength);
+  for (const tag of record.tags) bound += 3 * tag.length + 4;
+  return bound;
+}
+
+/** Writes from the end to the beginning, so that the length of what is nested is known by the time it must be written. */
+class BackwardsWriter {
+  readonly #buffer: Buffer;
+  at: number;
+
+  constructor(bound: number) {
+    this.#buffer = Buffer.allocUnsafe(bound);
+    this.at = bound;
+  }
+
+  text(tag: number, text: string): void {
+    const length = Buffer.byteLength(text);
+    this.at -= length;
+    this.#buffer.write(text, this.at, length, "utf8");
+    this.#head(tag, length);
+  }
+
+  /** Empty text is left out, as proto3 does outside of lists and oneofs. */
+  scalarText(tag: number, text: string): void {
+    if (text !== "") this.text(tag, text);
+  }
+
+  bytes(tag: number, bytes: Uint8Array): void {
+    this.at -= bytes.byteLength;
+    this.#buffer.set(bytes, this.at);
+    this.#head(tag, bytes.byteLength);
+  }
+
+  /** What was written since `end` becomes a message of its own. */
+  message(tag: number, end: number): void {
+    this.#head(tag, end - this.at);
+  }
+
+  /** Zero is left out, as proto3 does. */
+  number(tag: number, value: number): void {
+    if (value !== 0) this.#head(tag, value);
+  }
+
+  /** A Timestamp of milliseconds since 1970. */
+  time(tag: number, ms: number): void {
+    const whole = Math.round(ms);
+    const end = this.at;
+    this.number(0x10, (whole % 1000) * 1_000_000);
+    this.number(0x08, Math.floor(whole / 1000));
+    this.message(tag, end);
+  }
+
+  done(): Buffer {
+    return this.#buffer.subarray(this.at);
+  }
+
+  /** A tag and the number behind it. */
+  #head(tag: number, value: number): void {
+    this.at -= varintSize(value);
+    writeVarint(this.#buffer, this.at, value);
+    this.#buffer[--this.at] = tag;
+  }
+}
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest > 0x7f; rest = Math.floor(rest / 128)) size++;
+  return size;
+}
+
+/** Numbers up to 2^53, which shifts cannot hold. Returns where the next byte goes. */
+function writeVarint(bytes: Uint8Array, start: number, value: number): number {
+  let at = start;
+  let rest = value;
+  while (rest > 0x7f) {
+    bytes[at++] = (rest % 128) | 0x80;
+    rest = Math.floor(rest / 128);
+  }
+  bytes[at++] = rest;
+  return at;
+}
