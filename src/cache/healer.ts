@@ -19,9 +19,15 @@ export interface Healer {
   close(): void;
 }
 
+/** One of the places that remember changes. */
+export type HealingSource = Pick<Refuge, "unhealed" | "unhealedMarks" | "settleMarks">;
+
 export interface HealerOptions {
   readonly primary: HotStore;
+  /** Knows the newest of what any of the sources holds. */
   readonly refuge: Refuge;
+  /** Each is healed also while another cannot be asked; what holds the newest comes first. Default: the refuge. */
+  readonly sources?: readonly HealingSource[];
   readonly kept: Kept;
   readonly isDurable: (namespace: string) => boolean;
   /** Whether the upper layer is worth trying on our own; while its breaker is open the breaker itself calls heal. */
@@ -38,7 +44,7 @@ const SOON_MS = 50;
 const MOST_MARKS = 1_000;
 
 export function createHealer(options: HealerOptions): Healer {
-  const { primary, refuge, kept, isDurable, now, log } = options;
+  const { primary, refuge, kept, isDurable, now, log, sources = [refuge] } = options;
   let running: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
@@ -54,40 +60,53 @@ export function createHealer(options: HealerOptions): Healer {
   async function healAll(): Promise<void> {
     kept.beginHealing();
     let healed = 0;
-    try {
-      for (let more = true; more; ) {
-        const { marks, entries } = await healSome();
-        healed += marks + entries;
-        // A part that is not full held all there was. What came since is kept anew, and known to be: waiting for a moment
-        // without any would, under steady load, keep the layer away for ever.
-        more = marks === MOST_MARKS || entries === BATCH;
+    let away: RefugeAwayError | undefined;
+    async function unlessAway(work: () => Promise<number>): Promise<void> {
+      try {
+        healed += await work();
+      } catch (error) {
+        if (!(error instanceof RefugeAwayError)) throw error;
+        away = error;
       }
-      kept.endHealing();
-      if (kept.any) soon();
-    } catch (error) {
-      if (!(error instanceof RefugeAwayError)) throw error;
-      log.warn({ err: error.cause }, "cache not healed yet: what changed meanwhile cannot be read");
     }
+
+    // All marks first, so that a change older than an invalidation is seen to be.
+    for (const source of sources) await unlessAway(() => healMarksOf(source));
+    for (const source of sources) await unlessAway(() => healEntriesOf(source));
+    if (away === undefined) kept.endHealing();
+    else log.warn({ err: away.cause }, "cache not healed yet: what changed meanwhile cannot be read");
+    if (kept.any && away === undefined) soon();
     if (healed > 0) log.info({ changes: healed }, "cache healed");
   }
 
-  async function healSome(): Promise<{ readonly marks: number; readonly entries: number }> {
-    const marks = await fromRefuge(() => refuge.unhealedMarks(MOST_MARKS));
-    // First, so that a change older than an invalidation is seen to be.
-    await healMarks(marks);
-    const entries = await fromRefuge(() => refuge.unhealed(BATCH));
-    for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
-      kept.healedKeys(namespace, await healEntries(namespace, group));
+  // A part that is not full holds all there is. What came since is kept anew, and known to be: waiting for a moment without any
+  // would, under steady load, keep the layer away for ever.
+  async function healMarksOf(source: HealingSource): Promise<number> {
+    for (let healed = 0; ; ) {
+      const marks = await fromRefuge(() => source.unhealedMarks(MOST_MARKS));
+      await healMarks(source, marks);
+      healed += marks.length;
+      if (marks.length < MOST_MARKS) return healed;
     }
-    return { marks: marks.length, entries: entries.length };
   }
 
-  async function healMarks(marks: readonly UnhealedMark[]): Promise<void> {
+  async function healEntriesOf(source: HealingSource): Promise<number> {
+    for (let healed = 0; ; ) {
+      const entries = await fromRefuge(() => source.unhealed(BATCH));
+      for (const [namespace, group] of Map.groupBy(entries, (entry) => entry.namespace)) {
+        kept.healedKeys(namespace, await healEntries(namespace, group));
+      }
+      healed += entries.length;
+      if (entries.length < BATCH) return healed;
+    }
+  }
+
+  async function healMarks(source: HealingSource, marks: readonly UnhealedMark[]): Promise<void> {
     for (const [namespace, group] of Map.groupBy(marks, (mark) => mark.namespace)) {
       // Copies carry the stamps of the truth, so its marks must be exactly those.
       if (isDurable(namespace)) await primary.raise(namespace, group);
       else await invalidateAll(namespace, group);
-      await fromRefuge(() => refuge.settleMarks(group));
+      await fromRefuge(() => source.settleMarks(group));
       kept.healedMarks(
         namespace,
         group.map((mark) => mark.tag),

@@ -1,7 +1,7 @@
 import { UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
 import type { MemoryStore } from "./memory.ts";
-import type { ReadResult, Refuge, Unhealed, UnhealedMark, Write, WriteResult } from "./store.ts";
+import type { ReadResult, Refuge, Unhealed, Write, WriteResult } from "./store.ts";
 
 export interface LastResortOptions {
   readonly refuge: Refuge;
@@ -14,7 +14,6 @@ export interface LastResortOptions {
  * before it went away, so memory is asked first and the newer of both counts; each change is healed and settled where it is.
  */
 export function createLastResort({ refuge, memory, log }: LastResortOptions): Refuge {
-  const ours = new WeakSet<UnhealedMark>();
   let isAway = false;
 
   async function either<T>(work: () => Promise<T>, fallback: () => Promise<T> | T): Promise<T> {
@@ -140,14 +139,11 @@ export function createLastResort({ refuge, memory, log }: LastResortOptions): Re
       ),
     async unhealed(limit) {
       const own = await memory.unhealed(limit);
-      // Memory's first, and by themselves: they are healed also while the refuge cannot be asked.
-      return own.length > 0 ? own : refuge.unhealed(limit);
+      return own.length === limit ? own : [...own, ...(await refuge.unhealed(limit - own.length))];
     },
     async unhealedMarks(limit) {
-      if (!memory.any) return refuge.unhealedMarks(limit);
       const own = await memory.unhealedMarks(limit);
-      for (const mark of own) ours.add(mark);
-      return own;
+      return own.length === limit ? own : [...own, ...(await refuge.unhealedMarks(limit - own.length))];
     },
     async unhealedCount() {
       const own = await memory.unhealedCount();
@@ -165,9 +161,8 @@ export function createLastResort({ refuge, memory, log }: LastResortOptions): Re
       if (theirs.length > 0) await refuge.settle(theirs, forget);
     },
     async settleMarks(marks) {
-      await memory.settleMarks(marks.filter((mark) => ours.has(mark)));
-      const theirs = marks.filter((mark) => !ours.has(mark));
-      if (theirs.length > 0) await refuge.settleMarks(theirs);
+      await memory.settleMarks(marks);
+      await refuge.settleMarks(marks);
     },
     async sweep(now, limit) {
       await memory.sweep(now, limit);

@@ -63,6 +63,7 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   const healer = createHealer({
     primary: hot,
     refuge,
+    sources: [memory, sql],
     kept,
     isDurable: (name) => options.policyFor(name)?.durable ?? false,
     reachable: () => breaker.state === "closed" && client.connected,
