@@ -4,7 +4,6 @@ import type { Backplane } from "../infra/backplane.ts";
 import type { Frame } from "../infra/backplane-frame.ts";
 import type { WireBackplane } from "../infra/backplane-wire.ts";
 import type { Breaker } from "../infra/breaker.ts";
-import { createBreaker } from "../infra/circuit-breaker.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import { createInstances, type Instance, type Instances, localTruth } from "../infra/instances.ts";
@@ -45,6 +44,7 @@ export async function startCoordination(options: CoordinationOptions): Promise<C
     return { redis: undefined, backplane, frame, self };
   }
   const client = parts.adopt(await startRedis(config.redis), (it) => it.close());
+  const { createBreaker } = await import("../infra/circuit-breaker.ts");
   const breaker = parts.adopt(
     createBreaker({
       ...config.breaker,

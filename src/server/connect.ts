@@ -15,14 +15,14 @@ import {
   createContextValues,
   type HandlerContext,
 } from "@connectrpc/connect";
-import type { Mounted } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
 import { type Call, deadlineExceeded, hungUp } from "./call.ts";
 import type { Calls } from "./calls.ts";
 import { decodedReply, malformed } from "./codec.ts";
-import { callErrorOf, connectError } from "./errors.ts";
-import { type Method, methodsOf } from "./method.ts";
+import { connectError } from "./connect-error.ts";
+import { callErrorOf } from "./errors.ts";
+import type { Method } from "./method.ts";
 import { type Provenance, provenanceHeaders, unknownProvenance } from "./reply-metadata.ts";
 
 /** Who is at the other end of a request. */
@@ -32,7 +32,7 @@ export interface HttpPeer {
 }
 
 export interface ConnectPlaneOptions {
-  readonly services: readonly Mounted[];
+  readonly methods: readonly Method[];
   readonly calls: Calls;
   readonly authenticator: Authenticator;
 }
@@ -51,10 +51,7 @@ const callKey = createContextKey<Call | undefined>(undefined, { description: "ca
 
 export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
   const { calls, authenticator } = options;
-  const methods = new Map<string, Method>();
-  for (const mounted of options.services) {
-    for (const method of methodsOf(mounted, "http", calls.metrics)) methods.set(method.name, method);
-  }
+  const methods = new Map(options.methods.map((method) => [method.name, method]));
   // Errors that we made; every other one is connect-node's own, about the protocol.
   const ours = new WeakSet<ConnectError>();
 

@@ -2,26 +2,26 @@ import { randomBytes } from "node:crypto";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { status as Code } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../gen/google/rpc/status_pb.js";
 import { Failure, type FailureKind } from "../infra/failure.ts";
 
 /** The one table from what can go wrong to the canonical code that callers see. */
 const codes: Readonly<Record<FailureKind, Code>> = {
-  invalid: Code.InvalidArgument,
-  precondition: Code.FailedPrecondition,
-  not_found: Code.NotFound,
-  already_exists: Code.AlreadyExists,
-  conflict: Code.Aborted,
-  out_of_range: Code.OutOfRange,
-  too_large: Code.ResourceExhausted,
-  unauthenticated: Code.Unauthenticated,
-  forbidden: Code.PermissionDenied,
-  unavailable: Code.Unavailable,
-  deadline: Code.DeadlineExceeded,
-  cancelled: Code.Canceled,
-  unimplemented: Code.Unimplemented,
+  invalid: Code.INVALID_ARGUMENT,
+  precondition: Code.FAILED_PRECONDITION,
+  not_found: Code.NOT_FOUND,
+  already_exists: Code.ALREADY_EXISTS,
+  conflict: Code.ABORTED,
+  out_of_range: Code.OUT_OF_RANGE,
+  too_large: Code.RESOURCE_EXHAUSTED,
+  unauthenticated: Code.UNAUTHENTICATED,
+  forbidden: Code.PERMISSION_DENIED,
+  unavailable: Code.UNAVAILABLE,
+  deadline: Code.DEADLINE_EXCEEDED,
+  cancelled: Code.CANCELLED,
+  unimplemented: Code.UNIMPLEMENTED,
 };
 
 /** Canonical names as gRPC writes them, by number. */
@@ -83,7 +83,7 @@ export function callErrorOf(thrown: unknown): CallError {
   const errorId = randomBytes(6).toString("hex");
   const info = create(ErrorInfoSchema, { reason: "INTERNAL", domain, metadata: { error_id: errorId } });
   return {
-    code: Code.Internal,
+    code: Code.INTERNAL,
     reason: "INTERNAL",
     message: `internal error (id ${errorId})`,
     details: [{ desc: ErrorInfoSchema, message: info }],
@@ -126,15 +126,4 @@ export function statusDetails(error: CallError): Buffer {
     details: error.details.map(({ desc, message }) => anyPack(desc, message)),
   });
   return Buffer.from(toBinary(StatusSchema, status));
-}
-
-/** The same error for the HTTP plane, where connect-node writes it for Connect and gRPC-Web. */
-export function connectError(error: CallError, metadata?: Record<string, string>): ConnectError {
-  return new ConnectError(
-    error.message,
-    error.code,
-    metadata,
-    error.details.map(({ desc, message }) => ({ desc, value: { ...message } })),
-    error.thrown,
-  );
 }

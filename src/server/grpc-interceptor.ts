@@ -7,6 +7,7 @@ import {
 import { Failure } from "../infra/failure.ts";
 import { callErrorOf } from "./errors.ts";
 import { authenticateMetadata, type GrpcContext, grpcStatus } from "./grpc-call.ts";
+import type { LateService } from "./late-service.ts";
 import type { Method } from "./method.ts";
 import { replyMetadata, unknownProvenance } from "./reply-metadata.ts";
 
@@ -88,16 +89,18 @@ function foreignFailure(code: number, details: string): Failure {
   }
 }
 
-/** The streams of services that are not ours (health watches, reflection): they end only when someone ends them. */
+/** The services that are not ours (health, reflection) and their calls: a watch ends only when someone ends it. */
 export interface Auxiliaries {
+  readonly services: readonly LateService[];
   readonly open: Set<Carrier>;
   /** Ends them all, so that they do not hold up a shutdown. */
   end(): void;
 }
 
-export function createAuxiliaries(): Auxiliaries {
+export function createAuxiliaries(services: readonly LateService[]): Auxiliaries {
   const open = new Set<Carrier>();
   return {
+    services,
     open,
     end() {
       const metadata = replyMetadata(unknownProvenance);
@@ -114,18 +117,23 @@ export function createAuxiliaries(): Auxiliaries {
  */
 function watchAuxiliary(context: GrpcContext, auxiliaries: Auxiliaries, path: string, carrier: Carrier): void {
   const guarded = path.startsWith("/grpc.reflection.");
+  const service = auxiliaries.services.find((one) => one.serves(path));
   const start = carrier.start;
   carrier.start = (listener) => {
     auxiliaries.open.add(carrier);
+    const refuse = (thrown: unknown) => carrier.sendStatus(grpcStatus(unknownProvenance, callErrorOf(thrown)));
     start.call(carrier, {
       onReceiveMetadata(metadata) {
         try {
           if (guarded) authenticateMetadata(context.authenticator, metadata, carrier);
         } catch (thrown) {
-          carrier.sendStatus(grpcStatus(unknownProvenance, callErrorOf(thrown)));
+          refuse(thrown);
           return;
         }
-        listener.onReceiveMetadata(metadata);
+        // grpc-js reads no message before this one has been passed on.
+        const loading = service?.loading();
+        if (loading === undefined) listener.onReceiveMetadata(metadata);
+        else loading.then(() => auxiliaries.open.has(carrier) && listener.onReceiveMetadata(metadata)).catch(refuse);
       },
       onReceiveMessage: (message) => listener.onReceiveMessage(message),
       onReceiveHalfClose: () => listener.onReceiveHalfClose(),

@@ -1,16 +1,16 @@
 import { type MethodDefinition, Server, ServerCredentials } from "@grpc/grpc-js";
-import { HealthImplementation } from "grpc-health-check";
 import type { Mounted } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Authenticator } from "./auth.ts";
 import type { Calls } from "./calls.ts";
 import { passBytes, requestDecoder } from "./codec.ts";
 import type { GrpcContext } from "./grpc-call.ts";
+import { createGrpcHealth } from "./grpc-health.ts";
 import { createAuxiliaries, createInterceptor } from "./grpc-interceptor.ts";
 import { bidiHandler, clientStreamHandler, serverStreamHandler } from "./grpc-stream.ts";
 import { unaryHandler } from "./grpc-unary.ts";
 import { type Method, methodsOf } from "./method.ts";
-import { addReflection } from "./reflection.ts";
+import { createReflection } from "./reflection.ts";
 import type { TlsOptions } from "./tls.ts";
 
 /**
@@ -50,7 +50,8 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const methods = new Map<string, Method>();
   const services = options.services.map((mounted) => methodsOf(mounted, "grpc", options.calls.metrics));
   for (const method of services.flat()) methods.set(`/${method.name}`, method);
-  const auxiliaries = createAuxiliaries();
+  const health = createGrpcHealth(options.services.map(({ service }) => service.typeName));
+  const auxiliaries = createAuxiliaries([health.service, createReflection(options.services)]);
   const server = new Server({
     "grpc.max_receive_message_length": options.maxMessageBytes,
     "grpc.max_send_message_length": -1,
@@ -72,10 +73,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     server.addService(definitions, handlers);
   }
 
-  const names = ["", ...options.services.map(({ service }) => service.typeName)];
-  const health = new HealthImplementation(Object.fromEntries(names.map((name) => [name, "SERVING"])));
-  health.addToServer(server);
-  addReflection(server, options.services);
+  for (const service of auxiliaries.services) service.addTo(server);
 
   let bound: string | undefined;
   return {
@@ -92,9 +90,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
         });
       });
     },
-    setServing(serving) {
-      for (const name of names) health.setStatus(name, serving ? "SERVING" : "NOT_SERVING");
-    },
+    setServing: health.setServing,
     stop(graceMs) {
       return new Promise((resolve) => {
         auxiliaries.end();

@@ -1,24 +1,19 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createServer as createSecureServer } from "node:https";
 import { TLSSocket } from "node:tls";
-import { createConnectRouter } from "@connectrpc/connect";
-import type { UniversalHandler } from "@connectrpc/connect/protocol";
-import {
-  compressionBrotli,
-  compressionGzip,
-  universalRequestFromNodeRequest,
-  universalResponseToNodeResponse,
-} from "@connectrpc/connect-node";
 import type { Mounted } from "../infra/call.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import type { Authenticator } from "./auth.ts";
 import type { Calls } from "./calls.ts";
-import { createConnectPlane, type HttpPeer } from "./connect.ts";
-import { applyCors } from "./cors.ts";
+import type { HttpPeer } from "./connect.ts";
+import { methodsOf } from "./method.ts";
 import { createPages, type HealthSource } from "./pages.ts";
 import { degradedHeader } from "./reply-metadata.ts";
 import { subjectOf, type TlsOptions } from "./tls.ts";
+
+// An import of node:http takes its exports one by one, the last of which load all of undici: ten megabytes that nobody uses.
+const { createServer } = process.getBuiltinModule("node:http");
 
 /**
  * The HTTP plane: Connect (JSON for curl), gRPC-Web for browsers, and the plain routes.
@@ -51,58 +46,62 @@ export interface HttpServerOptions {
 }
 
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const plane = createConnectPlane(options);
-  const methods = options.services.flatMap(({ service }) =>
-    service.methods.map((m) => `${service.typeName}/${m.name}`),
-  );
+  const { calls, log } = options;
+  const methods = options.services.flatMap((mounted) => methodsOf(mounted, "http", calls.metrics));
+  const paths = new Set(methods.map(({ name }) => `/${name}`));
   const pages = createPages({
     health: options.health,
     metrics: options.metrics,
-    log: options.log,
-    draining: () => options.calls.draining,
-    methods,
+    log,
+    draining: () => calls.draining,
+    methods: methods.map(({ name }) => name),
   });
-  const router = createConnectRouter({
-    requestGate: plane.requestGate,
-    readMaxBytes: options.maxMessageBytes,
-    jsonOptions,
-    acceptCompression: [compressionGzip, compressionBrotli],
-    // gRPC proper has its own port; HTTP/1.1 cannot carry it.
-    grpc: false,
-  });
-  plane.routes(router);
-  const rpcs = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  let rpcs: Rpcs | Promise<Rpcs> | undefined;
+  let cors: Cors | undefined;
 
-  function serve(rpc: UniversalHandler, request: IncomingMessage, response: ServerResponse): void {
-    Promise.resolve()
-      .then(() =>
-        rpc(universalRequestFromNodeRequest(request, response, undefined, plane.contextValues(peerOf(request)))),
-      )
-      .then((answer) => universalResponseToNodeResponse(answer, response))
-      .catch((error: unknown) => {
-        // The call itself has been answered and logged by now; what is left is a caller that does not take the answer.
-        options.log.debug({ path: request.url, err: error }, "a reply could not be written");
-        response.destroy();
-      });
+  // Connect is loaded with the first RPC: an instance that is called by gRPC alone goes without, and is smaller by a tenth.
+  function load(): Promise<Rpcs> {
+    const loading = import("./http-rpcs.ts").then(({ createRpcs }) => createRpcs({ ...options, methods }));
+    rpcs = loading;
+    loading.then(
+      (loaded) => {
+        rpcs = loaded;
+      },
+      () => {
+        rpcs = undefined;
+      },
+    );
+    return loading;
+  }
+
+  async function serve(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+    try {
+      await (await (rpcs ?? load()))(request, response, path, peerOf(request));
+    } catch (error) {
+      // The call itself has been answered and logged by now; what is left is a caller that does not take the answer.
+      log.debug({ path, err: error }, "a reply could not be written");
+      response.destroy();
+    }
   }
 
   const server = listener(options.tls, (request, response) => {
     // So that no connection outlives the drain only because its client keeps using it.
-    if (options.calls.draining) response.setHeader("connection", "close");
-    if (applyCors(options.corsOrigins, request, response)) return;
-    const rpc = rpcs.get((request.url ?? "").split("?", 1)[0] ?? "");
-    if (rpc === undefined) {
+    if (calls.draining) response.setHeader("connection", "close");
+    if (cors?.(request, response)) return;
+    const path = (request.url ?? "").split("?", 1)[0] ?? "";
+    if (!paths.has(path)) {
       pages(request, response);
       return;
     }
     // For the answers that never get as far as a call, such as to a wrong content type.
     response.setHeader(degradedHeader, "false");
-    serve(rpc, request, response);
+    void serve(request, response, path);
   });
 
   return {
-    start({ host, port }) {
-      return new Promise((resolve, reject) => {
+    async start({ host, port }) {
+      if (options.corsOrigins.length > 0) cors = (await import("./cors.ts")).createCors(options.corsOrigins);
+      return await new Promise((resolve, reject) => {
         server.once("error", reject);
         server.listen(port, host, () => {
           server.off("error", reject);
@@ -127,10 +126,9 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   };
 }
 
-// A body that is not UTF-8 must be refused: decoded leniently, it would be stored as something else. Unknown fields are let
-// through, so that a newer client can talk to an older server.
-const jsonOptions = { ignoreUnknownFields: true, textDecoder: new TextDecoder("utf-8", { fatal: true }) };
-
+type Rpcs = (request: IncomingMessage, response: ServerResponse, path: string, peer: HttpPeer) => Promise<void>;
+/** True when the request was a preflight and has been answered. */
+type Cors = (request: IncomingMessage, response: ServerResponse) => boolean;
 type Listener = (request: IncomingMessage, response: ServerResponse) => void;
 
 function listener(tls: TlsOptions | undefined, onRequest: Listener): Server {

@@ -1,13 +1,24 @@
 import type { DescFile } from "@bufbuild/protobuf";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
-import type { Server } from "@grpc/grpc-js";
-import { ReflectionService } from "@grpc/reflection";
 import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
 import type { Mounted } from "../infra/call.ts";
+import { createLateService, type LateService, type Loaded } from "./late-service.ts";
+import { RecordingServer } from "./recording-server.ts";
 
-/** Adds server reflection (v1 and v1alpha), so that grpcurl needs no proto files. */
-export function addReflection(server: Server, services: readonly Mounted[]): void {
+/** Server reflection (v1 and v1alpha), so that grpcurl needs no proto files. */
+export function createReflection(services: readonly Mounted[]): LateService {
+  const methods = ["v1", "v1alpha"].map((version) => ({
+    path: `/grpc.reflection.${version}.ServerReflection/ServerReflectionInfo`,
+    requestStream: true,
+    responseStream: true,
+  }));
+  return createLateService(methods, () => load(services));
+}
+
+async function load(services: readonly Mounted[]): Promise<ReadonlyMap<string, Loaded>> {
+  const { ReflectionService } = await import("@grpc/reflection");
+  const server = new RecordingServer();
   const files = new Map<string, Buffer>();
   for (const { service } of services) collect(service.file, files);
   // The types of error details, which no RPC names but every client that prints an error looks up.
@@ -23,6 +34,7 @@ export function addReflection(server: Server, services: readonly Mounted[]): voi
     { services: services.map(({ service }) => service.typeName) },
   );
   reflection.addToServer(server);
+  return server.added;
 }
 
 function collect(file: DescFile, into: Map<string, Buffer>): void {
