@@ -1,7 +1,13 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
-import { aimedAt, runTypeScript } from "./run-snippet.ts";
-import { readDocument, snippetsOf } from "./snippet.ts";
+import { aimedAt, runTypeScript, typeErrors } from "./run-snippet.ts";
+import { readDocument, root, snippetsOf, tableRows } from "./snippet.ts";
+
+const page = readDocument("docs/cache.md");
+const snippets = snippetsOf(page).filter(({ language }) => language === "typescript");
+const program = snippets.map(({ code }) => code).join("\n");
 
 let server: HoldfastProcess;
 beforeAll(async () => {
@@ -11,10 +17,21 @@ afterAll(() => server.stop());
 
 describe("docs/cache.md", () => {
   it("is a program that does what its comments say", async () => {
-    const snippets = snippetsOf(readDocument("docs/cache.md")).filter(({ language }) => language === "typescript");
-    const program = snippets.map(({ code }) => code).join("\n");
     const { output, code } = await runTypeScript(aimedAt(server, program));
     for (const text of snippets.flatMap(({ expected }) => expected)) expect(output).toContain(text);
     expect(code).toBe(0);
+  });
+
+  it("is a program that the compiler takes", async () => {
+    expect(await typeErrors(program)).toBe("");
+  });
+
+  it("names only reasons that errors really carry", () => {
+    const paths = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" });
+    const sources = paths.filter((path) => path.endsWith(".ts") && !path.startsWith("gen"));
+    const source = sources.map((path) => readFileSync(join(root, "src", path), "utf8")).join("\n");
+    const reasons = tableRows(page).flatMap(([cell = ""]) => /^`([A-Z_]+)`$/.exec(cell)?.[1] ?? []);
+    expect(reasons.length).toBeGreaterThan(5);
+    expect(reasons.filter((reason) => !source.includes(`"${reason}"`))).toEqual([]);
   });
 });

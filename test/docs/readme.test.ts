@@ -9,6 +9,7 @@ import {
   runPython,
   runRust,
   runTypeScript,
+  typeErrors,
 } from "./run-snippet.ts";
 import { readDocument, type Snippet, snippetsOf } from "./snippet.ts";
 
@@ -81,6 +82,11 @@ describe("README.md", () => {
       expect(outcome.code).toBe(0);
     });
   }
+
+  it("shows TypeScript that the compiler takes", async () => {
+    const programs = snippets.filter(({ language }) => language === "typescript");
+    for (const { code } of programs) expect(await typeErrors(code)).toBe("");
+  });
 
   it("is right about .NET as far as the wire goes: a body in chunks, a charset beside the type", async () => {
     const reply = await fetch(`${server.httpUrl}/holdfast.v1.CacheService/Get`, {

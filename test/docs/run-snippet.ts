@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { lookUp, searchPath } from "../support/binaries.ts";
 import type { HoldfastProcess } from "../support/holdfast-process.ts";
@@ -44,6 +44,21 @@ export const runBash = (code: string, env: Readonly<Record<string, string>> = {}
 
 export const runTypeScript = (code: string, env: Readonly<Record<string, string>> = {}) =>
   run(process.execPath, ["--input-type=module-typescript", "--eval", code], { env });
+
+/** What the compiler says of it under the project's own rules; empty when nothing. */
+export async function typeErrors(code: string): Promise<string> {
+  // Inside the project, so that its packages are found.
+  const directory = join(root, ".cache", `docs-${process.pid}`);
+  mkdirSync(directory, { recursive: true });
+  try {
+    writeFileSync(join(directory, "snippet.ts"), code.replaceAll('"./src/', '"../../src/'));
+    const config = { extends: "../../tsconfig.json", include: ["snippet.ts"] };
+    writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));
+    return (await run("tsc", ["-p", directory])).output;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
 
 export const runPython = (code: string) => run("python3", ["-c", code]);
 
