@@ -1,11 +1,10 @@
 import { UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
-import type { MemoryStore } from "./memory.ts";
-import type { ReadResult, Refuge, Unhealed, Write, WriteResult } from "./store.ts";
+import type { MemoryRefuge, ReadResult, Refuge, Unhealed, Write, WriteResult } from "./store.ts";
 
 export interface LastResortOptions {
   readonly refuge: Refuge;
-  readonly memory: MemoryStore;
+  readonly memory: MemoryRefuge;
   readonly log: Log;
 }
 

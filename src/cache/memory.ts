@@ -9,23 +9,12 @@ import {
   isOvertaken,
   type KeyPage,
   ListingInterruptedError,
+  type MemoryRefuge,
   type ReadResult,
   type Refuge,
   type Write,
   type WriteResult,
 } from "./store.ts";
-
-/** A refuge in this process's memory: for when there is no other. It knows what it holds without asking anyone. */
-export interface MemoryStore extends Refuge {
-  /** Whether it has a change of this key that is not healed. */
-  keeps(namespace: string, key: string): boolean;
-  /** Whether anything here is not healed. */
-  readonly any: boolean;
-  /** Whether the namespace or one of the tags was invalidated here after the version. */
-  isInvalidated(namespace: string, tags: readonly string[], version: number): boolean;
-  /** Unhealed changes that had to go because there was no room. */
-  readonly lost: number;
-}
 
 export interface MemoryStoreOptions {
   readonly clock: Clock;
@@ -44,7 +33,7 @@ const CURSOR = "memory:";
 const OVERHEAD_BYTES = 500;
 const MOST_ANSWERS = 100_000;
 
-export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStoreOptions): MemoryStore {
+export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStoreOptions): MemoryRefuge {
   // Two, so that what another layer has as well is the first to go.
   const healed = newEntries();
   const unhealed = newEntries();

@@ -166,3 +166,15 @@ export interface Refuge extends CacheStore {
   /** Removes up to `limit` records whose physical end has passed, and old request memories. Returns how many. */
   sweep(now: number, limit: number): Promise<number>;
 }
+
+/** A refuge in this process's memory: for when there is no other. It knows what it holds without asking anyone. */
+export interface MemoryRefuge extends Refuge {
+  /** Whether it has a change of this key that is not healed. */
+  keeps(namespace: string, key: string): boolean;
+  /** Whether anything here is not healed. */
+  readonly any: boolean;
+  /** Whether the namespace or one of the tags was invalidated here after the version. */
+  isInvalidated(namespace: string, tags: readonly string[], version: number): boolean;
+  /** Unhealed changes that had to go because there was no room. */
+  readonly lost: number;
+}

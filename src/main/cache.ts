@@ -1,6 +1,5 @@
 import { type Cache, createCache } from "../cache/cache.ts";
 import { type Announcer, CACHE_TOPIC, changeHead, changeTail } from "../cache/change.ts";
-import { createLayers, type Layers } from "../cache/layers.ts";
 import { createUsage } from "../cache/metrics.ts";
 import { createPolicyFor } from "../cache/policy.ts";
 import { createCacheService } from "../cache/service.ts";
@@ -13,6 +12,7 @@ import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
+import { createLayers, type Layers } from "./cache-layers.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface CacheParts extends Pick<Coordination, "redis" | "backplane" | "frame"> {

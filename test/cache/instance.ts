@@ -1,6 +1,5 @@
 import { type Cache, createCache } from "../../src/cache/cache.ts";
 import type { Announcer } from "../../src/cache/change.ts";
-import { createLayers, type Layers } from "../../src/cache/layers.ts";
 import type { Namespace } from "../../src/cache/namespace.ts";
 import type { NamespacePolicy } from "../../src/cache/policy.ts";
 import type { Found } from "../../src/cache/reads.ts";
@@ -11,6 +10,7 @@ import { systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
+import { createLayers, type Layers } from "../../src/main/cache-layers.ts";
 
 export const POLICY: NamespacePolicy = {
   ttlMs: undefined,

@@ -1,22 +1,23 @@
+import type { Announcer } from "../cache/change.ts";
+import { createDurableStore } from "../cache/durable.ts";
+import { createGuarded, isCallersMistake } from "../cache/guarded.ts";
+import { createHealer, RefugeAwayError } from "../cache/healer.ts";
+import { createKept } from "../cache/kept.ts";
+import { createLastResort } from "../cache/last-resort.ts";
+import { createMemoryStore } from "../cache/memory.ts";
+import type { Namespace } from "../cache/namespace.ts";
+import type { PolicyFor } from "../cache/policy.ts";
+import { createResilientStore } from "../cache/resilient.ts";
+import { createSqlStore } from "../cache/sql.ts";
+import type { CacheStore, Refuge } from "../cache/store.ts";
+import { startSweeper } from "../cache/sweeper.ts";
+import type { Versions } from "../cache/version.ts";
 import type { Breaker } from "../infra/breaker.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
 import type { Redis } from "../infra/redis.ts";
 import { RedisReplyError } from "../infra/redis-failure.ts";
-import type { Announcer } from "./change.ts";
-import { createDurableStore } from "./durable.ts";
-import { createGuarded, isCallersMistake } from "./guarded.ts";
-import { createHealer, RefugeAwayError } from "./healer.ts";
-import { createKept } from "./kept.ts";
-import { createLastResort } from "./last-resort.ts";
-import { createMemoryStore } from "./memory.ts";
-import type { Namespace } from "./namespace.ts";
-import type { PolicyFor } from "./policy.ts";
-import { createResilientStore } from "./resilient.ts";
-import { createSqlStore } from "./sql.ts";
-import type { CacheStore, Refuge } from "./store.ts";
-import type { Versions } from "./version.ts";
 
 /** The shared layers of a topology, put together. */
 export interface Layers {
@@ -38,8 +39,6 @@ export interface LayersOptions {
 }
 
 const HEAL_SWEEP_MS = 5_000;
-const EXPIRY_SWEEP_MS = 30_000;
-const SWEEP_BATCH = 1_000;
 /** What may be remembered in memory while neither Redis nor SQL answers. */
 const LAST_RESORT_BYTES = 64 * 1024 * 1024;
 
@@ -54,7 +53,7 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   }
   const { client, breaker, timeoutMs } = redis;
   // Not loaded where there is no Redis: its client would cost start-up time and memory for nothing.
-  const { createRedisStore } = await import("./redis.ts");
+  const { createRedisStore } = await import("../cache/redis.ts");
   const hot = createRedisStore({ redis: client, announcer, clock, newStamp });
   const kept = createKept();
   const memory = createMemoryStore({ clock, newStamp, maxBytes: LAST_RESORT_BYTES, log });
@@ -99,31 +98,4 @@ async function recollect(refuge: Refuge, versions: Versions, addAll: () => void)
   if (left.length === 0 && marks.length === 0) return;
   addAll();
   versions.observe(await refuge.latestUnhealed());
-}
-
-/** Removes what has expired for good, a little at a time. */
-function startSweeper(store: Refuge, clock: Clock, log: Log) {
-  let sweeping: Promise<void> | undefined;
-  let closed = false;
-
-  async function sweep(): Promise<void> {
-    while (!closed && (await store.sweep(clock.now(), SWEEP_BATCH)) === SWEEP_BATCH) {
-      await new Promise(setImmediate);
-    }
-  }
-
-  const timer = setInterval(() => {
-    sweeping ??= sweep()
-      .catch((err: unknown) => log.warn({ err }, "expired cache entries not removed yet"))
-      .finally(() => {
-        sweeping = undefined;
-      });
-  }, EXPIRY_SWEEP_MS).unref();
-  return {
-    async close() {
-      closed = true;
-      clearInterval(timer);
-      await sweeping;
-    },
-  };
 }

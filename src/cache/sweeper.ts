@@ -1,0 +1,33 @@
+import type { Clock } from "../infra/clock.ts";
+import type { Log } from "../infra/log.ts";
+import type { Refuge } from "./store.ts";
+
+const SWEEP_MS = 30_000;
+const BATCH = 1_000;
+
+/** Removes what has expired for good, a little at a time. */
+export function startSweeper(store: Refuge, clock: Clock, log: Log): { close(): Promise<void> } {
+  let sweeping: Promise<void> | undefined;
+  let closed = false;
+
+  async function sweep(): Promise<void> {
+    while (!closed && (await store.sweep(clock.now(), BATCH)) === BATCH) {
+      await new Promise(setImmediate);
+    }
+  }
+
+  const timer = setInterval(() => {
+    sweeping ??= sweep()
+      .catch((err: unknown) => log.warn({ err }, "expired cache entries not removed yet"))
+      .finally(() => {
+        sweeping = undefined;
+      });
+  }, SWEEP_MS).unref();
+  return {
+    async close() {
+      closed = true;
+      clearInterval(timer);
+      await sweeping;
+    },
+  };
+}
