@@ -11,7 +11,6 @@ import {
   ListingInterruptedError,
   type MemoryRefuge,
   type ReadResult,
-  type Refuge,
   type Write,
   type WriteResult,
 } from "./store.ts";
