@@ -9,6 +9,7 @@ import type { Namespace } from "../cache/namespace.ts";
 import type { PolicyFor } from "../cache/policy.ts";
 import { createResilientStore } from "../cache/resilient.ts";
 import { createSqlStore } from "../cache/sql.ts";
+import { startSqlReclaimer } from "../cache/sql-reclaimer.ts";
 import type { CacheStore, Refuge } from "../cache/store.ts";
 import { startSweeper } from "../cache/sweeper.ts";
 import type { Versions } from "../cache/version.ts";
@@ -47,9 +48,13 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   const newStamp = () => versions.next();
   // Where Redis carries the messages, what SQL stores is announced from there.
   const sql = createSqlStore({ database, announcer: redis === undefined ? announcer : undefined, clock, newStamp });
+  const reclaimer = startSqlReclaimer({ database, log });
   if (redis === undefined || announcer === undefined) {
     const sweeper = startSweeper(sql, clock, log);
-    return { storeOf: () => sql, unhealed: async () => 0, close: sweeper.close };
+    const close = async () => {
+      await Promise.all([sweeper.close(), reclaimer.close()]);
+    };
+    return { storeOf: () => sql, unhealed: async () => 0, close };
   }
   const { client, breaker, timeoutMs } = redis;
   // Not loaded where there is no Redis: its client would cost start-up time and memory for nothing.
@@ -86,7 +91,7 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     async close() {
       stopHearing();
       healer.close();
-      await sweeper.close();
+      await Promise.all([sweeper.close(), reclaimer.close()]);
     },
   };
 }
