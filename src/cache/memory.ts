@@ -196,7 +196,7 @@ function newEntries(): LRUCache<string, Entry> {
 function holds(guard: Guard, draft: Draft, there: CacheRecord | undefined, over: "any" | "kept"): boolean {
   switch (guard.kind) {
     case "none":
-      return true;
+      return !guard.ordered || there === undefined || there.version < draft.version;
     case "newer": {
       if (there === undefined || there.version < draft.version) return true;
       return there.version === draft.version && there.deleted && !draft.deleted;

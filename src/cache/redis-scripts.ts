@@ -9,12 +9,12 @@ import { defineScript } from "../infra/redis-script.ts";
  * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step.
  *
  * KEYS  entry, lease, request memory
- * ARGV  1 guard: none | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
+ * ARGV  1 guard: none | ordered | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
  *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
  *       8 channel ("" to tell nobody)             9, 10 message before and after the version
  *       11 answer to remember ("" for none)       12 milliseconds to remember it
  *       ("seen" is "version" that may also find no record at all)
- * Result: the version stored under, or "version" / "lease" when the guard of that name refused.
+ * Result: the version stored under, or "version" / "lease" when the guard of that name refused; "have <version>" for "ordered".
  */
 export const writeScript = defineScript({
   name: "cache-write",
@@ -30,6 +30,8 @@ local guard, version = ARGV[1], tonumber(ARGV[2])
 if guard == 'newer' then
   if have > version then return 'version' end
   if have == version and (flag ~= 'd' or string.sub(ARGV[5], 2, 2) == 'd') then return 'version' end
+elseif guard == 'ordered' then
+  if have >= version then return 'have ' .. string.format('%.0f', have) end
 elseif guard == 'version' then
   if have ~= tonumber(ARGV[3]) then return 'version' end
 elseif guard == 'seen' then

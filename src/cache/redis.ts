@@ -147,6 +147,8 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       ],
     );
     if (reply === "version" || reply === "lease") return { stored: false, why: reply, layer: "redis" };
+    const [, have] = /^have (\d+)$/.exec(String(reply)) ?? [];
+    if (have !== undefined) return { stored: false, why: "version", version: Number(have), layer: "redis" };
     return { stored: true, version: Number(reply), stamps, layer: "redis" };
   }
 
@@ -254,6 +256,7 @@ function tagsMatch(record: CacheRecord, stamps: ReadonlyMap<string, number | und
 }
 
 function scriptGuard(guard: Guard): string {
+  if (guard.kind === "none" && guard.ordered) return "ordered";
   return guard.kind === "version" && guard.orAbsent ? "seen" : guard.kind;
 }
 

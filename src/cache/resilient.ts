@@ -76,12 +76,23 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
     kept.addKeys(namespace, keys);
     const results = await refuge.keep(
       namespace,
-      writes.map((write) => ({ ...write, guard: withoutLease(write.guard), announce: "no" })),
+      writes.map((write) => ({ ...write, guard: forRefuge(write.guard), announce: "no" })),
     );
     // Again, because a healing may have ended between the two.
     kept.addKeys(namespace, keys);
     healer.soon();
     return results.map((result) => ({ ...result, degraded: true }));
+  }
+
+  function writeOrKeep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
+    return either(
+      async () => {
+        const doubtful = writes.filter(({ guard, key }) => guard.kind !== "none" && kept.hasKey(namespace, key));
+        if (doubtful.length > 0) await healer.healKeys(namespace, doubtful);
+        return primary.write(namespace, writes);
+      },
+      () => keep(namespace, writes),
+    );
   }
 
   return {
@@ -97,14 +108,21 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
       return now.map((one, i) => corrected(one, doubts.better.get(keys[i] ?? ""), doubts.raised));
     },
     async write(namespace, writes) {
-      return either(
-        async () => {
-          const doubtful = writes.filter(({ guard, key }) => guard.kind !== "none" && kept.hasKey(namespace, key));
-          if (doubtful.length > 0) await healer.healKeys(namespace, doubtful);
-          return primary.write(namespace, writes);
-        },
-        () => keep(namespace, writes),
-      );
+      const results: WriteResult[] = [];
+      let left = writes.map((write, at) => ({ at, write }));
+      for (let attempt = 1; left.length > 0; attempt++) {
+        const orders = left.map(({ write }) => (attempt < ATTEMPTS ? inOrder(write) : write));
+        const answers = await writeOrKeep(namespace, orders);
+        left = left.flatMap(({ at, write }, i) => {
+          const answer = answers[i];
+          if (answer === undefined) throw new Error("a write got no result");
+          results[at] = answer;
+          if (answer.stored || answer.why !== "version" || write.guard.kind !== "none") return [];
+          const version = Math.max(answer.version ?? 0, write.draft.version) + 1;
+          return [{ at, write: { ...write, draft: { ...write.draft, version } } }];
+        });
+      }
+      return results;
     },
     async invalidate(namespace, tags, stamp) {
       return either(
@@ -151,8 +169,20 @@ interface Doubts {
 const NO_TAGS: ReadonlySet<string> = new Set();
 const UNKNOWN = { record: undefined, valid: false, degraded: true, unknown: true } as const;
 
+/** Attempts to come after what is there; who is still outrun then replaces it in any case. */
+const ATTEMPTS = 16;
+
+/**
+ * A write may be given up on, answered from the refuge, and reach the layer long after: it must not undo what came in between.
+ * The answer to one that came too early is heard only by who still waits for it, and that one tries again.
+ */
+function inOrder(write: Write): Write {
+  return write.guard.kind === "none" ? { ...write, guard: { kind: "none", ordered: true } } : write;
+}
+
 /** The lease is in the layer that is away; that nothing changed since it was given, as far as is known, can still be held to. */
-function withoutLease(guard: Guard): Guard {
+function forRefuge(guard: Guard): Guard {
+  if (guard.kind === "none") return { kind: "none" };
   if (guard.kind !== "lease") return guard;
   return { kind: "version", seen: guard.seen, orAbsent: true, grantedAt: guard.grantedAt };
 }

@@ -76,7 +76,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     const { guard } = write;
     switch (guard.kind) {
       case "none":
-        return { sql: statements.put, params: [...row, ...notify] };
+        return { sql: guard.ordered ? statements.putNewer : statements.put, params: [...row, ...notify] };
       case "newer":
         return { sql: statements.putNewer, params: [...row, ...notify] };
       case "version":

@@ -25,8 +25,11 @@ export interface ReadResult {
 
 /** What must hold for a write to be stored. Checked atomically with the write. */
 export type Guard =
-  /** Nothing: it replaces what is there under a larger version, and voids any lease. */
-  | { readonly kind: "none" }
+  /**
+   * Nothing: it replaces what is there under a larger version, and voids any lease. If ordered, only what has a smaller version
+   * than the draft: for a write whose caller may have been answered from elsewhere before it arrives.
+   */
+  | { readonly kind: "none"; readonly ordered?: boolean }
   /**
    * The key's version is the one seen (0: no record at all), or with orAbsent there is none any more; with grantedAt, nothing
    * was invalidated since. Voids any lease.
@@ -72,6 +75,8 @@ export type WriteResult =
   | {
       readonly stored: false;
       readonly why: "version" | "lease" | "overtaken";
+      /** When the version refused it, and it is known: the one there is. */
+      readonly version?: number;
       /** When overtaken: the largest stamp seen, so that the next attempt can be later than it. */
       readonly stamp?: number;
       readonly degraded?: boolean;
