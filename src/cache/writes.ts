@@ -125,33 +125,43 @@ export function createWrites(options: WritesOptions): Writes {
   }
 
   async function set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]> {
-    const answers: (SetAnswer | undefined)[] = orders.map(() => undefined);
-    const plain: { readonly at: number; readonly write: Write }[] = [];
-    const last = new Map(orders.map((order, at) => [order.key, at]));
-    const rest: number[] = [];
-    for (const [at, order] of orders.entries()) {
-      // Only the last of several orders for a key need be stored in the common batch; but a condition looks at those before it.
-      const alone = order.ifAbsent || last.get(order.key) !== at;
-      if (alone) rest.push(at);
-      else plain.push({ at, write: writeOf(namespace, order) });
+    const [only] = orders;
+    if (only !== undefined && orders.length === 1) return [await setOne(namespace, only)];
+    // Most orders are alone with their key and unconditional: those go in one batch. The others take their turns key by key.
+    const byKey = Map.groupBy(orders.keys(), (at) => orders[at]?.key ?? "");
+    const answers = new Map<SetOrder, SetAnswer>();
+    const batch: SetOrder[] = [];
+    const turns: SetOrder[][] = [];
+    for (const positions of byKey.values()) {
+      const group = positions.flatMap((at) => orders[at] ?? []);
+      const [first] = group;
+      if (first !== undefined && group.length === 1 && !first.ifAbsent) batch.push(first);
+      else turns.push(group);
     }
-    for (const at of rest) {
-      const order = orders[at];
-      if (order !== undefined) answers[at] = await setOne(namespace, order);
-    }
-    if (plain.length > 0) {
-      const results = await commit(
-        namespace,
-        plain.map(({ write }) => write),
-      );
-      plain.forEach(({ at, write }, i) => {
-        const result = results[i];
-        if (result !== undefined) answers[at] = answerOf(result, write.draft.expiresAt);
-      });
-    }
-    return answers.map((answer) => {
+    await Promise.all([
+      setBatch(namespace, batch, answers),
+      ...turns.map(async (group) => {
+        for (const order of group) answers.set(order, await setOne(namespace, order));
+      }),
+    ]);
+    return orders.map((order) => {
+      const answer = answers.get(order);
       if (answer === undefined) throw new Error("a set got no answer");
       return answer;
+    });
+  }
+
+  async function setBatch(
+    namespace: Namespace,
+    batch: readonly SetOrder[],
+    answers: Map<SetOrder, SetAnswer>,
+  ): Promise<void> {
+    if (batch.length === 0) return;
+    const writes = batch.map((order) => writeOf(namespace, order));
+    const results = await commit(namespace, writes);
+    batch.forEach((order, i) => {
+      const result = results[i];
+      if (result !== undefined) answers.set(order, answerOf(result, writes[i]?.draft.expiresAt));
     });
   }
 
