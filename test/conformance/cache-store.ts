@@ -299,6 +299,23 @@ export function describeCacheStore(name: string, factory: CacheStoreFactory, qui
       });
     });
 
+    describe("a write held to its order", () => {
+      it("replaces what has a smaller version, not what has a larger one, and voids the lease", async () => {
+        const ns = newNamespace();
+        const late = draft("late");
+        const ordered = { kind: "none", ordered: true } as const;
+        const first = await stored(ns, "k", draft("1"), ordered);
+        expect(await write(ns, "k", late, ordered)).toMatchObject({ stored: false, why: "version" });
+        expect(await value(ns, "k")).toBe("1");
+        const dead = await stored(ns, "k", tombstone(versions.next(), clock.now()));
+        expect(await why(ns, "k", draft("late", { version: first + 1 }), ordered)).toBe("version");
+        await store.acquireLease(ns, "k", `${dead}.1.${"a".repeat(16)}`, clock.now() + MINUTE);
+        expect(await stored(ns, "k", draft("2", { version: dead + 1 }), ordered)).toBe(dead + 1);
+        const other = `${dead + 1}.1.${"b".repeat(16)}`;
+        expect(await store.acquireLease(ns, "k", other, clock.now() + MINUTE)).toEqual({ granted: true });
+      });
+    });
+
     describe("a write held to a version", () => {
       it("is refused when the key changed, was made or was deleted meanwhile", async () => {
         const ns = newNamespace();
