@@ -6,6 +6,8 @@ export interface Arrivals {
   wake(namespace: string, key: string): void;
   /** Something changed, nobody knows what. */
   wakeAll(): void;
+  /** How many are waiting now. */
+  readonly waiting: number;
 }
 
 export interface Arrival {
@@ -16,6 +18,7 @@ export interface Arrival {
 
 export function createArrivals(): Arrivals {
   const expected = new Map<string, Set<() => void>>();
+  let waiting = 0;
   const nameOf = (namespace: string, key: string) => `${namespace}/${key}`;
 
   return {
@@ -36,9 +39,11 @@ export function createArrivals(): Arrivals {
           const onAbort = () => reject(signal.reason);
           signal.addEventListener("abort", onAbort, { once: true });
           const timer = setTimeout(resolve, ms);
+          waiting++;
           try {
             await Promise.race([promise, aborted]);
           } finally {
+            waiting--;
             clearTimeout(timer);
             signal.removeEventListener("abort", onAbort);
             cancel();
@@ -51,6 +56,9 @@ export function createArrivals(): Arrivals {
     },
     wakeAll() {
       for (const wakers of expected.values()) for (const resolve of wakers) resolve();
+    },
+    get waiting() {
+      return waiting;
     },
   };
 }

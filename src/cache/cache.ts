@@ -52,6 +52,8 @@ export interface Cache {
   readonly namespaces: Namespaces;
   readonly reads: Reads;
   readonly feed: Feed;
+  /** How many reads wait for a value that another caller has a lease to fill. */
+  readonly leaseWaiters: number;
   readonly l1: L1;
   readonly warmer: Warmer;
   set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]>;
@@ -175,6 +177,9 @@ export function createCache(options: CacheOptions): Cache {
     namespaces,
     reads,
     feed,
+    get leaseWaiters() {
+      return arrivals.waiting;
+    },
     l1,
     warmer,
     set: writes.set,

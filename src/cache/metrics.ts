@@ -43,6 +43,10 @@ export function createUsage({ cache, metrics, unhealed, breaker }: UsageOptions)
   const l1Entries = metrics.gauge("holdfast_cache_l1_entries", "Entries held in memory");
   const l1Evictions = metrics.counter("holdfast_cache_l1_evictions_total", "Entries dropped from memory to make room");
   const watchers = metrics.gauge("holdfast_cache_watchers", "Open Watch streams");
+  const leaseWaiters = metrics.gauge(
+    "holdfast_cache_lease_waiters",
+    "Reads that wait for a value another caller has a lease to fill",
+  );
   const pending = metrics.gauge("holdfast_cache_unhealed_changes", "Changes that Redis has not heard of yet");
   const breakerState = metrics.gauge("holdfast_redis_breaker_state", "1 for the state the Redis breaker is in", [
     "state",
@@ -73,6 +77,7 @@ export function createUsage({ cache, metrics, unhealed, breaker }: UsageOptions)
     l1Bytes.with({}).set(l1.bytes);
     l1Entries.with({}).set(sums.l1Entries);
     watchers.with({}).set(feed.watchers);
+    leaseWaiters.with({}).set(cache.leaseWaiters);
     pending.with({}).set(unhealedChanges);
     if (breaker === undefined) return;
     for (const state of STATES) breakerState.with({ state }).set(breaker.state === state ? 1 : 0);

@@ -167,6 +167,8 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
         const held = bypass ? undefined : fromMemory(namespace, key);
         const found = held === undefined ? await load(namespace, key, bypass) : memoryHit(held);
         if (found.outcome === "hit") return await withEagerLease(namespace, key, found, wish);
+        // A lease for a caller who has hung up meanwhile would keep all others waiting for nothing.
+        wish.signal.throwIfAborted();
         const grant = await acquire(namespace, key, found, wish);
         if (grant === undefined) return found;
         if ("token" in grant) return { ...found, lease: grant };

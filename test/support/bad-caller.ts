@@ -28,8 +28,10 @@ export interface Ending {
 export interface BadCallOptions {
   readonly deadlineMs?: number;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Take one reply of a stream and hang up. */
+  /** Take one reply of a stream and, without a signal to do so later, hang up. */
   readonly stream?: boolean;
+  /** Hangs up when it is aborted. */
+  readonly signal?: AbortSignal;
 }
 
 /** A client that sends whatever bytes it is given as a request. */
@@ -55,22 +57,24 @@ export function createBadCaller(address: string): BadCaller {
   });
   const asIs = (bytes: Buffer) => bytes;
   return {
-    send(path, request, { deadlineMs = 30_000, headers = {}, stream = false } = {}) {
+    send(path, request, { deadlineMs = 30_000, headers = {}, stream = false, signal } = {}) {
       const metadata = new Metadata();
       for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
       const options = { deadline: Date.now() + deadlineMs };
       const bytes = Buffer.from(request);
       return new Promise((resolve) => {
         if (!stream) {
-          client.makeUnaryRequest<Buffer, Buffer>(path, asIs, asIs, bytes, metadata, options, (error, reply) => {
+          const answered = (error: ServiceError | null, reply?: Buffer) =>
             resolve(error === null ? { ...noError, reply } : endingOf(error));
-          });
+          const call = client.makeUnaryRequest<Buffer, Buffer>(path, asIs, asIs, bytes, metadata, options, answered);
+          signal?.addEventListener("abort", () => call.cancel(), { once: true });
           return;
         }
         const call = client.makeServerStreamRequest<Buffer, Buffer>(path, asIs, asIs, bytes, metadata, options);
+        signal?.addEventListener("abort", () => call.cancel(), { once: true });
         call.on("data", (reply: Buffer) => {
           resolve({ ...noError, reply });
-          call.cancel();
+          if (signal === undefined) call.cancel();
         });
         call.on("error", (error: ServiceError) => resolve(endingOf(error)));
         call.on("end", () => resolve({ ...noError, reply: undefined }));
