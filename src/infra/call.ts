@@ -8,7 +8,10 @@ export interface Caller {
   /** The API key's name, the certificate's subject, or "anonymous". For logs; never a secret. */
   readonly name: string;
   hasScope(scope: string): boolean;
-  /** Whether the caller may touch this namespace. True for everyone when keys name no namespaces. */
+  /**
+   * Whether the caller may touch this namespace. True for everyone when keys name no namespaces. The namespace a request names
+   * has been checked; an RPC that can be about all of them asks for each.
+   */
   mayUse(namespace: string): boolean;
 }
 

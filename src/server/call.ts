@@ -97,19 +97,12 @@ export class Call implements CallContext {
 
   /**
    * Refuses what the caller may not do in the namespace the request names. Where the field is optional and unset, the
-   * request is about all namespaces, and so only for those who may use all.
+   * request is about all namespaces: then the RPC leaves out those that the caller may not use.
    */
   authorize(request: Message): void {
     if (this.caller.allNamespaces || this.info.namespaceOf === undefined) return;
     const namespace = this.info.namespaceOf(request);
-    if (namespace === undefined) {
-      throw new Failure(
-        "forbidden",
-        "NAMESPACE_DENIED",
-        `${this.caller.name} may not use all namespaces: name one in the request`,
-      );
-    }
-    if (!this.caller.mayUse(namespace === "" ? "default" : namespace)) {
+    if (namespace !== undefined && !this.caller.mayUse(namespace === "" ? "default" : namespace)) {
       throw new Failure(
         "forbidden",
         "NAMESPACE_DENIED",
