@@ -1,9 +1,12 @@
 import { join } from "node:path";
 import { Redis as RawRedis } from "ioredis";
 import pg from "pg";
+import { expect, it } from "vitest";
 import { createMemoryStore } from "../../src/cache/memory.ts";
+import { tombstone } from "../../src/cache/record.ts";
 import { createRedisStore } from "../../src/cache/redis.ts";
 import { createSqlStore } from "../../src/cache/sql.ts";
+import type { Write } from "../../src/cache/store.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
@@ -12,8 +15,10 @@ import { createRedis, parseRedisUrl } from "../../src/infra/redis.ts";
 import { openSqlite } from "../../src/infra/sqlite.ts";
 import { type CacheStoreFactory, describeCacheStore } from "../conformance/cache-store.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
+import { movedClock } from "../support/moved-clock.ts";
 import { startRedisCluster } from "../support/redis-cluster.ts";
 import { scratchDirectory } from "../support/scratch.ts";
+import { announcer, openRedis } from "./instance.ts";
 
 /** Several clients, as several instances have them, and one that listens. */
 async function overRedis(
@@ -116,6 +121,30 @@ describeCacheStore("Postgres as a store of the cache", async ({ clock, newStamp,
       await Promise.all(databases.map((database) => database.close()));
     },
   };
+});
+
+it("a mark in Redis goes only forward, whoever brings an older one, and a copy from before it is refused", async () => {
+  const redis = openRedis(await freshRedis(), 30_000);
+  const store = createRedisStore({ redis, announcer, clock: movedClock(), newStamp: () => 1_000 });
+  const copy = (version: number, stamps: readonly number[]): Write => ({
+    key: "k",
+    draft: { ...tombstone(version, Date.now()), deleted: false, tags: ["t"] },
+    stamps,
+    guard: { kind: "newer" },
+    announce: "no",
+  });
+  const marks = (own: number, tag: number) => [
+    { tag: "", stamp: own },
+    { tag: "t", stamp: tag },
+  ];
+  await store.raise("ns", marks(10, 21));
+  await store.raise("ns", marks(10, 11));
+  expect(await store.write("ns", [copy(1, [10, 11])])).toMatchObject([{ stored: false, why: "overtaken" }]);
+  expect(await store.write("ns", [copy(2, [10, 21])])).toMatchObject([{ stored: true }]);
+  expect(await store.read("ns", ["k"])).toMatchObject([{ valid: true }]);
+  await store.raise("ns", marks(31, 21));
+  expect(await store.read("ns", ["k"])).toMatchObject([{ valid: false }]);
+  await redis.close();
 });
 
 describeCacheStore("memory as a store of the cache", async ({ clock, newStamp }) => {

@@ -39,8 +39,14 @@ async function setup(kind: "sqlite" | "postgres" = "sqlite") {
     sql: sql?.proxy,
     database,
     raw,
-    start: async (over: Database = database): Promise<Instance> =>
-      parts.use(await startInstance({ redisUrl: redis.url, database: over, policy: { durable: true } })),
+    start: async (over: Database = database, l1TtlMs = 0): Promise<Instance> =>
+      parts.use(await startInstance({ redisUrl: redis.url, database: over, policy: { durable: true, l1TtlMs } })),
+    /** Until the instance has tried to make a hot copy: the first in this Redis since it was emptied. */
+    async tried(instance: Instance): Promise<void> {
+      // The mark is made on the way, and what comes after on the same connection comes after the copy.
+      await until(async () => (await raw.command("exists", "holdfast:mark:{test}")) === 1, { what: "the hot copy" });
+      for (let i = 0; i < 3; i++) await instance.redis.ping();
+    },
     /** The hot copy as it stands in Redis; "" for a tombstone. */
     async hot(key: string): Promise<string | undefined> {
       const [bytes] = await raw.getBuffers([`holdfast:cache:{test/${key}}`]);
@@ -53,14 +59,29 @@ const isEntryWrite = (sql: string) => /^\s*INSERT INTO cache_entry/.test(sql);
 const never = new Promise<never>(() => {});
 
 /** The real database, for an instance whose process stops for good before or after the commit of an entry. */
-function stopping(database: Database, when: "before" | "after", reached: () => void): Database {
+function stopping(database: Database, when: "before" | "after", reached: () => void, gate?: Promise<void>): Database {
   return {
     ...database,
-    async write(sql, params) {
-      if (!isEntryWrite(sql)) return database.write(sql, params);
+    async write<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]) {
+      if (!isEntryWrite(sql)) return database.write<Row>(sql, params);
+      await gate;
       if (when === "after") await database.write(sql, params);
       reached();
       return never;
+    },
+  };
+}
+
+/** The real database, for an instance whose reads of a table are answered at once and heard of only when the gate opens. */
+function slowToHear(database: Database, table: string, reached: () => void, gate: Promise<void>): Database {
+  return {
+    ...database,
+    async query<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]) {
+      const rows = await database.query<Row>(sql, params);
+      if (!sql.includes(`FROM ${table} WHERE namespace = $1 AND`) || !sql.includes(" IN (")) return rows;
+      reached();
+      await gate;
+      return rows;
     },
   };
 }
@@ -142,16 +163,7 @@ describe("a durable namespace", () => {
     await raw.command("flushdb");
     const { promise: reached, resolve: hasRead } = Promise.withResolvers<void>();
     const { promise: gate, resolve: letGo } = Promise.withResolvers<void>();
-    const slow = await start({
-      ...database,
-      async query<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]) {
-        const rows = await database.query<Row>(sql, params);
-        if (!sql.includes("FROM cache_entry WHERE namespace = $1 AND key IN")) return rows;
-        hasRead();
-        await gate;
-        return rows;
-      },
-    });
+    const slow = await start(slowToHear(database, "cache_entry", hasRead, gate));
     const reading = slow.value("k");
     await reached;
     await one.set("k", "new");
@@ -162,30 +174,55 @@ describe("a durable namespace", () => {
     expect(await hot("k")).toBe("new");
   });
 
+  it("is not given an old copy by a slow reader even when the writer stopped before its refresh", async () => {
+    const { database, start, raw, tried } = await setup();
+    const one = await start();
+    await one.set("k", "old");
+    await raw.command("flushdb");
+    const [read, gate, committed] = [0, 1, 2].map(() => Promise.withResolvers<void>());
+    if (read === undefined || gate === undefined || committed === undefined) throw new Error("too few");
+    const slow = await start(slowToHear(database, "cache_entry", read.resolve, gate.promise));
+    const reading = slow.value("k");
+    await read.promise;
+    const doomed = await start(stopping(database, "after", committed.resolve));
+    void doomed.set("k", "new");
+    await committed.promise;
+    gate.resolve();
+    await reading;
+    await tried(slow);
+    for (const instance of [slow, one]) expect(await instance.value("k")).toBe("new");
+  });
+
+  it("is not kept in memory while a writer is between its tombstone and its commit", async () => {
+    const { database, start, hot } = await setup();
+    const one = await start(database, 600_000);
+    const reader = await start(database, 600_000);
+    await one.set("k", "old");
+    const [gate, committed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const doomed = await start(stopping(database, "after", committed.resolve, gate.promise));
+    void doomed.set("k", "new");
+    await until(async () => (await hot("k")) === "", { what: "the tombstone" });
+    expect(await reader.value("k")).toBe("old");
+    gate.resolve();
+    await committed.promise;
+    expect(await reader.value("k")).toBe("new");
+  });
+
   it("is not given a copy that was invalidated while its reader was slow, though Redis had lost the mark", async () => {
-    const { database, start, raw } = await setup("postgres");
+    const { database, start, raw, tried } = await setup("postgres");
     const one = await start();
     await one.set("k", "old", ["t"]);
     await raw.command("flushdb");
     const { promise: reached, resolve: hasRead } = Promise.withResolvers<void>();
     const { promise: gate, resolve: letGo } = Promise.withResolvers<void>();
-    const slow = await start({
-      ...database,
-      async query<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]) {
-        const rows = await database.query<Row>(sql, params);
-        if (!sql.includes("FROM cache_mark WHERE namespace = $1 AND tag IN")) return rows;
-        hasRead();
-        await gate;
-        return rows;
-      },
-    });
+    const slow = await start(slowToHear(database, "cache_mark", hasRead, gate));
     const reading = slow.value("k");
     await reached;
     await one.invalidate(["t"]);
     letGo();
     expect(await reading).toBe("old");
-    expect(await slow.value("k")).toBeUndefined();
-    expect(await one.value("k")).toBeUndefined();
+    await tried(slow);
+    for (const instance of [slow, one]) expect(await instance.value("k")).toBeUndefined();
   });
 
   it("remembers an invalidation whose instance stopped before Redis heard of it", async () => {
