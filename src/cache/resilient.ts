@@ -125,13 +125,8 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
       return results;
     },
     async invalidate(namespace, tags, stamp) {
-      return either(
-        async () => {
-          const done = await primary.invalidate(namespace, tags, stamp);
-          // What the refuge keeps is judged by its own marks. The healer judges by ours, so this may fail.
-          if (kept.any) await refuge.invalidate(namespace, tags, stamp).catch(() => {});
-          return done;
-        },
+      const done = await either(
+        () => primary.invalidate(namespace, tags, stamp),
         async () => {
           kept.addMarks(namespace, tags);
           await refuge.keepInvalidation(namespace, tags, stamp);
@@ -140,18 +135,23 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
           return { degraded: true };
         },
       );
+      // What the refuge keeps is judged by its own marks. The healer judges by the layer's, so this may fail.
+      if (kept.any && !done.degraded) await refuge.invalidate(namespace, tags, stamp).catch(() => {});
+      return done;
     },
     acquireLease: (namespace, key, token, expiresAt) =>
       either(
         () => primary.acquireLease(namespace, key, token, expiresAt),
         () => refuge.acquireLease(namespace, key, token, expiresAt),
       ),
-    recall: (namespace, key, id) =>
-      either(
-        async () =>
-          (await primary.recall(namespace, key, id)) ?? (kept.any ? refuge.recall(namespace, key, id) : undefined),
-        () => refuge.recall(namespace, key, id),
-      ),
+    async recall(namespace, key, id) {
+      const said = await either(
+        async () => ({ answer: await primary.recall(namespace, key, id) }),
+        async () => undefined,
+      );
+      if (said !== undefined && (said.answer !== undefined || !kept.any)) return said.answer;
+      return refuge.recall(namespace, key, id);
+    },
     list: (namespace, prefix, limit, cursor) =>
       either(
         () => primary.list(namespace, prefix, limit, cursor),
