@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 import type { Namespace, TagMark } from "./namespace.ts";
-import type { CacheRecord } from "./record.ts";
+import type { CacheRecord, CacheValue } from "./record.ts";
 
 /** A copy in this process's memory. */
 export interface Held {
@@ -12,6 +12,8 @@ export interface Held {
   readonly checkAt: number;
   /** The epoch it was read in: after a gap in the backplane every earlier copy is suspect. */
   readonly epoch: number;
+  /** What it counts for against the bound. */
+  readonly bytes: number;
   /** Whether a reader was already asked to compute the value anew. */
   refreshAsked: boolean;
 }
@@ -55,8 +57,13 @@ export interface L1Options {
   readonly monotonic: () => number;
 }
 
-/** What an entry costs beyond its text and bytes: the objects here, the record's, and the LRU's own bookkeeping; measured. */
-const OVERHEAD_BYTES = 700;
+// Measured, heap and malloc together, after a full collection; see docs/decisions/0013-memory.md. A test holds the sum to
+// what entries really take.
+const OVERHEAD_BYTES = 440;
+/** What bytes cost more than a text of the same length: a view, its buffer, and where that is kept. */
+const RAW_BYTES = 250;
+/** A tag costs a copy its place in three lists and up to two numbers. The text itself is shared where it can be. */
+const TAG_BYTES = 120;
 
 export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
   const pendings = new Map<string, Pending>();
@@ -64,11 +71,11 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
   const copies = new LRUCache<string, Held>({
     maxSize: Math.max(1, maxBytes),
     ...(maxItems === undefined ? {} : { max: maxItems }),
-    sizeCalculation: (held, name) => sizeOf(held.record, name),
-    dispose: (held, name, reason) => {
+    sizeCalculation: (held) => held.bytes,
+    dispose: (held, _name, reason) => {
       const { counters, tags } = held.namespace;
       counters.l1Entries--;
-      counters.l1Bytes -= sizeOf(held.record, name);
+      counters.l1Bytes -= held.bytes;
       if (reason === "evict") counters.l1Evictions++;
       held.marks.forEach((mark, i) => {
         mark.holders--;
@@ -132,22 +139,24 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
         return undefined;
       }
       const name = nameOf(namespace, key);
-      if (sizeOf(record, name) > maxBytes) return undefined;
+      const bytes = sizeOf(record, name);
+      if (bytes > maxBytes) return undefined;
       const before = copies.peek(name);
       if (before !== undefined && before.record.version > record.version && !isDead(before, namespace))
         return undefined;
       const held: Held = {
-        record: detached(record),
+        record: compacted(record, namespace),
         namespace,
         generation: namespace.generation,
         marks: marksFor(namespace, record.tags),
         checkAt: monotonic() + l1TtlMs,
         epoch: pending.epoch,
+        bytes,
         refreshAsked: before?.record.version === record.version && before.refreshAsked,
       };
       namespace.counters.l1Entries++;
-      namespace.counters.l1Bytes += sizeOf(held.record, name);
-      copies.set(name, held);
+      namespace.counters.l1Bytes += bytes;
+      copies.set(flat(name), held);
       return held;
     },
     drop(namespace, key, version) {
@@ -187,15 +196,45 @@ const NO_MARKS: readonly TagMark[] = [];
 
 function sizeOf(record: CacheRecord, name: string): number {
   const { data, contentType } = record.value;
-  const body = typeof data === "string" ? data.length : data.byteLength;
-  let tags = 0;
-  for (const tag of record.tags) tags += tag.length + 48;
-  return OVERHEAD_BYTES + name.length + name.length + body + contentType.length + tags;
+  let bytes = OVERHEAD_BYTES + textBytes(name) + textBytes(contentType);
+  bytes += typeof data === "string" ? textBytes(data) : data.byteLength + RAW_BYTES;
+  for (const tag of record.tags) bytes += textBytes(tag) + TAG_BYTES;
+  return bytes;
+}
+
+/** V8 keeps a byte for each character, or two when a single one does not fit in a byte. */
+function textBytes(text: string): number {
+  return WIDE.test(text) ? 2 * text.length : text.length;
+}
+
+const WIDE = /[\u0100-\uffff]/;
+
+/** A text put together from others keeps all of them until it is read in place. */
+function flat(text: string): string {
+  text.charCodeAt(0);
+  return text;
+}
+
+/** The lists of the copy kept last in a namespace. Most copies have no tags and the namespace's one stamp: they share these. */
+const lists = new WeakMap<Namespace, Pick<CacheRecord, "tags" | "stamps">>();
+
+/** The record as it is kept: with nothing in it that only this copy holds, or that holds more than it shows. */
+function compacted(record: CacheRecord, namespace: Namespace): CacheRecord {
+  const last = lists.get(namespace);
+  const tags = last !== undefined && areEqual(last.tags, record.tags) ? last.tags : record.tags;
+  const stamps = last !== undefined && areEqual(last.stamps, record.stamps) ? last.stamps : record.stamps;
+  if (last?.tags !== tags || last.stamps !== stamps) lists.set(namespace, { tags, stamps });
+  const { version, deleted, value, createdAt, expiresAt, staleUntil } = record;
+  return { version, deleted, value: detached(value), createdAt, expiresAt, staleUntil, tags, stamps };
+}
+
+function areEqual<T>(one: readonly T[], other: readonly T[]): boolean {
+  return one.length === other.length && one.every((item, i) => item === other[i]);
 }
 
 /** Bytes that arrived as part of a larger buffer would keep all of it alive. */
-function detached(record: CacheRecord): CacheRecord {
-  const { data, contentType } = record.value;
-  if (typeof data === "string" || data.byteLength === data.buffer.byteLength) return record;
-  return { ...record, value: { data: Buffer.from(data), contentType } };
+function detached(value: CacheValue): CacheValue {
+  const { data, contentType } = value;
+  if (typeof data === "string" || data.byteLength === data.buffer.byteLength) return value;
+  return { data: new Uint8Array(data), contentType };
 }

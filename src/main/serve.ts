@@ -12,7 +12,7 @@ import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
 import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
-import { returnMemory } from "./memory.ts";
+import { ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
 
@@ -49,6 +49,12 @@ export async function serve(config: Config): Promise<number> {
     });
     returnMemory();
     const ports = await servers.start();
+    parts.defer(
+      returnMemoryWhenIdle(
+        config.cache.l1.maxBytes,
+        ownMemory(() => servers.calls),
+      ),
+    );
     parts.defer(() => servers.drain(config.server.drainTimeoutMs));
     log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
     if (config.banner || process.stdout.isTTY) {

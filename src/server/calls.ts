@@ -19,6 +19,8 @@ export interface Calls {
   readonly metrics: CallMetrics;
   /** Whether new calls are refused. */
   readonly draining: boolean;
+  /** How many have come in so far, let in or not. */
+  readonly seen: number;
   /** Lets a call in, or throws why not. `deadline` is the caller's, in milliseconds since 1970; Infinity: none. */
   admit(method: Method, caller: AuthenticatedCaller, deadline: number, started: number): Call;
   /** Keeps a call that has to wait, so that a drain knows of it. */
@@ -57,6 +59,7 @@ export function createCalls(options: CallsOptions): Calls {
   const underWay = new Set<Call>();
   let whenIdle: (() => void)[] = [];
   let draining = false;
+  let seen = 0;
   const debug = log.debugEnabled;
 
   function release(call: Call): void {
@@ -90,7 +93,12 @@ export function createCalls(options: CallsOptions): Calls {
       return draining;
     },
 
+    get seen() {
+      return seen;
+    },
+
     admit(method, caller, deadline, started) {
+      seen++;
       if (draining) throw drainingFailure();
       if (method.scope !== "" && !caller.hasScope(method.scope)) {
         throw new Failure("forbidden", "SCOPE_MISSING", `${caller.name} lacks the scope "${method.scope}"`, {

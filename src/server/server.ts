@@ -43,6 +43,8 @@ export interface ServersOptions {
 export interface Servers {
   /** Binds both ports and serves. When one cannot be bound, neither is. */
   start(): Promise<{ readonly grpcPort: number; readonly httpPort: number }>;
+  /** How many calls have come in so far. Probes and pages are none. */
+  readonly calls: number;
   /** What grpc.health.v1 answers; true from the start. `health.ready()` is what /readyz answers. */
   setServing(serving: boolean): void;
   /**
@@ -85,6 +87,9 @@ export function createServers(options: ServersOptions): Servers {
         await grpc.stop(0);
         throw error;
       }
+    },
+    get calls() {
+      return calls.seen;
     },
     setServing: (serving) => grpc.setServing(serving),
     async drain(graceMs) {
