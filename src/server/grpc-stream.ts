@@ -10,8 +10,10 @@ import { requestsOf } from "./requests.ts";
 type Request = Message | Malformed;
 type Outlet = ServerWritableStream<Request, Buffer> | ServerDuplexStream<Request, Buffer>;
 
-// A reader that does not read holds at most this much of ours in memory, besides what the HTTP/2 window lets through.
+// A reader that does not read holds at most this much of ours in memory, besides what the HTTP/2 window lets through. grpc-js
+// hands one message at a time to HTTP/2, so one more is enough to keep it busy; there may be ten thousand such readers.
 const unsentBytesCap = 64 * 1024;
+const unsentMessagesCap = 2;
 
 export function serverStreamHandler(context: GrpcContext, method: Method, rpc: ServerStreamingRpc) {
   const send = sender(context, method);
@@ -134,7 +136,9 @@ function sender(context: GrpcContext, method: Method) {
 
     async function pump(): Promise<void> {
       iterator = produce()[Symbol.asyncIterator]();
-      let unsent = 0;
+      let unsentBytes = 0;
+      let unsentMessages = 0;
+      const isFull = () => unsentBytes >= unsentBytesCap || unsentMessages >= unsentMessagesCap;
       let begun = false;
       for (;;) {
         const item = await iterator.next();
@@ -145,12 +149,14 @@ function sender(context: GrpcContext, method: Method) {
           stream.sendMetadata(replyMetadata(call));
           begun = true;
         }
-        unsent += bytes.length;
-        const room = stream.write(bytes, () => {
-          unsent -= bytes.length;
-          if (unsent < unsentBytesCap && stream.writableLength < stream.writableHighWaterMark) wake?.();
+        unsentBytes += bytes.length;
+        unsentMessages++;
+        stream.write(bytes, () => {
+          unsentBytes -= bytes.length;
+          unsentMessages--;
+          if (!isFull()) wake?.();
         });
-        if (!room || unsent >= unsentBytesCap) {
+        if (isFull()) {
           await caughtUp();
           wake = undefined;
           if (call.done) return abandon();

@@ -16,8 +16,8 @@ const BATCH = 500;
 const WINDOW_BYTES = 2_048;
 
 /** What the server may hold at all, and what the second half of the changes may add to what the first half did. */
-const MOST_MIB = 1_100;
-const MOST_GROWTH_MIB = 96;
+const MOST_MIB = 1_000;
+const MOST_GROWTH_MIB = 64;
 
 interface Seen {
   readonly watcher: Watcher;
