@@ -40,9 +40,11 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
   }
 
   async function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    const inDoubt = (key: string) => kept.any && (kept.hasMark(namespace) || kept.hasKey(namespace, key));
+    // Before and after: what is healed while the answer is on the way is in neither, and older in that.
+    const doubted = new Set(kept.any ? keys.filter(inDoubt) : []);
     const copies = await ifHot(() => hot.read(namespace, keys));
-    const doubted = kept.any && kept.hasMark(namespace);
-    const wanted = keys.filter((key, i) => !isAnswer(copies?.[i]) || doubted || kept.hasKey(namespace, key));
+    const wanted = keys.filter((key, i) => !isAnswer(copies?.[i]) || doubted.has(key) || inDoubt(key));
     if (wanted.length === 0 && copies !== undefined) return copies.map(marked);
     const truths = await readTruth(namespace, wanted, copies === undefined);
     const truthOf = new Map(wanted.map((key, i) => [key, truths[i]]));

@@ -98,13 +98,16 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
   return {
     layer: primary.layer,
     async read(namespace, keys) {
+      // Looked at before the layer is asked: what is healed while its answer is on the way is in neither, and older in that.
+      const wasInDoubt = kept.any && (kept.hasMark(namespace) || keys.some((key) => kept.hasKey(namespace, key)));
       const said = await ask(namespace, keys);
       if (said === undefined) return readRefuge(namespace, keys);
       const doubts = kept.any ? await consult(namespace, keys) : undefined;
-      if (doubts === undefined) return said;
+      if (doubts === undefined && !wasInDoubt) return said;
       // Asked again: what was healed while the refuge was asked is only in the layer now.
       const now = await ask(namespace, keys);
       if (now === undefined) return readRefuge(namespace, keys);
+      if (doubts === undefined) return now;
       return now.map((one, i) => corrected(one, doubts.better.get(keys[i] ?? ""), doubts.raised));
     },
     async write(namespace, writes) {
