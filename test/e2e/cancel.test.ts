@@ -1,4 +1,4 @@
-import { connect } from "node:http2";
+import { connect, constants } from "node:http2";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
@@ -106,6 +106,25 @@ describe("a caller who hangs up", () => {
     await untilIs("watchers", 40);
     session.destroy();
     await untilNothingIsLeft();
+    expect(await client.text("", "anything")).toBeUndefined();
+  });
+
+  it("from 10,000 calls as soon as it has made them leaves nothing behind", async () => {
+    const { key } = await leasedKey();
+    const session = connect(`http://${server.grpcAddress}`);
+    session.on("error", () => undefined);
+    const headers = { ":method": "POST", "content-type": "application/grpc", te: "trailers" };
+    const request = frame(getBytes({ key, leaseTtl: { seconds: 600n } }));
+    // The server may well close the connection of a caller who does this.
+    for (let i = 0; i < 10_000 && !session.destroyed && !session.closed; i++) {
+      const stream = session.request({ ...headers, ":path": path(i % 2 === 0 ? "Get" : "Watch") });
+      stream.on("error", () => undefined);
+      stream.end(i % 2 === 0 ? request : frame(new Uint8Array()));
+      stream.close(constants.NGHTTP2_CANCEL);
+      if (i % 100 === 0) await new Promise(setImmediate);
+    }
+    await untilNothingIsLeft();
+    session.destroy();
     expect(await client.text("", "anything")).toBeUndefined();
   });
 
