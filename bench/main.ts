@@ -104,7 +104,7 @@ const frozenNames = { memory: "Get while Redis is frozen, L1", beyond: "Get whil
 if (wanted("start and memory")) {
   process.stderr.write("start and memory ...\n");
   const figures = await measureStart(Number(values.items));
-  const { items, startMs, emptyMiB, restMiB, fullMiB } = figures;
+  const { items, startMs, emptyMB, restMB, fullMB } = figures;
   const bound = (name: string, value: number, most: number, unit: string, notes: string) =>
     rows.push({
       name,
@@ -115,8 +115,8 @@ if (wanted("start and memory")) {
       details: figures,
     });
   bound("start to first answer", startMs, 1_000, "ms", `${items} durable items in SQL`);
-  bound("memory at rest", Math.max(emptyMiB, restMiB), 100, "MiB", `${Math.round(emptyMiB)} MiB with nothing stored`);
-  bound("memory with L1 full", fullMiB, 150, "MiB", `after reading all ${items} items`);
+  bound("memory at rest", Math.max(emptyMB, restMB), 100, "MB", `${Math.round(emptyMB)} MB with nothing stored`);
+  bound("memory with L1 full", fullMB, 150, "MB", `after reading all ${items} items`);
 }
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);

@@ -12,11 +12,11 @@ export interface StartFigures {
   /** From the start of the process to its first answer, of the published build; the quickest of the starts. */
   readonly startMs: number;
   /** With nothing stored. */
-  readonly emptyMiB: number;
+  readonly emptyMB: number;
   /** With the items in SQL and none in memory. */
-  readonly restMiB: number;
+  readonly restMB: number;
   /** After every item was read: L1 is as full as its default bound lets it. */
-  readonly fullMiB: number;
+  readonly fullMB: number;
 }
 
 const NAMESPACE = "durable";
@@ -31,8 +31,8 @@ export async function measureStart(items: number): Promise<StartFigures> {
   const env = { HOLDFAST_DATA_DIR: directory.path, HOLDFAST_CONFIG: benchYaml };
   const start = () => startHoldfast(env, "dist/main.js");
   try {
-    const emptyMiB = await during(await start(), async (side, client) => {
-      const memory = await settledMiB(side);
+    const emptyMB = await during(await start(), async (side, client) => {
+      const memory = await settledMB(side);
       await inBatches(items, (keys) =>
         client.call(CacheService.method.setMany, {
           namespace: NAMESPACE,
@@ -41,24 +41,24 @@ export async function measureStart(items: number): Promise<StartFigures> {
       );
       return memory;
     });
-    const starts: { ms: number; restMiB: number }[] = [];
+    const starts: { ms: number; restMB: number }[] = [];
     for (let i = 0; i < STARTS; i++) {
       const begun = performance.now();
       starts.push(
         await during(await start(), async (side, client) => {
           await client.text(NAMESPACE, "item:0");
           const ms = performance.now() - begun;
-          return { ms, restMiB: await settledMiB(side) };
+          return { ms, restMB: await settledMB(side) };
         }),
       );
     }
-    const fullMiB = await during(await start(), async (side, client) => {
+    const fullMB = await during(await start(), async (side, client) => {
       await inBatches(items, (keys) => client.call(CacheService.method.getMany, { namespace: NAMESPACE, keys }));
-      return settledMiB(side);
+      return settledMB(side);
     });
     const startMs = Math.min(...starts.map(({ ms }) => ms));
-    const restMiB = Math.max(...starts.map((one) => one.restMiB));
-    return { items, startMs, emptyMiB, restMiB, fullMiB };
+    const restMB = Math.max(...starts.map((one) => one.restMB));
+    return { items, startMs, emptyMB, restMB, fullMB };
   } finally {
     directory.remove();
   }
@@ -76,14 +76,19 @@ async function inBatches(items: number, send: (keys: string[]) => Promise<unknow
   }
 }
 
+/** Longer than an instance that nobody calls keeps what it does not need. */
+const QUIET_MS = 5_000;
+const STEP_MS = 250;
+const MB_PER_MIB = 1.048576;
+
 /** Once it has stopped moving: a collector that is still at work would make it look larger than it stays. */
-async function settledMiB(side: Side): Promise<number> {
+async function settledMB(side: Side): Promise<number> {
   let least = residentMiB(side.pid);
-  for (let quiet = 0; quiet < 4; ) {
-    await new Promise((resolve) => setTimeout(resolve, 250));
+  for (let quiet = 0; quiet * STEP_MS < QUIET_MS; ) {
+    await new Promise((resolve) => setTimeout(resolve, STEP_MS));
     const now = residentMiB(side.pid);
     quiet = now < least - 0.5 ? 0 : quiet + 1;
     least = Math.min(least, now);
   }
-  return least;
+  return residentMiB(side.pid) * MB_PER_MIB;
 }
