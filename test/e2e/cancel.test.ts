@@ -87,6 +87,20 @@ describe("a caller who hangs up", () => {
     await untilNothingIsLeft();
   });
 
+  it("from 3,000 calls at once, as when their deadlines pass together, loses none of its others", async () => {
+    const { key } = await leasedKey();
+    const hangUp = new AbortController();
+    const request = getBytes({ key, leaseTtl: { seconds: 600n } });
+    const gone = fill(3_000, () => caller.send(path("Get"), request, { signal: hangUp.signal }));
+    const stayed = caller.send(path("Get"), request);
+    await untilIs("leases", 3_001);
+    hangUp.abort();
+    expect(new Set((await Promise.all(gone)).map(({ code }) => code))).toEqual(new Set(["CANCELLED"]));
+    await untilIs("leases", 1);
+    await client.put("", key, "computed");
+    expect(await stayed).toMatchObject({ code: "OK" });
+  });
+
   it("by vanishing, with everything it had under way, leaves nothing behind", async () => {
     const { key } = await leasedKey();
     const session = connect(`http://${server.grpcAddress}`);
