@@ -149,6 +149,13 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
       const grant = await ifHot(() => hot.acquireLease(namespace, key, token, expiresAt));
       return grant ?? truth.acquireLease(namespace, key, token, expiresAt);
     },
+    async releaseLease(namespace, key, token) {
+      const done = await ifHot(async () => {
+        await hot.releaseLease(namespace, key, token);
+        return true;
+      });
+      if (done === undefined) await truth.releaseLease(namespace, key, token);
+    },
     recall: (namespace, key, id) => truth.recall(namespace, key, id),
     list: (namespace, prefix, limit, cursor) => truth.list(namespace, prefix, limit, cursor),
   };

@@ -125,6 +125,11 @@ export function createLastResort({ refuge, memory, log }: LastResortOptions): Re
         () => refuge.acquireLease(namespace, key, token, expiresAt),
         () => memory.acquireLease(namespace, key, token, expiresAt),
       ),
+    releaseLease: (namespace, key, token) =>
+      either(
+        () => refuge.releaseLease(namespace, key, token),
+        () => memory.releaseLease(namespace, key, token),
+      ),
     recall: async (namespace, key, requestId) =>
       (await memory.recall(namespace, key, requestId)) ??
       either(

@@ -76,7 +76,7 @@ export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStor
     const stamps = write.stamps ?? marks.ensure(namespace, ["", ...draft.tags]);
     if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer: "l1" };
     const visible = over === "kept" ? unhealed.get(nameOf(namespace, key))?.record : there;
-    if (guard.kind === "lease" && !leases.take(namespace, key, guard.token))
+    if (guard.kind === "lease" && !leases.holds(namespace, key, guard.token))
       return { stored: false, why: "lease", layer: "l1" };
     if (!holds(guard, draft, visible, over))
       return { stored: false, why: guard.kind === "lease" ? "lease" : "version", layer: "l1" };
@@ -133,6 +133,7 @@ export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStor
     },
     keepInvalidation: async (namespace, tags, stamp) => marks.invalidate(namespace, tags, stamp, true),
     acquireLease: leases.acquire,
+    releaseLease: leases.release,
     async recall(namespace, key, requestId) {
       const known = answers.get(answerName(namespace, key, requestId));
       return known !== undefined && known.expiresAt > clock.now() ? known.answer : undefined;

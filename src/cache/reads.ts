@@ -171,7 +171,15 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
         wish.signal.throwIfAborted();
         const grant = await acquire(namespace, key, found, wish);
         if (grant === undefined) return found;
-        if ("token" in grant) return { ...found, lease: grant };
+        if ("token" in grant) {
+          // The lease may have become free because the value has just been stored.
+          const now = await lookOne(namespace, key);
+          const isNeeded = now.degraded || now.seen === found.seen;
+          if (isNeeded && !wish.signal.aborted) return { ...found, lease: grant };
+          await release(namespace, key, grant);
+          wish.signal.throwIfAborted();
+          continue;
+        }
         const left = giveUpAt - clock.monotonic();
         if (found.outcome === "stale" || left <= 0) return found;
         const untilFree = Math.max(1, grant.heldUntil - clock.now());
@@ -183,6 +191,14 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
         arrival.cancel();
       }
     }
+  }
+
+  /** If it cannot be given back, it ends by itself. */
+  async function release(namespace: Namespace, key: string, { token }: GrantedLease): Promise<void> {
+    namespace.counters.leases--;
+    await storeOf(namespace)
+      .releaseLease(namespace.name, key, token)
+      .catch(() => {});
   }
 
   /** The lease, or until when another caller holds it; undefined when no layer can tell: then everyone computes. */

@@ -136,6 +136,20 @@ return changed
 });
 
 /**
+ * Ends a lease if it is the one held.
+ *
+ * KEYS  lease       ARGV  1 token
+ */
+export const releaseScript = defineScript({
+  name: "cache-release",
+  keys: 1,
+  lua: `
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+`,
+});
+
+/**
  * Gives a lease to one caller at a time.
  *
  * KEYS  lease       ARGV  1 token   2 milliseconds to live

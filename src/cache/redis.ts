@@ -4,7 +4,14 @@ import type { Announcement, Announcer } from "./change.ts";
 import { type CacheRecord, type Draft, isFresh } from "./record.ts";
 import { createRedisReader } from "./redis-reader.ts";
 import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts";
-import { invalidateScript, leaseScript, raiseScript, stampsScript, writeScript } from "./redis-scripts.ts";
+import {
+  invalidateScript,
+  leaseScript,
+  raiseScript,
+  releaseScript,
+  stampsScript,
+  writeScript,
+} from "./redis-scripts.ts";
 import {
   type Guard,
   type HotStore,
@@ -238,6 +245,9 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
       const live = Math.max(1, Math.ceil(expiresAt - clock.now()));
       const left = Number(await redis.run(leaseScript, [leaseKey(namespace, key)], [token, live]));
       return left === 0 ? { granted: true } : { granted: false, heldUntil: clock.now() + left };
+    },
+    async releaseLease(namespace, key, token) {
+      await redis.run(releaseScript, [leaseKey(namespace, key)], [token]);
     },
     async recall(namespace, key, requestId) {
       const [answer] = await reader.fetch([requestKey(namespace, key, requestId)], []);

@@ -147,6 +147,11 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
         () => primary.acquireLease(namespace, key, token, expiresAt),
         () => refuge.acquireLease(namespace, key, token, expiresAt),
       ),
+    releaseLease: (namespace, key, token) =>
+      either(
+        () => primary.releaseLease(namespace, key, token),
+        () => refuge.releaseLease(namespace, key, token),
+      ),
     async recall(namespace, key, id) {
       const said = await either(
         async () => ({ answer: await primary.recall(namespace, key, id) }),

@@ -9,8 +9,12 @@ import type { LeaseGrant } from "./store.ts";
  */
 export interface SqlLeases {
   acquire(namespace: string, key: string, token: string, expiresAt: number): Promise<LeaseGrant>;
-  /** Ends the lease if it is the one held. For leases in memory this decides; for those in SQL the write itself checks. */
-  take(namespace: string, key: string, token: string): boolean;
+  /**
+   * Whether this is the lease that is held. For leases in memory this decides; for those in SQL the write itself checks. It ends
+   * only when the write is done: whoever were given the next one before would not see the value yet, and compute it again.
+   */
+  holds(namespace: string, key: string, token: string): boolean;
+  release(namespace: string, key: string, token: string): Promise<void>;
   /** Ends whatever lease there is, because the key was changed. */
   void(namespace: string, key: string): Promise<void> | undefined;
 }
@@ -26,11 +30,13 @@ export function createMemoryLeases(clock: Clock): SqlLeases {
       held.set(name, { token, expiresAt });
       return { granted: true };
     },
-    take(namespace, key, token) {
+    holds(namespace, key, token) {
+      const lease = held.get(nameOf(namespace, key));
+      return lease !== undefined && lease.token === token && lease.expiresAt > clock.now();
+    },
+    async release(namespace, key, token) {
       const name = nameOf(namespace, key);
-      const lease = held.get(name);
-      if (lease === undefined || lease.token !== token || lease.expiresAt <= clock.now()) return false;
-      return held.delete(name);
+      if (held.get(name)?.token === token) held.delete(name);
     },
     void(namespace, key) {
       if (held.size > 0) held.delete(nameOf(namespace, key));
@@ -55,7 +61,14 @@ export function createTableLeases(database: Database, clock: Clock): SqlLeases {
       );
       return { granted: false, heldUntil: held?.expires_at ?? clock.now() };
     },
-    take: () => true,
+    holds: () => true,
+    async release(namespace, key, token) {
+      await database.write("DELETE FROM cache_lease WHERE namespace = $1 AND key = $2 AND token = $3", [
+        namespace,
+        key,
+        token,
+      ]);
+    },
     async void(namespace, key) {
       await database.write("DELETE FROM cache_lease WHERE namespace = $1 AND key = $2", [namespace, key]);
     },

@@ -56,7 +56,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     const { key, draft, guard } = write;
     const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], newStamp()));
     if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer };
-    if (guard.kind === "lease" && !leases.take(namespace, key, guard.token))
+    if (guard.kind === "lease" && !leases.holds(namespace, key, guard.token))
       return { stored: false, why: "lease", layer };
     const told = write.announce === "no" ? undefined : announcer?.(write.announce, namespace, key);
     const notify = announcer === undefined ? [] : announcementParams(told ?? NOBODY);
@@ -146,6 +146,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
       return names.map((tag, i) => ({ namespace, tag, stamp: stamps[i] ?? stamp }));
     },
     acquireLease: (namespace, key, token, expiresAt) => leases.acquire(namespace, key, token, expiresAt),
+    releaseLease: leases.release,
     async recall(namespace, key, requestId) {
       const [row] = await database.query<{ answer: string }>(
         "SELECT answer FROM cache_request WHERE namespace = $1 AND key = $2 AND request_id = $3 AND expires_at > $4",

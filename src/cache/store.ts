@@ -123,6 +123,8 @@ export interface CacheStore {
   /** Gives the tags (none: the namespace) a new stamp, `stamp` or a larger one. */
   invalidate(namespace: string, tags: readonly string[], stamp: number): Promise<{ readonly degraded?: boolean }>;
   acquireLease(namespace: string, key: string, token: string, expiresAt: number): Promise<LeaseGrant>;
+  /** Gives a lease back that is not needed after all. One that is not held any more is none to give back. */
+  releaseLease(namespace: string, key: string, token: string): Promise<void>;
   /** The answer remembered for a request id. */
   recall(namespace: string, key: string, requestId: string): Promise<string | undefined>;
   /** Fresh, valid keys that begin with the prefix; at most `limit`. A cursor that is not one of its own is refused. */

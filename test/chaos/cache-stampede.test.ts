@@ -82,6 +82,29 @@ describe.each(topologies)("a cold key: $name", ({ name, instances, env }) => {
     expect(account("the first killed", await reports)).toEqual(once);
   });
 
+  it("is not asked for again from those who come just as it is stored", async () => {
+    using client = createCacheClient(servers[0]?.grpcAddress ?? "");
+    using other = createCacheClient(servers.at(-1)?.grpcAddress ?? "");
+    const leaseTtl = { seconds: 60n };
+    let again = 0;
+    for (let round = 0; round < 150; round++) {
+      const key = `just-${round}`;
+      const { reply } = await client.call(CacheService.method.get, { namespace, key, leaseTtl });
+      const comers = [client, other, client, other].map((comer) =>
+        comer.call(CacheService.method.get, { namespace, key, leaseTtl }),
+      );
+      const filled = client.put(namespace, key, "v", { leaseToken: reply.lease?.token ?? "" });
+      comers.push(...[other, client].map((comer) => comer.call(CacheService.method.get, { namespace, key, leaseTtl })));
+      expect((await filled).reply.outcome).toBe(SetOutcome.STORED);
+      const answers = await Promise.all(comers);
+      again += answers.filter((answer) => answer.reply.lease !== undefined).length;
+      expect(answers.every((answer) => answer.reply.entry !== undefined || answer.reply.lease !== undefined)).toBe(
+        true,
+      );
+    }
+    expect(again).toBe(0);
+  });
+
   it("is refused from one whose lease went to another", async () => {
     using client = createCacheClient(servers[0]?.grpcAddress ?? "");
     using other = createCacheClient(servers.at(-1)?.grpcAddress ?? "");
