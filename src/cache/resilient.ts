@@ -87,7 +87,8 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
   function writeOrKeep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
     return either(
       async () => {
-        const doubtful = writes.filter(({ guard, key }) => guard.kind !== "none" && kept.hasKey(namespace, key));
+        // Also before a write without a guard: an older value left in the refuge would be shown when the layer goes away again.
+        const doubtful = kept.any ? writes.filter(({ key }) => kept.hasKey(namespace, key)) : [];
         if (doubtful.length > 0) await healer.healKeys(namespace, doubtful);
         return primary.write(namespace, writes);
       },

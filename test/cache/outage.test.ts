@@ -204,6 +204,26 @@ describe("what changed while Redis was away", () => {
     expect(await inRedis("counter")).toBe("42");
   });
 
+  it("is not shown by the next outage when it was changed in Redis before it was healed", async () => {
+    const { proxy, start } = await setup();
+    const one = await start({ failureThreshold: 1_000_000 });
+    await one.set("changed", "old");
+    await one.set("deleted", "old");
+    proxy.cut();
+    expect(await one.set("changed", "kept")).toBe(true);
+    expect(await one.set("deleted", "kept")).toBe(true);
+    proxy.restore();
+    await until(() => one.redis.connect() ?? one.redis.connected, { what: "Redis to be connected" });
+    expect(await one.set("changed", "newer")).toBe(false);
+    await one.remove("deleted");
+    proxy.cut();
+    expect(await one.value("changed")).not.toBe("kept");
+    expect(await one.value("deleted")).toBeUndefined();
+    proxy.restore();
+    await until(async () => (await one.value("changed")) === "newer", { what: "Redis to answer" });
+    expect(await one.value("deleted")).toBeUndefined();
+  });
+
   it("does not come back when it was invalidated between the return of Redis and the healing", async () => {
     const { proxy, start } = await setup();
     const one = await start({ failureThreshold: 1_000_000 });
