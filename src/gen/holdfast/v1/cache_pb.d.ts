@@ -1936,6 +1936,7 @@ export declare const CacheService: GenService<{
   /**
    * Loads the keys that match the patterns into this instance's L1, in the background; it returns as soon as the work is
    * queued unless `wait` is set. Loading stops when L1 is full: it never evicts what is being used.
+   * RESOURCE_EXHAUSTED (WARM_QUEUE_FULL) with RetryInfo when 100 warmings are waiting already.
    *
    * @generated from rpc holdfast.v1.CacheService.Warm
    */
