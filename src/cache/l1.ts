@@ -64,6 +64,8 @@ const OVERHEAD_BYTES = 440;
 const RAW_BYTES = 250;
 /** A tag costs a copy its place in three lists and up to two numbers. The text itself is shared where it can be. */
 const TAG_BYTES = 120;
+/** And more when no other copy has it: then its text and what copies with it share are there for this one alone. */
+const NEW_TAG_BYTES = 200;
 
 export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
   const pendings = new Map<string, Pending>();
@@ -139,7 +141,7 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
         return undefined;
       }
       const name = nameOf(namespace, key);
-      const bytes = sizeOf(record, name);
+      const bytes = sizeOf(record, name, namespace);
       if (bytes > maxBytes) return undefined;
       const before = copies.peek(name);
       if (before !== undefined && before.record.version > record.version && !isDead(before, namespace))
@@ -194,11 +196,11 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
 
 const NO_MARKS: readonly TagMark[] = [];
 
-function sizeOf(record: CacheRecord, name: string): number {
+function sizeOf(record: CacheRecord, name: string, { tags }: Namespace): number {
   const { data, contentType } = record.value;
   let bytes = OVERHEAD_BYTES + textBytes(name) + textBytes(contentType);
   bytes += typeof data === "string" ? textBytes(data) : data.byteLength + RAW_BYTES;
-  for (const tag of record.tags) bytes += textBytes(tag) + TAG_BYTES;
+  for (const tag of record.tags) bytes += textBytes(tag) + TAG_BYTES + (tags.has(tag) ? 0 : NEW_TAG_BYTES);
   return bytes;
 }
 
