@@ -72,7 +72,6 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
   let epoch = 0;
   const copies = new LRUCache<string, Held>({
     maxSize: Math.max(1, maxBytes),
-    ...(maxItems === undefined ? {} : { max: maxItems }),
     sizeCalculation: (held) => held.bytes,
     dispose: (held, _name, reason) => {
       const { counters, tags } = held.namespace;
@@ -159,6 +158,8 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
       namespace.counters.l1Entries++;
       namespace.counters.l1Bytes += bytes;
       copies.set(flat(name), held);
+      // Not by the library's own bound, for which it would set aside room for all of the items at once.
+      if (maxItems !== undefined && copies.size > maxItems) copies.pop();
       return held;
     },
     drop(namespace, key, version) {
