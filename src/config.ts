@@ -160,7 +160,7 @@ function read(reader: Reader): Config {
       l1: {
         maxBytes: reader.required(
           setting("CACHE_L1_MAX_BYTES", "cache.l1.max_bytes", size({ min: 64 * KiB, max: 64 * 1024 * MiB })),
-          32 * MiB,
+          24 * MiB,
         ),
         maxItems: reader.optional(
           setting("CACHE_L1_MAX_ITEMS", "cache.l1.max_items", integer({ min: 1, max: 100_000_000 })),

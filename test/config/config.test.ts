@@ -37,7 +37,7 @@ describe("defaults", () => {
       breaker: { failureThreshold: 5, resetTimeoutMs: 30_000, halfOpenMaxCalls: 3 },
       cache: {
         policies: { fallback: { ttlMs: 3_600_000, l1TtlMs: 300_000 }, strict: false },
-        l1: { maxBytes: 32 * 1024 * 1024, maxItems: undefined },
+        l1: { maxBytes: 24 * 1024 * 1024, maxItems: undefined },
       },
       audit: { recoveryIntervalMs: 300_000 },
       health: { checkIntervalMs: 60_000 },
