@@ -104,7 +104,10 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
       // Again, because a healing may have ended between the two.
       kept.addKeys(namespace, keys);
       healer.soon();
-    } else await refreshAll(namespace, passed, results);
+    } else {
+      await refreshAll(namespace, passed, results);
+      await endLeases(namespace, passed);
+    }
     let next = 0;
     return writes.map((_, i) => {
       const refused = drops?.[i];
@@ -112,6 +115,13 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
       if (result === undefined) throw new Error("a write got no result");
       return unhealed ? { ...result, degraded: true } : result;
     });
+  }
+
+  /** Only now: whoever were given the next lease before would not have seen the value. One that cannot be ended ends by itself. */
+  async function endLeases(namespace: string, writes: readonly Write[]): Promise<void> {
+    const leased = writes.flatMap(({ key, guard }) => (guard.kind === "lease" ? [{ key, token: guard.token }] : []));
+    if (leased.length === 0) return;
+    await ifHot(() => Promise.all(leased.map(({ key, token }) => hot.releaseLease(namespace, key, token))));
   }
 
   async function refreshAll(

@@ -6,7 +6,8 @@ import { defineScript } from "../infra/redis-script.ts";
  */
 
 /**
- * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step.
+ * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step. A tombstone stored under a
+ * lease only keeps the place of a value that is on its way elsewhere, so the lease stays until that is there.
  *
  * KEYS  entry, lease, request memory
  * ARGV  1 guard: none | ordered | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
@@ -44,7 +45,8 @@ if guard ~= 'newer' and have >= version then version = have + 1 end
 local text = string.format('%.0f', version)
 local record = 'h1 ' .. text .. ARGV[5] .. ARGV[6]
 if ARGV[7] == '0' then redis.call('SET', KEYS[1], record) else redis.call('SET', KEYS[1], record, 'PX', ARGV[7]) end
-if guard ~= 'newer' then redis.call('DEL', KEYS[2]) end
+local keepsPlace = guard == 'lease' and string.sub(ARGV[5], 2, 2) == 'd'
+if guard ~= 'newer' and not keepsPlace then redis.call('DEL', KEYS[2]) end
 if ARGV[11] ~= '' then redis.call('SET', KEYS[3], ARGV[11], 'PX', ARGV[12]) end
 if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], ARGV[9] .. text .. ARGV[10]) end
 return text

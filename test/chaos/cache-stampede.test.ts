@@ -6,6 +6,7 @@ import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process
 import { type FillJob, type FillReport, isFillReport } from "../support/load-fill.ts";
 import { type LoadProcess, startLoad } from "../support/load-process.ts";
 import { until } from "../support/until.ts";
+import { durableConfig } from "./outage.ts";
 
 /*
  * Promises: however many callers in however many processes ask for a cold key, through one instance or two, its value is computed
@@ -13,7 +14,12 @@ import { until } from "../support/until.ts";
  * whose lease went to another, or that an invalidation overtook, is refused.
  */
 
-const topologies: { name: string; instances: number; env: () => Promise<Record<string, string>> }[] = [
+const topologies: {
+  name: string;
+  instances: number;
+  namespace?: string;
+  env: () => Promise<Record<string, string>>;
+}[] = [
   { name: "embedded, one instance", instances: 1, env: async () => ({}) },
   { name: "one Redis, two instances", instances: 2, env: async () => ({ REDIS_URL: await freshRedis() }) },
   { name: "one Postgres, two instances", instances: 2, env: async () => ({ DATABASE_URL: await freshDatabase() }) },
@@ -22,19 +28,28 @@ const topologies: { name: string; instances: number; env: () => Promise<Record<s
     instances: 2,
     env: async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() }),
   },
+  {
+    name: "Redis and Postgres, two instances, durable",
+    instances: 2,
+    namespace: "truth",
+    env: async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() }),
+  },
 ];
 
 const processes = 4;
 const callers = 200;
-const namespace = "stampede";
 
-describe.each(topologies)("a cold key: $name", ({ name, instances, env }) => {
+describe.each(topologies)("a cold key: $name", ({ name, instances, namespace = "stampede", env }) => {
+  const parts = new AsyncDisposableStack();
   let servers: HoldfastProcess[] = [];
   beforeAll(async () => {
-    const settings = await env();
+    const settings = { ...(await env()), HOLDFAST_CONFIG: durableConfig(parts) };
     servers = await Promise.all(Array.from({ length: instances }, () => startHoldfast(settings)));
   });
-  afterAll(() => Promise.all(servers.map((server) => server[Symbol.asyncDispose]())));
+  afterAll(async () => {
+    await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
+    await parts.disposeAsync();
+  });
 
   async function ready(
     job: Pick<FillJob, "key" | "callers" | "leaseTtlMs" | "stuck">,
