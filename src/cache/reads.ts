@@ -90,7 +90,7 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
   }
 
   function judge(namespace: Namespace, key: string, result: ReadResult): Found {
-    if (result.unknown) return fromCopy(namespace, key, result);
+    if (result.unknown || isBehindCopy(namespace, key, result)) return fromCopy(namespace, key, result);
     const { record, layer } = result;
     const seen = record?.version ?? 0;
     versions.observe(seen);
@@ -103,6 +103,12 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
       return miss;
     }
     return { ...miss, outcome: isFresh(record, clock.now()) ? "hit" : "stale", record };
+  }
+
+  /** A fallback may only know what another instance left there before Redis, and with it our copy, was changed again. */
+  function isBehindCopy(namespace: Namespace, key: string, { record, degraded }: ReadResult): boolean {
+    if (!degraded || record === undefined) return false;
+    return (l1.get(namespace, key)?.record.version ?? 0) > record.version;
   }
 
   /** The layer that knows is away: a copy, even an expired one, is better than nothing, unless it is known to be wrong. */
