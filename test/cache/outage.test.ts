@@ -277,16 +277,16 @@ it("a lease given before the outage does not store what was invalidated during i
     { ...order, key: "fine", value, leaseToken: fine.lease?.token ?? "" },
   ]);
   expect(stored?.outcome).toBe("stored");
+});
 
-  it("prefers its own newer copy to what another instance kept in SQL before", async () => {
-    const { start, proxy } = await setup();
-    const here = await start({ policy: { l1TtlMs: 60_000 } });
-    const cutOff = await start({ redisUrl: "redis://127.0.0.1:1" });
-    expect(await cutOff.set("k", "kept by the other")).toBe(true);
-    expect(await here.set("k", "newest")).toBe(false);
-    proxy.cut();
-    const found = await here.cache.reads.get(here.namespace, "k", true);
-    expect(found).toMatchObject({ outcome: "hit", layer: "l1", degraded: true });
-    expect(found.record?.value.data).toBe("newest");
-  });
+it("prefers its own newer copy to what another instance kept in SQL before", async () => {
+  const { start, proxy } = await setup();
+  const here = await start({ policy: { l1TtlMs: 60_000 } });
+  const cutOff = await start({ redisUrl: "redis://127.0.0.1:1" });
+  expect(await cutOff.set("k", "kept by the other")).toBe(true);
+  expect(await here.set("k", "newest")).toBe(false);
+  proxy.cut();
+  const found = await here.cache.reads.get(here.namespace, "k", true);
+  expect(found).toMatchObject({ outcome: "hit", layer: "l1", degraded: true });
+  expect(found.record?.value.data).toBe("newest");
 });
