@@ -12,13 +12,14 @@ import {
   FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
-import { scope } from "../../src/gen/holdfast/v1/options_pb.js";
+import { NamespaceRuleSchema, namespaces, scope } from "../../src/gen/holdfast/v1/options_pb.js";
 import {
   type Exemptions,
   everyListIsPaged,
   everyMessageIsNamedAfterItsRpc,
   everyRpcCanBeRetried,
   everyRpcNamesItsScope,
+  everyRpcSaysItsNamespace,
   everyTimeIsTyped,
   type Rule,
 } from "./rules.ts";
@@ -93,6 +94,7 @@ describe("the contract", () => {
 
   it.each<[string, Rule]>([
     ["names a scope for every RPC", everyRpcNamesItsScope],
+    ["says for every RPC which namespace a request is about", everyRpcSaysItsNamespace],
     ["makes every RPC safe to retry, or says why it need not be", canBeRetried],
     ["pages every listing alike", everyListIsPaged],
     ["names requests and responses after their RPC", everyMessageIsNamedAfterItsRpc],
@@ -135,6 +137,7 @@ function message(name: string, fields: Readonly<Record<string, Type>> = {}): Des
 function scoped(name: string, idempotencyLevel = Idempotency.IDEMPOTENCY_UNKNOWN): MethodOptions {
   const options = create(MethodOptionsSchema, { idempotencyLevel });
   setExtension(options, scope, name);
+  setExtension(options, namespaces, create(NamespaceRuleSchema, { source: { case: "none", value: true } }));
   return options;
 }
 
@@ -147,6 +150,19 @@ describe("the rules", () => {
     const misspelt = compile("Get", scoped("Things.Read"), message("In"), message("Out"));
     expect(everyRpcNamesItsScope([misspelt])).toEqual([
       'ThingService/Get: scope "Things.Read" is not <capability>:<verb>',
+    ]);
+  });
+
+  it("catch an RPC that does not say its namespace, or says a field that is not there", () => {
+    expect(everyRpcSaysItsNamespace([bad])).toEqual(["ThingService/ListThings: no option (holdfast.v1.namespaces)"]);
+    const options = scoped("things:read");
+    const rule = { source: { case: "field" as const, value: "name" }, secondField: "other" };
+    setExtension(options, namespaces, create(NamespaceRuleSchema, rule));
+    const request = message("In", { namespace: Type.STRING, name: Type.INT32 });
+    expect(everyRpcSaysItsNamespace([compile("Get", options, request, message("Out"))])).toEqual([
+      "ThingService/Get: no string name in In",
+      "ThingService/Get: no string other in In",
+      "ThingService/Get: namespace is not what names its namespace",
     ]);
   });
 
@@ -201,7 +217,7 @@ describe("the rules", () => {
       message("ThingServiceListThingsRequest", { page_size: Type.INT32, page_token: Type.STRING }),
       message("ThingServiceListThingsResponse", { next_page_token: Type.STRING }),
     );
-    const rules = [everyRpcNamesItsScope, everyRpcCanBeRetried(new Map()), everyListIsPaged];
+    const rules = [everyRpcNamesItsScope, everyRpcSaysItsNamespace, everyRpcCanBeRetried(new Map()), everyListIsPaged];
     for (const rule of [...rules, everyMessageIsNamedAfterItsRpc, everyTimeIsTyped]) expect(rule([good])).toEqual([]);
   });
 });

@@ -4,10 +4,11 @@ import {
   type DescMessage,
   type DescMethod,
   getOption,
+  hasOption,
   ScalarType,
 } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt";
-import { scope } from "../../src/gen/holdfast/v1/options_pb.js";
+import { namespaces, scope } from "../../src/gen/holdfast/v1/options_pb.js";
 
 /**
  * What the contract promises about its own shape. Each rule says what is wrong, as `<where>: <what>`, and is empty when nothing is.
@@ -42,6 +43,25 @@ export const everyRpcNamesItsScope: Rule = (files) =>
     const named = getOption(method, scope);
     if (named === "") return [`${pathOf(method)}: no option (holdfast.v1.scope)`];
     return /^[a-z]+:[a-z]+$/.test(named) ? [] : [`${pathOf(method)}: scope "${named}" is not <capability>:<verb>`];
+  });
+
+/** No RPC is open to keys limited to namespaces by what nobody wrote down. */
+export const everyRpcSaysItsNamespace: Rule = (files) =>
+  methodsOf(files).flatMap((method) => {
+    const rule = getOption(method, namespaces);
+    if (!hasOption(method, namespaces) || rule.source.case === undefined) {
+      return [`${pathOf(method)}: no option (holdfast.v1.namespaces)`];
+    }
+    const named = rule.source.case === "none" ? [] : [rule.source.value];
+    if (rule.secondField !== "") named.push(rule.secondField);
+    const wrong = named
+      .filter((field) => !hasScalar(method.input, field, ScalarType.STRING))
+      .map((field) => `${pathOf(method)}: no string ${field} in ${method.input.name}`);
+    // A request that names one and says that it does not is a slip.
+    const unsaid = ["namespace", "collection"].filter(
+      (field) => !named.includes(field) && method.input.fields.some(({ name }) => name === field),
+    );
+    return [...wrong, ...unsaid.map((field) => `${pathOf(method)}: ${field} is not what names its namespace`)];
   });
 
 /** What an RPC that is neither idempotent nor takes a request_id has in its place, as `<Service>/<Rpc>` -> the reason. */

@@ -4,7 +4,8 @@
 // @generated from file holdfast/v1/options.proto (package holdfast.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenExtension, GenFile } from "@bufbuild/protobuf/codegenv2";
+import type { GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import type { Message } from "@bufbuild/protobuf";
 import type { MethodOptions } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -13,10 +14,83 @@ import type { MethodOptions } from "@bufbuild/protobuf/wkt";
 export declare const file_holdfast_v1_options: GenFile;
 
 /**
+ * Where a request says which namespace it is about. Conversation collections are namespaces, too.
+ *
+ * @generated from message holdfast.v1.NamespaceRule
+ */
+export declare type NamespaceRule = Message<"holdfast.v1.NamespaceRule"> & {
+  /**
+   * Where to look.
+   *
+   * @generated from oneof holdfast.v1.NamespaceRule.source
+   */
+  source: {
+    /**
+     * The field that is the namespace. An optional field that is unset means all that the caller may use.
+     *
+     * @generated from field: string field = 1;
+     */
+    value: string;
+    case: "field";
+  } | {
+    /**
+     * The field whose part before the first "/" is the namespace. Without a "/" it is in the one of an empty field.
+     *
+     * @generated from field: string path_field = 2;
+     */
+    value: string;
+    case: "pathField";
+  } | {
+    /**
+     * The field that paths begin with. Without a "/" it means all that the caller may use.
+     *
+     * @generated from field: string path_prefix_field = 3;
+     */
+    value: string;
+    case: "pathPrefixField";
+  } | {
+    /**
+     * The call is about nothing that belongs to a namespace, so that keys limited to some may make it.
+     *
+     * @generated from field: bool none = 4;
+     */
+    value: boolean;
+    case: "none";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The namespace that an empty field means. Empty: "default".
+   *
+   * @generated from field: string empty_means = 5;
+   */
+  emptyMeans: string;
+
+  /**
+   * A second field that is a namespace. When empty it means that of the first.
+   *
+   * @generated from field: string second_field = 6;
+   */
+  secondField: string;
+};
+
+/**
+ * Describes the message holdfast.v1.NamespaceRule.
+ * Use `create(NamespaceRuleSchema)` to create a new message.
+ */
+export declare const NamespaceRuleSchema: GenMessage<NamespaceRule>;
+
+/**
  * The scope an API key must carry to make the call, such as "cache:read". Every RPC names one.
  * When the server runs without API keys (loopback only, by default) every scope is granted.
  *
  * @generated from extension: string scope = 74200;
  */
 export declare const scope: GenExtension<MethodOptions, string>;
+
+/**
+ * How an API key that is limited to namespaces is held to them. Every RPC says it; one that does not is refused to such keys.
+ *
+ * @generated from extension: holdfast.v1.NamespaceRule namespaces = 74201;
+ */
+export declare const namespaces: GenExtension<MethodOptions, NamespaceRule>;
 

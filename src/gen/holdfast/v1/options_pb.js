@@ -4,14 +4,21 @@
 // @generated from file holdfast/v1/options.proto (package holdfast.v1, syntax proto3)
 /* eslint-disable */
 
-import { extDesc, fileDesc } from "@bufbuild/protobuf/codegenv2";
+import { extDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file holdfast/v1/options.proto.
  */
 export const file_holdfast_v1_options = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9vcHRpb25zLnByb3RvEgtob2xkZmFzdC52MTo2CgVzY29wZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNjDBCABKAlSBXNjb3BlYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("Chlob2xkZmFzdC92MS9vcHRpb25zLnByb3RvEgtob2xkZmFzdC52MSKYAQoNTmFtZXNwYWNlUnVsZRIPCgVmaWVsZBgBIAEoCUgAEhQKCnBhdGhfZmllbGQYAiABKAlIABIbChFwYXRoX3ByZWZpeF9maWVsZBgDIAEoCUgAEg4KBG5vbmUYBCABKAhIABITCgtlbXB0eV9tZWFucxgFIAEoCRIUCgxzZWNvbmRfZmllbGQYBiABKAlCCAoGc291cmNlOjYKBXNjb3BlEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY2MMEIAEoCVIFc2NvcGU6XAoKbmFtZXNwYWNlcxIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNnDBCABKAsyGi5ob2xkZmFzdC52MS5OYW1lc3BhY2VSdWxlUgpuYW1lc3BhY2VzYgZwcm90bzM", [file_google_protobuf_descriptor]);
+
+/**
+ * Describes the message holdfast.v1.NamespaceRule.
+ * Use `create(NamespaceRuleSchema)` to create a new message.
+ */
+export const NamespaceRuleSchema = /*@__PURE__*/
+  messageDesc(file_holdfast_v1_options, 0);
 
 /**
  * The scope an API key must carry to make the call, such as "cache:read". Every RPC names one.
@@ -21,4 +28,12 @@ export const file_holdfast_v1_options = /*@__PURE__*/
  */
 export const scope = /*@__PURE__*/
   extDesc(file_holdfast_v1_options, 0);
+
+/**
+ * How an API key that is limited to namespaces is held to them. Every RPC says it; one that does not is refused to such keys.
+ *
+ * @generated from extension: holdfast.v1.NamespaceRule namespaces = 74201;
+ */
+export const namespaces = /*@__PURE__*/
+  extDesc(file_holdfast_v1_options, 1);
 
