@@ -96,19 +96,20 @@ export class Call implements CallContext {
   }
 
   /**
-   * Refuses what the caller may not do in the namespace the request names. Where the field is optional and unset, the
-   * request is about all namespaces: then the RPC leaves out those that the caller may not use.
+   * Refuses what the caller may not do in the namespaces the request names. What the contract says nothing about is closed to
+   * callers limited to namespaces, so that an RPC to come is not open to them by an oversight.
    */
   authorize(request: Message): void {
-    if (this.caller.allNamespaces || this.info.namespaceOf === undefined) return;
-    const namespace = this.info.namespaceOf(request);
-    if (namespace !== undefined && !this.caller.mayUse(namespace === "" ? "default" : namespace)) {
-      throw new Failure(
-        "forbidden",
-        "NAMESPACE_DENIED",
-        `${this.caller.name} may not use the namespace "${namespace === "" ? "default" : namespace}"`,
-        { metadata: { namespace: namespace === "" ? "default" : namespace } },
-      );
+    if (this.caller.allNamespaces) return;
+    const { name, namespacesOf } = this.info;
+    if (namespacesOf === undefined) {
+      const why = `is limited to namespaces, and the contract does not say which one a call of ${name} is about`;
+      throw new Failure("forbidden", "NAMESPACE_UNDECLARED", `${this.caller.name} ${why}`);
+    }
+    for (const namespace of namespacesOf(request)) {
+      if (this.caller.mayUse(namespace)) continue;
+      const message = `${this.caller.name} may not use the namespace "${namespace}"`;
+      throw new Failure("forbidden", "NAMESPACE_DENIED", message, { metadata: { namespace } });
     }
   }
 }

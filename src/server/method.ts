@@ -1,10 +1,10 @@
-import { type DescMethod, getOption, isFieldSet, type Message } from "@bufbuild/protobuf";
-import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import { type DescMethod, getOption, type Message } from "@bufbuild/protobuf";
 import { scope as scopeOption } from "../gen/holdfast/v1/options_pb.js";
 import type { CallContext, EncodedReply, Mounted } from "../infra/call.ts";
 import type { Counter, Histogram } from "../infra/metrics.ts";
 import type { CallMetrics, Plane } from "./calls.ts";
 import { codeName } from "./errors.ts";
+import { type NamespacesOf, namespacesReader } from "./namespaces.ts";
 
 export type UnaryRpc = (
   request: Message,
@@ -31,8 +31,8 @@ export interface Method {
   readonly plane: Plane;
   /** The scope a caller must have. Empty: none. */
   readonly scope: string;
-  /** The request's namespace; undefined when an optional one is unset. Undefined itself where requests have none. */
-  readonly namespaceOf: ((request: Message) => string | undefined) | undefined;
+  /** The namespaces a request names. Undefined where the contract does not say how. */
+  readonly namespacesOf: NamespacesOf | undefined;
   readonly seconds: Histogram;
   readonly succeeded: Counter;
   failed(code: number): Counter;
@@ -47,7 +47,7 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
       handler: handlerOf(desc, mounted.rpcs[desc.localName]),
       plane,
       scope: getOption(desc, scopeOption),
-      namespaceOf: namespaceReader(desc),
+      namespacesOf: namespacesReader(desc),
       seconds: metrics.seconds.with({ method: name, plane }),
       succeeded: metrics.total.with({ method: name, plane, code: "OK" }),
       failed: (code) => metrics.total.with({ method: name, plane, code: codeName(code) }),
@@ -73,13 +73,3 @@ const isUnary = (rpc: unknown): rpc is UnaryRpc => typeof rpc === "function";
 const isServerStreaming = (rpc: unknown): rpc is ServerStreamingRpc => typeof rpc === "function";
 const isClientStreaming = (rpc: unknown): rpc is ClientStreamingRpc => typeof rpc === "function";
 const isBidi = (rpc: unknown): rpc is BidiRpc => typeof rpc === "function";
-
-function namespaceReader(desc: DescMethod): Method["namespaceOf"] {
-  const field = desc.input.fields.find((candidate) => candidate.name === "namespace");
-  if (field === undefined || field.fieldKind !== "scalar") return undefined;
-  const optional = field.presence === FeatureSet_FieldPresence.EXPLICIT;
-  return (request) => {
-    const value: unknown = Reflect.get(request, field.localName);
-    return typeof value === "string" && (!optional || isFieldSet(request, field)) ? value : undefined;
-  };
-}

@@ -159,6 +159,16 @@ describe("a server with API keys", () => {
     }
   });
 
+  it("is closed to a key for some namespaces where an RPC does not say which one it is about", async () => {
+    await using h = await startEcho({ ...rpcs, undeclared: () => echo({ text: "open" }) }, { apiKeys });
+    const call = (key: string) => h.client.raw("Undeclared", Buffer.alloc(0), {}, bearer(key));
+    expect((await call(full.key)).reply?.text).toBe("open");
+    const { error } = await call(orders.key);
+    expect(error?.code).toBe(status.PERMISSION_DENIED);
+    expect(detailsOf(error)["google.rpc.ErrorInfo"]).toMatchObject({ reason: "NAMESPACE_UNDECLARED" });
+    expect((await post(h, "Undeclared", "{}", { "x-api-key": orders.key })).status).toBe(403);
+  });
+
   it("does not read the body of a caller it does not know", async () => {
     await using h = await startEcho(rpcs, { apiKeys });
     expect((await post(h, "Say", "not even json")).status).toBe(401);

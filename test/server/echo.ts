@@ -9,11 +9,16 @@ import {
   MethodOptionsSchema,
   FieldDescriptorProto_Type as Type,
 } from "@bufbuild/protobuf/wkt";
-import { file_holdfast_v1_options, scope } from "../../src/gen/holdfast/v1/options_pb.js";
+import {
+  file_holdfast_v1_options,
+  NamespaceRuleSchema,
+  namespaces,
+  scope,
+} from "../../src/gen/holdfast/v1/options_pb.js";
 
 /**
  * A service with one RPC of each kind, for tests of the server itself: holdfast.test.EchoService { Say, Count, Collect, Chat },
- * all taking and returning Echo { namespace, text, number, data }.
+ * Missing, which nothing implements, and Undeclared, which does not say its namespace, all taking and returning Echo { namespace, text, number, data }.
  */
 export const EchoService: DescService = describe();
 
@@ -23,6 +28,8 @@ function describe(): DescService {
   const method = (name: string, clientStreaming: boolean, serverStreaming: boolean) => {
     const options = create(MethodOptionsSchema, { idempotencyLevel: MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS });
     setExtension(options, scope, name === "Say" ? "echo:read" : "echo:stream");
+    const rule = create(NamespaceRuleSchema, { source: { case: "field", value: "namespace" } });
+    if (name !== "Undeclared") setExtension(options, namespaces, rule);
     const type = ".holdfast.test.Echo";
     return create(MethodDescriptorProtoSchema, {
       name,
@@ -58,6 +65,7 @@ function describe(): DescService {
           method("Collect", true, false),
           method("Chat", true, true),
           method("Missing", false, false),
+          method("Undeclared", false, false),
         ],
       },
     ],

@@ -63,6 +63,7 @@ export interface EchoRpcs {
   count?(request: Echo, call: CallContext): AsyncIterable<Message>;
   collect?(requests: AsyncIterable<Echo>, call: CallContext): Promise<Message>;
   chat?(requests: AsyncIterable<Echo>, call: CallContext): AsyncIterable<Message>;
+  undeclared?(request: Echo, call: CallContext): Reply;
 }
 
 export type LogLine = Readonly<Record<string, unknown>>;
