@@ -21,16 +21,18 @@ export interface Calls {
   readonly draining: boolean;
   /** How many have come in so far, let in or not. */
   readonly seen: number;
-  /** Lets a call in, or throws why not. `deadline` is the caller's, in milliseconds since 1970; Infinity: none. */
-  admit(method: Method, caller: AuthenticatedCaller, deadline: number, started: number): Call;
+  /** A call of somebody known, not yet let in. `deadline` is the caller's, in milliseconds since 1970; Infinity: none. */
+  open(method: Method, caller: AuthenticatedCaller, deadline: number, started: number): Call;
+  /** Lets a call in, or throws why not. */
+  admit(call: Call): void;
   /** Keeps a call that has to wait, so that a drain knows of it. */
   track(call: Call): void;
   /** Ends a call well. False when it had already ended. */
   succeed(call: Call): boolean;
   /** Ends a call badly: counts it, logs it, and tells what to answer. Undefined when it had already ended. */
   fail(call: Call, thrown: unknown, peer: string): CallError | undefined;
-  /** The same for a call that never became one: refused, or malformed. */
-  refuse(method: Method, callerName: string, started: number, thrown: unknown, peer: string): CallError;
+  /** The same for a call that never became one: of nobody known, or refused by the protocol. */
+  refuse(method: Method, started: number, thrown: unknown, peer: string): CallError;
   /** Refuses new calls from now on, and ends the streams. */
   drain(): void;
   /** Ends what is left. */
@@ -97,18 +99,21 @@ export function createCalls(options: CallsOptions): Calls {
       return seen;
     },
 
-    admit(method, caller, deadline, started) {
+    open(method, caller, deadline, started) {
       seen++;
-      if (draining) throw drainingFailure();
-      if (method.scope !== "" && !caller.hasScope(method.scope)) {
-        throw new Failure("forbidden", "SCOPE_MISSING", `${caller.name} lacks the scope "${method.scope}"`, {
-          metadata: { scope: method.scope },
-        });
-      }
       let until: number | undefined = deadline;
       if (method.desc.methodKind === "unary") until = Math.min(deadline, Date.now() + maxDeadlineMs);
       else if (deadline === Number.POSITIVE_INFINITY) until = undefined;
       return new Call(method, caller, until, started);
+    },
+
+    admit({ info: { scope }, caller }) {
+      if (draining) throw drainingFailure();
+      if (scope !== "" && !caller.hasScope(scope)) {
+        throw new Failure("forbidden", "SCOPE_MISSING", `${caller.name} lacks the scope "${scope}"`, {
+          metadata: { scope },
+        });
+      }
     },
 
     track(call) {
@@ -134,9 +139,9 @@ export function createCalls(options: CallsOptions): Calls {
       return error;
     },
 
-    refuse(method, callerName, started, thrown, peer) {
+    refuse(method, started, thrown, peer) {
       const error = callErrorOf(thrown);
-      record(method, callerName, started, error, peer);
+      record(method, "", started, error, peer);
       return error;
     },
 

@@ -80,13 +80,15 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
     const started = performance.now();
     const peer = context.values.get(peerKey);
     const timeoutMs = context.timeoutMs();
-    let call: Call;
+    let call: Call | undefined;
     try {
       const caller = authenticator.authenticate(new HttpCredentials(context.requestHeader, peer));
       const deadline = timeoutMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutMs;
-      call = calls.admit(method, caller, deadline, started);
+      call = calls.open(method, caller, deadline, started);
+      calls.admit(call);
     } catch (thrown) {
-      throw own(unknownProvenance, calls.refuse(method, "", started, thrown, peer.address));
+      if (call !== undefined) throw failed(call, thrown, context);
+      throw own(unknownProvenance, calls.refuse(method, started, thrown, peer.address));
     }
     context.values.set(callKey, call);
     calls.track(call);

@@ -24,11 +24,11 @@ export interface GrpcContext {
   readonly streaming: WeakMap<object, Call>;
 }
 
-/** Lets the call in, or throws. */
-export function admit(context: GrpcContext, method: Method, incoming: Incoming, started: number): Call {
+/** The call of whoever presents itself; throws when that is nobody known. It is still to be let in. */
+export function openCall(context: GrpcContext, method: Method, incoming: Incoming, started: number): Call {
   const deadline = incoming.getDeadline();
   const { authenticator } = context;
-  return context.calls.admit(
+  return context.calls.open(
     method,
     authenticator.everyone ?? authenticator.authenticate(new GrpcCredentials(incoming.metadata, incoming, carrierOf)),
     typeof deadline === "number" ? deadline : deadline.getTime(),

@@ -64,7 +64,7 @@ function statusSender(context: GrpcContext, method: Method): Carrier["sendStatus
       running.abort(failure);
       return;
     }
-    const error = context.calls.refuse(method, "", performance.now(), failure, this.getPeer());
+    const error = context.calls.refuse(method, performance.now(), failure, this.getPeer());
     send.call(this, grpcStatus(unknownProvenance, error));
   };
 }

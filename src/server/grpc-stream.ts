@@ -2,7 +2,7 @@ import type { Message } from "@bufbuild/protobuf";
 import type { ServerDuplexStream, ServerReadableStream, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
-import { admit, carrierOf, type GrpcContext, grpcStatus } from "./grpc-call.ts";
+import { carrierOf, type GrpcContext, grpcStatus, type Incoming, openCall } from "./grpc-call.ts";
 import type { BidiRpc, ClientStreamingRpc, Method, ServerStreamingRpc } from "./method.ts";
 import { noMetadata, replyMetadata, unknownProvenance } from "./reply-metadata.ts";
 import { requestsOf } from "./requests.ts";
@@ -18,7 +18,7 @@ const unsentMessagesCap = 2;
 export function serverStreamHandler(context: GrpcContext, method: Method, rpc: ServerStreamingRpc) {
   const send = sender(context, method);
   return (stream: ServerWritableStream<Request, Buffer>): void => {
-    const call = open(context, method, stream);
+    const call = open(context, method, stream, (status) => stream.emit("error", status));
     if (call === undefined) return;
     send(stream, call, () => {
       const { request } = stream;
@@ -32,7 +32,7 @@ export function serverStreamHandler(context: GrpcContext, method: Method, rpc: S
 export function bidiHandler(context: GrpcContext, method: Method, rpc: BidiRpc) {
   const send = sender(context, method);
   return (stream: ServerDuplexStream<Request, Buffer>): void => {
-    const call = open(context, method, stream);
+    const call = open(context, method, stream, (status) => stream.emit("error", status));
     if (call === undefined) return;
     const requests = requestsOf(stream, call);
     send(
@@ -47,15 +47,8 @@ export function bidiHandler(context: GrpcContext, method: Method, rpc: BidiRpc) 
 export function clientStreamHandler(context: GrpcContext, method: Method, rpc: ClientStreamingRpc) {
   const encode = replyEncoder(method.desc.output);
   return (stream: ServerReadableStream<Request, Buffer>, respond: sendUnaryData<Buffer>): void => {
-    const started = performance.now();
-    let call: Call;
-    try {
-      call = admit(context, method, stream, started);
-    } catch (thrown) {
-      const error = context.calls.refuse(method, "", started, thrown, stream.getPeer());
-      respond(grpcStatus(unknownProvenance, error));
-      return;
-    }
+    const call = open(context, method, stream, respond);
+    if (call === undefined) return;
     const fail = (thrown: unknown) => {
       const error = context.calls.fail(call, thrown, stream.getPeer());
       if (error !== undefined) respond(grpcStatus(call, error));
@@ -73,14 +66,24 @@ export function clientStreamHandler(context: GrpcContext, method: Method, rpc: C
   };
 }
 
-/** Admits a call whose replies stream; answers those it refuses. */
-function open(context: GrpcContext, method: Method, stream: Outlet): Call | undefined {
+/** Admits a call, or refuses it and gives the answer. */
+function open(
+  context: GrpcContext,
+  method: Method,
+  stream: Incoming,
+  refuse: (status: ReturnType<typeof grpcStatus>) => void,
+): Call | undefined {
+  const { calls } = context;
   const started = performance.now();
+  let call: Call | undefined;
   try {
-    return admit(context, method, stream, started);
+    call = openCall(context, method, stream, started);
+    calls.admit(call);
+    return call;
   } catch (thrown) {
-    const error = context.calls.refuse(method, "", started, thrown, stream.getPeer());
-    stream.emit("error", grpcStatus(unknownProvenance, error));
+    const peer = stream.getPeer();
+    const error = call === undefined ? calls.refuse(method, started, thrown, peer) : calls.fail(call, thrown, peer);
+    if (error !== undefined) refuse(grpcStatus(call ?? unknownProvenance, error));
     return undefined;
   }
 }

@@ -3,7 +3,7 @@ import type { ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import type { EncodedReply } from "../infra/call.ts";
 import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
-import { admit, type GrpcContext, grpcStatus } from "./grpc-call.ts";
+import { type GrpcContext, grpcStatus, openCall } from "./grpc-call.ts";
 import type { Method, UnaryRpc } from "./method.ts";
 import { noMetadata, replyMetadata, unknownProvenance } from "./reply-metadata.ts";
 
@@ -53,7 +53,8 @@ export function unaryHandler(context: GrpcContext, method: Method, rpc: UnaryRpc
     const started = performance.now();
     let call: Call | undefined;
     try {
-      call = admit(context, method, stream, started);
+      call = openCall(context, method, stream, started);
+      calls.admit(call);
       const { request } = stream;
       if (request instanceof Malformed) throw request.failure;
       call.authorize(request);
@@ -62,7 +63,7 @@ export function unaryHandler(context: GrpcContext, method: Method, rpc: UnaryRpc
       else reply(stream, respond, call, answer);
     } catch (thrown) {
       if (call !== undefined) fail(stream, respond, call, thrown);
-      else respond(grpcStatus(unknownProvenance, calls.refuse(method, "", started, thrown, stream.getPeer())));
+      else respond(grpcStatus(unknownProvenance, calls.refuse(method, started, thrown, stream.getPeer())));
     }
   };
 }

@@ -140,6 +140,23 @@ describe("a server with API keys", () => {
     });
   });
 
+  it("says in the log whose call was denied", async () => {
+    await using h = await startEcho(rpcs, { apiKeys });
+    const writer = createApiKey({ name: "writer", scopes: ["other:thing"] });
+    await using second = await startEcho(rpcs, { apiKeys: [writer.record] });
+    await h.client.say({ namespace: "users" }, {}, bearer(orders.key));
+    await readAll(h.client.count({}, {}, bearer(reader.key)));
+    await second.client.say({}, {}, bearer(writer.key));
+    await post(second, "Say", "{}", { "x-api-key": writer.key });
+    const denied = [...h.lines, ...second.lines].map(({ code, reason, caller }) => [code, reason, caller]);
+    expect(denied).toEqual([
+      ["PERMISSION_DENIED", "NAMESPACE_DENIED", "orders"],
+      ["PERMISSION_DENIED", "SCOPE_MISSING", "reader"],
+      ["PERMISSION_DENIED", "SCOPE_MISSING", "writer"],
+      ["PERMISSION_DENIED", "SCOPE_MISSING", "writer"],
+    ]);
+  });
+
   it("answers PERMISSION_DENIED to a key without the namespace; an empty one is the default one", async () => {
     await using h = await startEcho(rpcs, { apiKeys });
     for (const namespace of ["orders", "shared-x"]) {
