@@ -8,6 +8,7 @@ export const LIMITS = {
   tagBytes: 256,
   tags: 64,
   batch: 1000,
+  replyBytes: 4 * 1024 * 1024,
   contentTypeBytes: 128,
   requestIdBytes: 128,
   patterns: 100,

@@ -6,6 +6,7 @@ import { isDue } from "./expiry.ts";
 import type { Held, L1 } from "./l1.ts";
 import { type GrantedLease, newToken } from "./lease.ts";
 import type { Namespace } from "./namespace.ts";
+import { portions } from "./portions.ts";
 import { type CacheRecord, isFresh, isServable } from "./record.ts";
 import type { CacheStore, ReadResult } from "./store.ts";
 import type { Versions } from "./version.ts";
@@ -35,7 +36,15 @@ export interface Reads {
   fromMemory(namespace: Namespace, key: string): Held | undefined;
   /** One key through the layers. An expired value counts as a miss unless the layers below fail. */
   get(namespace: Namespace, key: string, bypassL1: boolean): Promise<Found>;
-  getMany(namespace: Namespace, keys: readonly string[], bypassL1: boolean): Promise<Found[]>;
+  /**
+   * In order. Undefined: it did not fit, or what stands before it did not, so that it was not read. `fits` is asked in order.
+   */
+  getMany(
+    namespace: Namespace,
+    keys: readonly string[],
+    bypassL1: boolean,
+    fits: (key: string, found: Found) => boolean,
+  ): Promise<(Found | undefined)[]>;
   /** With stampede protection: a miss gives one caller a lease, the others wait for what it stores. */
   getOrLease(namespace: Namespace, key: string, bypassL1: boolean, wish: LeaseWish): Promise<Found>;
   /** What the shared layer holds, past memory; expired values come as stale. For rules that decide on it. */
@@ -236,6 +245,29 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
     return grant !== undefined && "token" in grant ? { ...found, lease: grant } : found;
   }
 
+  /** What is found for each of the keys, read together. */
+  async function getPart(
+    namespace: Namespace,
+    keys: readonly string[],
+    bypassL1: boolean,
+  ): Promise<Map<string, Found>> {
+    const found = new Map<string, Found>();
+    const wanted = new Set<string>();
+    for (const key of keys) {
+      const held = bypassL1 ? undefined : fromMemory(namespace, key);
+      if (held === undefined) wanted.add(key);
+      else found.set(key, memoryHit(held));
+    }
+    const missing = [...wanted];
+    const looked = missing.length === 0 ? [] : await look(namespace, missing);
+    missing.forEach((key, i) => {
+      const one = looked[i];
+      if (one === undefined) throw new Error("a read got no result");
+      found.set(key, forCaller(one));
+    });
+    return found;
+  }
+
   return {
     fromMemory,
     async get(namespace, key, bypassL1) {
@@ -243,25 +275,19 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
       const found = held === undefined ? forCaller(await load(namespace, key, bypassL1)) : memoryHit(held);
       return count(namespace, found);
     },
-    async getMany(namespace, keys, bypassL1) {
-      const found = new Map<string, Found>();
-      const wanted = new Set<string>();
-      for (const key of keys) {
-        const held = bypassL1 ? undefined : fromMemory(namespace, key);
-        if (held === undefined) wanted.add(key);
-        else found.set(key, memoryHit(held));
+    async getMany(namespace, keys, bypassL1, fits) {
+      const results: (Found | undefined)[] = [];
+      let full = false;
+      for (const part of portions(keys, namespace.policy)) {
+        const found = full ? undefined : await getPart(namespace, part, bypassL1);
+        for (const key of part) {
+          const one = found?.get(key);
+          const fitting = one !== undefined && fits(key, one) ? one : undefined;
+          if (fitting === undefined) full = true;
+          results.push(fitting && count(namespace, fitting));
+        }
       }
-      const missing = [...wanted];
-      const looked = missing.length === 0 ? [] : await look(namespace, missing);
-      missing.forEach((key, i) => {
-        const one = looked[i];
-        if (one !== undefined) found.set(key, forCaller(one));
-      });
-      return keys.map((key) => {
-        const one = found.get(key);
-        if (one === undefined) throw new Error("a read got no result");
-        return count(namespace, one);
-      });
+      return results;
     },
     async getOrLease(namespace, key, bypassL1, wish) {
       return count(namespace, await getOrLease(namespace, key, bypassL1, wish));

@@ -22,11 +22,12 @@ import { EncodedReply } from "../infra/call.ts";
 import type { FieldViolation } from "../infra/failure.ts";
 import type { Change } from "./change.ts";
 import type { FeedEvent } from "./feed.ts";
+import { LIMITS } from "./fields.ts";
 import type { Held } from "./l1.ts";
 import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
 import type { CacheRecord } from "./record.ts";
-import { encodeGet, encodeGetMany, encodeSet } from "./wire.ts";
+import { encodeGet, encodeGetMany, encodeSet, type GetFields, sizeOfResult } from "./wire.ts";
 import type { SetAnswer } from "./writes.ts";
 
 const OUTCOMES = { hit: CacheOutcome.HIT, stale: CacheOutcome.STALE, miss: CacheOutcome.MISS } as const;
@@ -76,17 +77,47 @@ export function hitsReply(keys: readonly string[], held: readonly Held[]): Encod
   );
 }
 
-/** One result a key: what was found, or what is wrong with the key. */
-export function getManyReply(results: readonly ({ key: string; found: Found } | FieldViolation)[]): EncodedReply {
+/** What stands for one key in the reply to a GetMany. */
+export type GetManyResult = { readonly key: string; readonly found: Found } | FieldViolation | "no room";
+
+export function getManyReply(results: readonly GetManyResult[]): EncodedReply {
   return new EncodedReply(
     encodeGetMany(
-      results.map((result) =>
-        "found" in result
-          ? { outcome: OUTCOMES[result.found.outcome], key: result.key, record: result.found.record }
-          : toBinary(GetResultSchema, create(GetResultSchema, { error: itemError(result) })),
-      ),
+      results.map((result) => {
+        if (result === "no room") return NO_ROOM;
+        if ("found" in result) return fieldsOf(result.key, result.found);
+        return toBinary(GetResultSchema, create(GetResultSchema, { error: itemError(result) }));
+      }),
     ),
   );
+}
+
+function fieldsOf(key: string, { outcome, record }: Found): GetFields {
+  return { outcome: OUTCOMES[outcome], key, record };
+}
+
+const NO_ROOM = toBinary(
+  GetResultSchema,
+  create(GetResultSchema, {
+    error: {
+      code: "RESOURCE_EXHAUSTED",
+      reason: "REPLY_TOO_LARGE",
+      message: "the reply has no room for this key: ask for it again, without the others",
+    },
+  }),
+);
+/** What an error can take in a reply: room for one is kept for each key, whatever becomes of it. */
+const ERROR_BYTES = 160;
+
+/** Whether results still fit into a reply to this many keys. */
+export function replyRoom(count: number): (key: string, found: Found) => boolean {
+  let left = LIMITS.replyBytes - count * ERROR_BYTES;
+  return (key, found) => {
+    const size = found.record === undefined ? 0 : sizeOfResult(fieldsOf(key, found));
+    if (size > left) return false;
+    left -= size;
+    return true;
+  };
 }
 
 /** The reply to a Set. */

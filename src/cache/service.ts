@@ -33,6 +33,7 @@ import {
   hitReply,
   hitsReply,
   itemError,
+  replyRoom,
   setFields,
   setReply,
   statsOf,
@@ -49,6 +50,7 @@ import {
   versionOf,
   wishOf,
 } from "./requests.ts";
+import { boundOf } from "./wire.ts";
 
 export interface CacheServiceOptions {
   readonly cache: Cache;
@@ -314,12 +316,15 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
     },
   });
 
-  /** The copies if every key has one that may be served; a bad key has none. */
+  /** The copies if every key has one that may be served, and the reply has room for all; a bad key has none. */
   function hitsInMemory(namespace: Namespace, keys: readonly string[]): Held[] | undefined {
     const hits: Held[] = [];
+    let bytes = 0;
     for (const key of keys) {
       const held = reads.fromMemory(namespace, key);
       if (held === undefined) return undefined;
+      bytes += boundOf({ key, record: held.record });
+      if (bytes > LIMITS.replyBytes) return undefined;
       hits.push(held);
     }
     return hits;
@@ -333,16 +338,18 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
   ): Promise<EncodedReply> {
     const faults = keys.map(keyFault);
     const good = keys.filter((_, i) => faults[i] === undefined);
-    const found = await reads.getMany(namespace, good, bypassL1);
-    sayAll(call, found);
+    const found = await reads.getMany(namespace, good, bypassL1, replyRoom(keys.length));
+    sayAll(
+      call,
+      found.filter((one) => one !== undefined),
+    );
     let next = 0;
     return getManyReply(
       keys.map((key, i) => {
         const fault = faults[i];
         if (fault !== undefined) return { field: "key", description: fault };
         const one = found[next++];
-        if (one === undefined) throw new Error("a read got no result");
-        return { key, found: one };
+        return one === undefined ? "no room" : { key, found: one };
       }),
     );
   }

@@ -76,10 +76,37 @@ export function encodeSet(outcome: number, version: number, expiresAt: number | 
   return writer.done();
 }
 
+/** What a result of a GetManyResponse takes, to the byte. */
+export function sizeOfResult({ outcome, key, record }: GetFields): number {
+  let size = numberSize(outcome);
+  if (record !== undefined) {
+    const { data, contentType } = record.value;
+    const value = scalarSize(contentType) + nestedSize(typeof data === "string" ? textSize(data) : data.byteLength);
+    let entry = nestedSize(value) + scalarSize(key) + numberSize(record.version);
+    if (record.expiresAt !== undefined) entry += nestedSize(timeSize(record.expiresAt));
+    for (const tag of record.tags) entry += nestedSize(textSize(tag));
+    size += nestedSize(entry);
+  }
+  return nestedSize(size);
+}
+
+const textSize = (text: string) => Buffer.byteLength(text);
+/** With its tag and length. */
+const nestedSize = (size: number) => 1 + varintSize(size) + size;
+const scalarSize = (text: string) => (text === "" ? 0 : nestedSize(textSize(text)));
+
+function timeSize(ms: number): number {
+  const whole = Math.round(ms);
+  return numberSize(Math.floor(whole / 1000)) + numberSize((whole % 1000) * 1_000_000);
+}
+
+const numberSize = (value: number) => (value === 0 ? 0 : 1 + varintSize(value));
+
 /** More than tags, lengths, numbers and times of one reply can take. */
 const FIXED_BYTES = 160;
 
-function boundOf({ key, record }: GetFields): number {
+/** More than one key takes in a reply; cheaper to tell than what it does take. */
+export function boundOf({ key, record }: Pick<GetFields, "key" | "record">): number {
   let bound = FIXED_BYTES + 3 * key.length;
   if (record === undefined) return bound;
   const { data, contentType } = record.value;

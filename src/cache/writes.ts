@@ -5,6 +5,7 @@ import { lifetime, type RequestedExpiry } from "./expiry.ts";
 import type { L1 } from "./l1.ts";
 import { guardOf } from "./lease.ts";
 import type { Namespace } from "./namespace.ts";
+import { portions } from "./portions.ts";
 import type { Reads } from "./reads.ts";
 import { type CacheRecord, type CacheValue, type Draft, tombstone } from "./record.ts";
 import type { CacheStore, Guard, Write, WriteResult } from "./store.ts";
@@ -138,17 +139,27 @@ export function createWrites(options: WritesOptions): Writes {
       if (first !== undefined && group.length === 1 && !first.ifAbsent) batch.push(first);
       else turns.push(group);
     }
-    await Promise.all([
-      setBatch(namespace, batch, answers),
-      ...turns.map(async (group) => {
-        for (const order of group) answers.set(order, await setOne(namespace, order));
-      }),
-    ]);
+    await Promise.all([setBatch(namespace, batch, answers), takeTurns(namespace, turns, answers)]);
     return orders.map((order) => {
       const answer = answers.get(order);
       if (answer === undefined) throw new Error("a set got no answer");
       return answer;
     });
+  }
+
+  /** A condition has the value that is there read, so only as many at once as may be. */
+  async function takeTurns(
+    namespace: Namespace,
+    turns: readonly (readonly SetOrder[])[],
+    answers: Map<SetOrder, SetAnswer>,
+  ): Promise<void> {
+    for (const together of portions(turns, namespace.policy)) {
+      await Promise.all(
+        together.map(async (group) => {
+          for (const order of group) answers.set(order, await setOne(namespace, order));
+        }),
+      );
+    }
   }
 
   async function setBatch(
@@ -192,8 +203,19 @@ export function createWrites(options: WritesOptions): Writes {
     return { ...answered, outcome: result.why === "overtaken" ? "overtaken" : "lease_lost" };
   }
 
+  /** Which keys hold a value; the values themselves are let go of at once. */
+  async function existing(namespace: Namespace, keys: readonly string[]) {
+    const known: { existed: boolean; degraded: boolean }[] = [];
+    for (const part of portions(keys, namespace.policy)) {
+      for (const { outcome, degraded } of await reads.look(namespace, part)) {
+        known.push({ existed: outcome === "hit", degraded });
+      }
+    }
+    return known;
+  }
+
   async function remove(namespace: Namespace, keys: readonly string[]) {
-    const before = await reads.look(namespace, keys);
+    const before = await existing(namespace, keys);
     const results = await commit(
       namespace,
       keys.map((key): Write => {
@@ -202,7 +224,7 @@ export function createWrites(options: WritesOptions): Writes {
       }),
     );
     return results.map((result, i) => ({
-      existed: before[i]?.outcome === "hit",
+      existed: before[i]?.existed ?? false,
       layer: result.layer,
       degraded: (result.degraded ?? false) || (before[i]?.degraded ?? false),
     }));

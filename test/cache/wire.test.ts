@@ -3,7 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { CacheRecord } from "../../src/cache/record.ts";
-import { encodeGet, encodeGetMany, encodeSet } from "../../src/cache/wire.ts";
+import { encodeGet, encodeGetMany, encodeSet, sizeOfResult } from "../../src/cache/wire.ts";
 import {
   CacheServiceGetManyResponseSchema,
   CacheServiceGetResponseSchema,
@@ -99,6 +99,14 @@ describe("replies written straight into protobuf binary", () => {
           expect(bytes(encodeSet(outcome, at, expires))).toBe(bytes(toBinary(CacheServiceSetResponseSchema, expected)));
         },
       ),
+    );
+  });
+
+  it("are as long as they are said to be before they are written", () => {
+    fc.assert(
+      fc.property(fields, (result) => {
+        expect(sizeOfResult(result)).toBe(encodeGetMany([result]).length);
+      }),
     );
   });
 
