@@ -3,7 +3,7 @@ import { parseArgs } from "node:util";
 import { parseDuration } from "../config/units.ts";
 import type { Environment } from "../config.ts";
 import { type ApiKeyRecord, createApiKey } from "../server/api-key.ts";
-import { changeKeys, readKeys } from "./keys-file.ts";
+import { changeKeys, readKeys } from "../server/keys-file.ts";
 import { UsageError } from "./usage.ts";
 
 export interface KeysContext {

@@ -1,6 +1,6 @@
-import type { LiveKeys } from "../cli/live-keys.ts";
 import type { Config } from "../config.ts";
 import type { Log } from "../infra/log.ts";
+import type { LiveKeys } from "../server/live-keys.ts";
 import type { Signals } from "./signals.ts";
 
 export interface KeysParts {
@@ -14,7 +14,7 @@ export interface KeysParts {
 export async function startKeys({ config, log, signals, parts }: KeysParts): Promise<LiveKeys | undefined> {
   const { apiKeysFile: file, tls } = config.server;
   if (file === undefined) return undefined;
-  const { createLiveKeys } = await import("../cli/live-keys.ts");
+  const { createLiveKeys } = await import("../server/live-keys.ts");
   const keys = createLiveKeys({ file, clientCertificates: tls?.clientCaFile !== undefined, log });
   parts.defer(keys.close);
   signals.onHangup(keys.reload);

@@ -2,9 +2,9 @@ import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { keysCommand } from "../../src/cli/keys.ts";
-import { KeysFileError, readKeys } from "../../src/cli/keys-file.ts";
 import { UsageError } from "../../src/cli/usage.ts";
 import { verifyApiKey } from "../../src/server/api-key.ts";
+import { KeysFileError, readKeys } from "../../src/server/keys-file.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 
 const scratch = scratchDirectory("keys");

@@ -1,7 +1,7 @@
 import { unwatchFile, watchFile } from "node:fs";
 import type { Log } from "../infra/log.ts";
-import type { ApiKeyRecord } from "../server/api-key.ts";
-import { type Authenticator, createAuthenticator } from "../server/auth.ts";
+import type { ApiKeyRecord } from "./api-key.ts";
+import { type Authenticator, createAuthenticator } from "./auth.ts";
 import { readKeys } from "./keys-file.ts";
 
 export interface LiveKeys {

@@ -2,7 +2,7 @@ import { chmodSync, closeSync, fsyncSync, openSync, readFileSync, renameSync, rm
 import { setTimeout as delay } from "node:timers/promises";
 import { type Document, parseDocument } from "yaml";
 import { z } from "zod";
-import type { ApiKeyRecord } from "../server/api-key.ts";
+import type { ApiKeyRecord } from "./api-key.ts";
 
 const record = z.strictObject({
   id: z.string().regex(/^[A-Za-z0-9]+$/),
