@@ -13,6 +13,8 @@ export { createApiKey, verifyApiKey } from "./api-key.ts";
 export interface AuthenticatedCaller extends Caller {
   /** Whether every namespace is open to it, so that a call over all of them is too. */
   readonly allNamespaces: boolean;
+  /** The API key it came with, as it was then. */
+  readonly apiKey?: ApiKeyRecord | undefined;
 }
 
 /** What a call presents. Read only when it is needed. */
@@ -29,6 +31,8 @@ export interface Authenticator {
   readonly everyone: AuthenticatedCaller | undefined;
   /** Throws UNAUTHENTICATED. */
   authenticate(credentials: Credentials): AuthenticatedCaller;
+  /** Why a caller that was let in would not be let in now, or not with the same rights. Undefined when it would. */
+  objectionTo(caller: AuthenticatedCaller): Failure | undefined;
 }
 
 export interface AuthenticatorOptions {
@@ -68,7 +72,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
     }
     const record = records.get(parseApiKey(key)?.id ?? "");
     if (record === undefined || !verifyApiKey(key, record)) {
-      throw new Failure("unauthenticated", "API_KEY_UNKNOWN", "the API key is not known here");
+      throw unknown();
     }
     const expiresAt = expiryOf(record);
     if (clock.now() >= expiresAt) throw expired();
@@ -98,6 +102,14 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
       if (keysRequired) return byKey(presentedKey(credentials), subject);
       return subject === undefined ? anonymous : byCertificate(subject);
     },
+    objectionTo({ apiKey }) {
+      if (apiKey === undefined) return undefined;
+      const now = records.get(apiKey.id);
+      if (now === undefined || now.hash !== apiKey.hash) return unknown();
+      if (clock.now() >= expiryOf(now)) return expired();
+      const rights = ({ scopes, namespaces }: ApiKeyRecord) => JSON.stringify([scopes, namespaces]);
+      return now === apiKey || rights(now) === rights(apiKey) ? undefined : changed();
+    },
   };
 }
 
@@ -116,6 +128,14 @@ function presentedKey(credentials: Credentials): string {
   );
 }
 
+function unknown(): Failure {
+  return new Failure("unauthenticated", "API_KEY_UNKNOWN", "the API key is not known here");
+}
+
+function changed(): Failure {
+  return new Failure("unauthenticated", "API_KEY_CHANGED", "the API key has other rights now: call again");
+}
+
 function expired(): Failure {
   return new Failure("unauthenticated", "API_KEY_EXPIRED", "the API key has expired");
 }
@@ -128,7 +148,7 @@ function callerOf(record: ApiKeyRecord, subject: string | undefined): Authentica
     : remembering((namespace) => record.namespaces.some((granted) => covers(granted, namespace)));
   // The certificate says which machine, the key says which right: a log wants both.
   const name = subject === undefined ? record.name : `${record.name} (${subject})`;
-  return { name, allNamespaces, hasScope, mayUse };
+  return { name, allNamespaces, apiKey: record, hasScope, mayUse };
 }
 
 /** Whether "orders-*" covers "orders-eu", "cache:*" covers "cache:read", and "*" everything. */

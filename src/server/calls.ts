@@ -33,6 +33,8 @@ export interface Calls {
   fail(call: Call, thrown: unknown, peer: string): CallError | undefined;
   /** The same for a call that never became one: of nobody known, or refused by the protocol. */
   refuse(method: Method, started: number, thrown: unknown, peer: string): CallError;
+  /** Ends the streams of callers to whom there is an objection by now. */
+  recheck(objectionTo: (caller: AuthenticatedCaller) => Failure | undefined): void;
   /** Refuses new calls from now on, and ends the streams. */
   drain(): void;
   /** Ends what is left. */
@@ -143,6 +145,14 @@ export function createCalls(options: CallsOptions): Calls {
       const error = callErrorOf(thrown);
       record(method, "", started, error, peer);
       return error;
+    },
+
+    recheck(objectionTo) {
+      for (const call of underWay) {
+        if (call.info.desc.methodKind === "unary") continue;
+        const objection = objectionTo(call.caller);
+        if (objection !== undefined) call.abort(objection);
+      }
     },
 
     drain() {

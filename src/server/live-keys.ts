@@ -43,6 +43,7 @@ export function createLiveKeys({ file, clientCertificates, log, pollMs = 1000 }:
       keysRequired: true,
       everyone: undefined,
       authenticate: (credentials) => current.authenticate(credentials),
+      objectionTo: (caller) => current.objectionTo(caller),
     },
     reload,
     close: () => unwatchFile(file, reload),

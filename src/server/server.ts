@@ -60,6 +60,9 @@ export interface Servers {
 const longestLingerMs = 5_000;
 const shortestLingerMs = 500;
 
+// How long a stream may outlive the key it was opened with.
+const recheckMs = 1_000;
+
 export function createServers(options: ServersOptions): Servers {
   const { metrics, log } = options;
   const maxMessageBytes = options.maxMessageBytes ?? 8 * 1024 * 1024;
@@ -78,8 +81,13 @@ export function createServers(options: ServersOptions): Servers {
     corsOrigins: options.corsOrigins ?? [],
   });
 
+  let rechecks: NodeJS.Timeout | undefined;
+
   return {
     async start() {
+      if (authenticator.keysRequired) {
+        rechecks = setInterval(() => calls.recheck(authenticator.objectionTo), recheckMs).unref();
+      }
       const grpcPort = await grpc.start(options.grpc);
       try {
         return { grpcPort, httpPort: await http.start(options.http) };
@@ -95,6 +103,7 @@ export function createServers(options: ServersOptions): Servers {
     async drain(graceMs) {
       const graceEnd = performance.now() + graceMs;
       grpc.setServing(false);
+      clearInterval(rechecks);
       calls.drain();
       let force: NodeJS.Timeout | undefined;
       const graceOver = new Promise<void>((resolve) => {

@@ -151,7 +151,13 @@ describe("API keys", () => {
     expect(await call("hf_x_y")).toBe(401);
 
     const id = key.split("_")[1] ?? "";
+    const client = createClient(HealthService, createGrpcTransport({ baseUrl: `http://${server.grpcAddress}` }));
+    const headers = { authorization: `Bearer ${key}` };
+    const watching = client.watch({ interval: { seconds: 3600n } }, { headers })[Symbol.asyncIterator]();
+    await watching.next();
     await holdfast(["keys", "revoke", id, "--file", file], { cwd });
+    const cut = ConnectError.from(await watching.next().catch((error: unknown) => error));
+    expect(cut.code).toBe(Code.Unauthenticated);
     // The last key is gone: nobody may call now, least of all everybody.
     await until(async () => (await call(key)) === 401, { what: "the revoked key to be refused" });
 

@@ -1,8 +1,19 @@
+import { once } from "node:events";
 import { request as httpsRequest } from "node:https";
 import { credentials, Metadata, status } from "@grpc/grpc-js";
 import { describe, expect, it } from "vitest";
-import { createApiKey, createAuthenticator, verifyApiKey } from "../../src/server/auth.ts";
+import type { CallContext } from "../../src/infra/call.ts";
+import { Failure } from "../../src/infra/failure.ts";
+import {
+  type ApiKeyRecord,
+  type Authenticator,
+  createApiKey,
+  createAuthenticator,
+  verifyApiKey,
+} from "../../src/server/auth.ts";
+import { until } from "../support/until.ts";
 import { createCertificates, type Pair } from "./certificates.ts";
+import type { Echo } from "./echo.ts";
 import { bearer, detailsOf, EchoClient, type EchoRpcs, echo, post, readAll, startEcho } from "./harness.ts";
 
 const callers: string[] = [];
@@ -15,6 +26,11 @@ const rpcs: EchoRpcs = {
     yield echo(request);
   },
 };
+
+async function* endless(_: Echo, call: CallContext) {
+  yield echo({ text: "first" });
+  await once(call.signal, "abort");
+}
 
 describe("an API key", () => {
   it("is shown once and kept only as a hash", () => {
@@ -90,6 +106,49 @@ describe("an authenticator", () => {
         .mayUse(namespace),
     ).toBe(granted);
   });
+});
+
+describe("a stream under way", () => {
+  const forGood = createApiKey({ name: "kept", scopes: ["*"] });
+  const other = createApiKey({ name: "other", scopes: ["*"] });
+
+  it.each([
+    ["revoked", () => [], "API_KEY_UNKNOWN"],
+    ["expired", (record) => [{ ...record, expires_at: "2001-01-01T00:00:00Z" }], "API_KEY_EXPIRED"],
+    ["narrowed", (record) => [{ ...record, namespaces: ["orders"] }], "API_KEY_CHANGED"],
+  ] satisfies [string, (record: ApiKeyRecord) => ApiKeyRecord[], string][])(
+    "ends on both planes when its key is %s, and no other stream does",
+    async (_, change, reason) => {
+      const { key, record } = createApiKey({ name: "watcher", scopes: ["*"] });
+      let current = createAuthenticator({ keys: [record, forGood.record] });
+      const authenticator: Authenticator = {
+        keysRequired: true,
+        everyone: undefined,
+        authenticate: (credentials) => current.authenticate(credentials),
+        objectionTo: (caller) => current.objectionTo(caller),
+      };
+      await using h = await startEcho({ count: endless }, { authenticator });
+      const watching = readAll(h.client.count({}, {}, bearer(key)));
+      const kept = h.client.count({}, {}, bearer(forGood.key));
+      const keptAll = readAll(kept);
+      const web = await fetch(`${h.httpUrl}/holdfast.test.EchoService/Count`, {
+        method: "POST",
+        headers: { "content-type": "application/connect+json", "x-api-key": key },
+        body: Buffer.from([0, 0, 0, 0, 2, 0x7b, 0x7d]),
+      });
+      current = createAuthenticator({ keys: [...change(record), forGood.record, other.record] });
+      const { error } = await watching;
+      expect(error?.code).toBe(status.UNAUTHENTICATED);
+      expect(detailsOf(error)["google.rpc.ErrorInfo"]).toMatchObject({ reason });
+      expect(await web.text()).toContain('"unauthenticated"');
+      expect(h.lines.map((line) => [line.caller, line.reason])).toEqual([
+        ["watcher", reason],
+        ["watcher", reason],
+      ]);
+      kept.cancel();
+      expect((await keptAll).error?.code).toBe(status.CANCELLED);
+    },
+  );
 });
 
 describe("a server with API keys", () => {
@@ -184,6 +243,29 @@ describe("a server with API keys", () => {
     expect(error?.code).toBe(status.PERMISSION_DENIED);
     expect(detailsOf(error)["google.rpc.ErrorInfo"]).toMatchObject({ reason: "NAMESPACE_UNDECLARED" });
     expect((await post(h, "Undeclared", "{}", { "x-api-key": orders.key })).status).toBe(403);
+  });
+
+  it("leaves a unary call to its end, whatever becomes of its key", async () => {
+    const authenticator = createAuthenticator({ keys: apiKeys });
+    let finish: (() => void) | undefined;
+    const say = () =>
+      new Promise<ReturnType<typeof echo>>((resolve) => (finish = () => resolve(echo({ text: "done" }))));
+    let asked = 0;
+    const objectionTo = () => {
+      asked++;
+      return new Failure("unauthenticated", "API_KEY_UNKNOWN", "gone");
+    };
+    await using h = await startEcho(
+      { ...rpcs, say, count: endless },
+      { authenticator: { ...authenticator, objectionTo } },
+    );
+    const saying = h.client.say({}, {}, bearer(full.key));
+    await until(() => finish !== undefined, { what: "the call" });
+    const streamed = await readAll(h.client.count({}, {}, bearer(full.key)));
+    expect(streamed.error?.code).toBe(status.UNAUTHENTICATED);
+    expect(asked).toBeGreaterThan(0);
+    finish?.();
+    expect((await saying).reply?.text).toBe("done");
   });
 
   it("does not read the body of a caller it does not know", async () => {
