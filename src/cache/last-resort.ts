@@ -169,8 +169,8 @@ export function createLastResort({ refuge, memory, log }: LastResortOptions): Re
       await refuge.settleMarks(marks);
     },
     async sweep(now, limit) {
-      await memory.sweep(now, limit);
-      return refuge.sweep(now, limit);
+      const more = await memory.sweep(now, limit);
+      return (await refuge.sweep(now, limit)) || more;
     },
   };
 }

@@ -176,7 +176,7 @@ export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStor
         swept++;
       }
       for (const [name, { expiresAt }] of answers.entries()) if (expiresAt <= now) answers.delete(name);
-      return swept;
+      return swept === limit;
     },
   };
 }

@@ -203,17 +203,8 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
       );
     },
     async sweep(now, limit) {
-      const swept = await database.write(
-        `DELETE FROM cache_entry WHERE (namespace, key) IN (
-           SELECT namespace, key FROM cache_entry WHERE stale_until <= $1 AND unhealed = 0 LIMIT $2) RETURNING version`,
-        [now, limit],
-      );
-      await database.write(
-        `DELETE FROM cache_request WHERE (namespace, key, request_id) IN (
-           SELECT namespace, key, request_id FROM cache_request WHERE expires_at <= $1 LIMIT $2)`,
-        [now, limit],
-      );
-      return swept.length;
+      const removed = await Promise.all(SWEEPS.map((sql) => database.write(sql, [now, limit])));
+      return removed.some((rows) => rows.length === limit);
     },
   };
 }
@@ -223,6 +214,21 @@ type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };
 
 const REMEMBER = `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at) VALUES ($1, $2, $3, $4, $5)
   ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`;
+/**
+ * What each removes is said twice: a row that another instance is just changing is chosen by what it was and waited for, and
+ * then judged again by what it has become.
+ */
+const SWEEPS = [
+  `DELETE FROM cache_entry WHERE (namespace, key) IN (
+     SELECT namespace, key FROM cache_entry WHERE stale_until <= $1 AND unhealed = 0 LIMIT $2)
+   AND stale_until <= $1 AND unhealed = 0 RETURNING version`,
+  `DELETE FROM cache_request WHERE (namespace, key, request_id) IN (
+     SELECT namespace, key, request_id FROM cache_request WHERE expires_at <= $1 LIMIT $2)
+   AND expires_at <= $1 RETURNING expires_at`,
+  `DELETE FROM cache_lease WHERE (namespace, key) IN (
+     SELECT namespace, key FROM cache_lease WHERE expires_at <= $1 LIMIT $2)
+   AND expires_at <= $1 RETURNING expires_at`,
+];
 const NOBODY = { channel: "holdfast_silence", before: "", after: "" };
 const CURSOR = "sql:";
 const NO_STAMPS: ReadonlyMap<string, number> = new Map();

@@ -170,8 +170,11 @@ export interface Refuge extends CacheStore {
   settle(entries: readonly Unhealed[], forget: boolean): Promise<void>;
   /** The marks themselves stay: records that are still unhealed carry their stamps. */
   settleMarks(marks: readonly UnhealedMark[]): Promise<void>;
-  /** Removes up to `limit` records whose physical end has passed, and old request memories. Returns how many. */
-  sweep(now: number, limit: number): Promise<number>;
+  /**
+   * Removes records whose physical end has passed, old request memories and ended leases, up to `limit` of each. Returns
+   * whether there may be more.
+   */
+  sweep(now: number, limit: number): Promise<boolean>;
 }
 
 /** A refuge in this process's memory: for when there is no other. It knows what it holds without asking anyone. */

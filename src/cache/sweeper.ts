@@ -6,12 +6,18 @@ const SWEEP_MS = 30_000;
 const BATCH = 1_000;
 
 /** Removes what has expired for good, a little at a time. */
-export function startSweeper(store: Refuge, clock: Clock, log: Log): { close(): Promise<void> } {
+export interface Sweeper {
+  /** Removes all that there is to remove now; what the timer does. */
+  sweep(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export function startSweeper(store: Pick<Refuge, "sweep">, clock: Clock, log: Log): Sweeper {
   let sweeping: Promise<void> | undefined;
   let closed = false;
 
   async function sweep(): Promise<void> {
-    while (!closed && (await store.sweep(clock.now(), BATCH)) === BATCH) {
+    while (!closed && (await store.sweep(clock.now(), BATCH))) {
       await new Promise(setImmediate);
     }
   }
@@ -24,6 +30,7 @@ export function startSweeper(store: Refuge, clock: Clock, log: Log): { close(): 
       });
   }, SWEEP_MS).unref();
   return {
+    sweep,
     async close() {
       closed = true;
       clearInterval(timer);

@@ -62,6 +62,7 @@ function indexes(): readonly string[] {
     "CREATE INDEX cache_entry_unhealed ON cache_entry (namespace, key) WHERE unhealed <> 0",
     "CREATE INDEX cache_entry_stale_until ON cache_entry (stale_until) WHERE stale_until IS NOT NULL",
     "CREATE INDEX cache_mark_unhealed ON cache_mark (namespace, tag) WHERE unhealed <> 0",
+    "CREATE INDEX cache_lease_expires_at ON cache_lease (expires_at)",
     "CREATE INDEX cache_request_expires_at ON cache_request (expires_at)",
   ];
 }
