@@ -1,5 +1,6 @@
 import type { Breaker } from "../infra/breaker.ts";
 import { Failure, UnavailableError } from "../infra/failure.ts";
+import { createTimeLimit } from "../infra/time-limit.ts";
 
 /** Runs a step on a layer that may be away: counted by the breaker, and never waited for longer than the timeout in all. */
 export type Guarded = <T>(work: () => Promise<T>) => Promise<T>;
@@ -8,40 +9,29 @@ export type Guarded = <T>(work: () => Promise<T>) => Promise<T>;
 export type IsAnswer = (error: unknown) => boolean;
 
 export function createGuarded(breaker: Breaker, timeoutMs: number, isAnswer: IsAnswer): Guarded {
+  const within = createTimeLimit(
+    timeoutMs,
+    () => new UnavailableError("REDIS_TIMEOUT", `no answer within ${timeoutMs} ms`),
+  );
   return async <T>(work: () => Promise<T>): Promise<T> => {
-    const outcome = await breaker.execute(async (): Promise<{ value: T } | { error: unknown }> => {
-      try {
-        return { value: await within(timeoutMs, work()) };
-      } catch (error) {
-        if (isAnswer(error)) return { error };
-        throw error;
-      }
-    });
+    const outcome = await breaker.execute(() =>
+      within(work()).then(
+        (value): Outcome<T> => ({ value }),
+        (error: unknown): Outcome<T> => {
+          if (isAnswer(error)) return { error };
+          throw error;
+        },
+      ),
+    );
     if ("error" in outcome) throw outcome.error;
     return outcome.value;
   };
 }
 
+/** What the layer said; an error of its own is no failure of the layer. */
+type Outcome<T> = { readonly value: T } | { readonly error: unknown };
+
 /** A caller's mistake must reach the caller; it is no reason to answer from elsewhere. */
 export function isCallersMistake(error: unknown): boolean {
   return error instanceof Failure && (error.kind === "invalid" || error.kind === "conflict");
-}
-
-function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new UnavailableError("REDIS_TIMEOUT", `no answer within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-    work.then(
-      (value) => {
-        clearTimeout(timer);
-        resolve(value);
-      },
-      (error: unknown) => {
-        clearTimeout(timer);
-        reject(error);
-      },
-    );
-  });
 }
