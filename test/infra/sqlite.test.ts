@@ -15,6 +15,8 @@ const scratch = scratchDirectory("sqlite-faults");
 afterAll(() => scratch.remove());
 
 const insert = "INSERT INTO item (id, value) VALUES ($1, $2)";
+/** Of PRAGMA synchronous: OFF is 0, NORMAL (in WAL: no sync with a commit) is 1. */
+const FULL = 2;
 const createTable = "CREATE TABLE item (id BIGINT NOT NULL PRIMARY KEY, value BLOB)";
 
 async function errorOf(work: Promise<unknown>): Promise<UnavailableError> {
@@ -70,6 +72,12 @@ describe("SQLite", () => {
       expect(commitsInLog(path) - before).toBe(1);
       expect(await ids()).toEqual([1, 3]);
     });
+  });
+
+  it("syncs the log to the disk with each commit, on the very connection that writes", async () => {
+    // write() and not query(): these are settings of a connection, and the other one only reads.
+    expect(await db.write("PRAGMA journal_mode")).toEqual([{ journal_mode: "wal" }]);
+    expect(await db.write("PRAGMA synchronous")).toEqual([{ synchronous: FULL }]);
   });
 
   it("refuses to write through query()", async () => {
