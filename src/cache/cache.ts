@@ -12,6 +12,7 @@ import { createNamespaces, type Namespace, type Namespaces } from "./namespace.t
 import type { PolicyFor } from "./policy.ts";
 import { createReads, type Reads } from "./reads.ts";
 import type { CacheRecord, CacheValue } from "./record.ts";
+import { type NamedRequest, namedRequest } from "./request-memory.ts";
 import type { CacheStore, KeyPage } from "./store.ts";
 import type { Versions } from "./version.ts";
 import { createWarmer, type Warmer } from "./warm.ts";
@@ -82,8 +83,6 @@ export interface SwapOrder {
   readonly requestId: string;
 }
 
-/** For how long a request id answers a retry. */
-const REQUEST_MEMORY_MS = 600_000;
 /** How often instances tell each other the version they have reached. */
 const CLOCK_BEAT_MS = 1_000;
 
@@ -167,12 +166,6 @@ export function createCache(options: CacheOptions): Cache {
       .catch(() => {});
   }, CLOCK_BEAT_MS).unref();
 
-  function requestOf(requestId: string, answer: object) {
-    if (requestId === "") return {};
-    const expiresAt = clock.now() + REQUEST_MEMORY_MS;
-    return { request: { id: requestId, answer: JSON.stringify(answer), expiresAt } };
-  }
-
   return {
     namespaces,
     reads,
@@ -195,6 +188,7 @@ export function createCache(options: CacheOptions): Cache {
       }),
 
     async increment(namespace, key, { delta, initial, expiry, requestId }) {
+      const fields = () => [`${delta}`, `${initial}`, JSON.stringify(expiry)];
       return writes.update(
         namespace,
         key,
@@ -212,14 +206,16 @@ export function createCache(options: CacheOptions): Cache {
               staleUntil,
             },
             answer: { value, version, expiresAt },
-            ...requestOf(requestId, { value: String(value), version, expiresAt }),
+            remember: { value: String(value), version, expiresAt },
           };
         },
-        replayOf(requestId, parseCounted),
+        replayOf(namedRequest(requestId, "Increment", fields), parseCounted),
       );
     },
 
     async compareAndSet(namespace, order) {
+      const { data, contentType } = order.value;
+      const fields = () => [data, JSON.stringify([typeof data, contentType, order.expected, order.expiry, order.tags])];
       return writes.update<Omit<Swapped, keyof Answered>>(
         namespace,
         order.key,
@@ -229,10 +225,10 @@ export function createCache(options: CacheOptions): Cache {
           }
           const life = lifetime(order.expiry, namespace.policy, clock.now(), random);
           const answer = { swapped: true, version, expiresAt: life.expiresAt, current: undefined };
-          const { value, tags, requestId } = order;
-          return { store: { value, tags, ...life }, answer, ...requestOf(requestId, answer) };
+          const { value, tags } = order;
+          return { store: { value, tags, ...life }, answer, remember: answer };
         },
-        replayOf(order.requestId, parseSwapped),
+        replayOf(namedRequest(order.requestId, "CompareAndSet", fields), parseSwapped),
       );
     },
 
@@ -251,22 +247,18 @@ export function createCache(options: CacheOptions): Cache {
   };
 }
 
-function replayOf<T>(requestId: string, parse: (answer: string) => T): Replay<T> | undefined {
-  return requestId === "" ? undefined : { id: requestId, parse };
+function replayOf<T>(request: NamedRequest | undefined, parse: (remembered: unknown) => T): Replay<T> | undefined {
+  return request && { request, parse };
 }
 
-/** Answers are remembered as JSON that we wrote ourselves; a field left out is one that was undefined. */
-function parseCounted(answer: string): Omit<Counted, keyof Answered> {
-  const { value, version, expiresAt } = JSON.parse(answer) as { value: string; version: number; expiresAt?: number };
+/** Answers are remembered as we wrote them ourselves; a field left out is one that was undefined. */
+function parseCounted(remembered: unknown): Omit<Counted, keyof Answered> {
+  const { value, version, expiresAt } = remembered as { value: string; version: number; expiresAt?: number };
   return { value: BigInt(value), version, expiresAt };
 }
 
-function parseSwapped(answer: string): Omit<Swapped, keyof Answered> {
-  const { swapped, version, expiresAt } = JSON.parse(answer) as {
-    swapped: boolean;
-    version: number;
-    expiresAt?: number;
-  };
+function parseSwapped(remembered: unknown): Omit<Swapped, keyof Answered> {
+  const { swapped, version, expiresAt } = remembered as { swapped: boolean; version: number; expiresAt?: number };
   return { swapped, version, expiresAt, current: undefined };
 }
 

@@ -8,6 +8,7 @@ import type { Namespace } from "./namespace.ts";
 import { portions } from "./portions.ts";
 import type { Reads } from "./reads.ts";
 import { type CacheRecord, type CacheValue, type Draft, tombstone } from "./record.ts";
+import { createOwnAnswers, type NamedRequest, recalledAnswer, rememberedAnswer } from "./request-memory.ts";
 import type { CacheStore, Guard, Write, WriteResult } from "./store.ts";
 import type { Versions } from "./version.ts";
 
@@ -52,14 +53,15 @@ export interface Decision<T> {
     readonly expiresAt: number | undefined;
     readonly staleUntil: number | undefined;
   };
-  readonly request?: Exclude<Write["request"], undefined>;
+  /** What to remember for a retry; when it is stored, and the request names itself. */
+  readonly remember?: object;
   readonly answer: T;
 }
 
-/** How a retry is recognised, and its remembered answer read back. */
+/** How a retry is recognised, and what was remembered for it read back. */
 export interface Replay<T> {
-  readonly id: string;
-  parse(answer: string): T;
+  readonly request: NamedRequest;
+  parse(remembered: unknown): T;
 }
 
 /** `version` is what the record would be stored under. */
@@ -77,12 +79,15 @@ export interface WritesOptions {
   readonly onInvalidate: (namespace: Namespace, tags: readonly string[], stamp: number) => void;
 }
 
+/** For how long a request id answers a retry. */
+const REQUEST_MEMORY_MS = 600_000;
 /** Attempts to change a contended key before the caller is told to come back. */
 const ATTEMPTS = 64;
 
 export function createWrites(options: WritesOptions): Writes {
   const { l1, reads, storeOf, versions, clock, random, onChange, onInvalidate } = options;
   const queues = new Map<string, Promise<unknown>>();
+  const ownAnswers = createOwnAnswers(clock);
 
   /** Stores, and brings memory in line with what came of it. */
   async function commit(namespace: Namespace, writes: readonly Write[]): Promise<WriteResult[]> {
@@ -258,15 +263,15 @@ export function createWrites(options: WritesOptions): Writes {
       if (found === undefined) throw new Error("a read got no result");
       // Looked for each time: what won the race against us may have been the first attempt of this very request. And only after
       // the key was read: an attempt that is stored later than this changes the version seen, so ours is refused.
-      const answered = replay === undefined ? undefined : await store.recall(namespace.name, key, replay.id);
-      if (replay !== undefined && answered !== undefined) {
-        return { ...replay.parse(answered), layer: store.layer, degraded: false };
-      }
+      const answered = replay && (await recall(store, namespace, key, replay));
+      if (answered !== undefined) return { ...answered, layer: store.layer, degraded: false };
       const { seen, layer, degraded } = found;
       versions.observe(seen);
       const version = versions.next();
-      const { store: stored, request, answer } = decide(found.outcome === "hit" ? found.record : undefined, version);
+      const decision = decide(found.outcome === "hit" ? found.record : undefined, version);
+      const { store: stored, remember, answer } = decision;
       if (stored === undefined) return { ...answer, layer, degraded };
+      const request = remember && replay && requestOf(replay.request, remember);
       const [result] = await commit(namespace, [
         {
           key,
@@ -276,9 +281,22 @@ export function createWrites(options: WritesOptions): Writes {
           ...(request === undefined ? {} : { request }),
         },
       ]);
-      if (result?.stored) return { ...answer, layer: result.layer, degraded: degraded || (result.degraded ?? false) };
+      if (!result?.stored) continue;
+      if (request !== undefined) ownAnswers.add(namespace.name, key, request.id, request.answer, request.expiresAt);
+      return { ...answer, layer: result.layer, degraded: degraded || (result.degraded ?? false) };
     }
     throw new ContendedError(key);
+  }
+
+  /** What was answered to the first attempt of this request. */
+  async function recall<T>(store: CacheStore, { name }: Namespace, key: string, { request, parse }: Replay<T>) {
+    const text = ownAnswers.get(name, key, request.id) ?? (await store.recall(name, key, request.id));
+    return text === undefined ? undefined : parse(recalledAnswer(request, text));
+  }
+
+  function requestOf(request: NamedRequest, remember: object): Exclude<Write["request"], undefined> {
+    const answer = rememberedAnswer(request, remember);
+    return { id: request.id, answer, expiresAt: clock.now() + REQUEST_MEMORY_MS };
   }
 
   return {
