@@ -182,7 +182,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       const found = await reads.get(namespace, request.key, false);
       say(call, found);
       const { outcome, record } = found;
-      if (outcome === "miss" || record === undefined) return create(CacheServiceExistsResponseSchema, {});
+      if (outcome !== "hit" || record === undefined) return create(CacheServiceExistsResponseSchema, {});
       const version = BigInt(record.version);
       return create(CacheServiceExistsResponseSchema, { exists: true, version, ...expireTime(record.expiresAt) });
     },

@@ -6,9 +6,9 @@ import type { Found } from "../../src/cache/reads.ts";
 import { createVersions } from "../../src/cache/version.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { type CircuitBreaker, createBreaker } from "../../src/infra/circuit-breaker.ts";
-import { systemClock } from "../../src/infra/clock.ts";
+import { type Clock, systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
-import { createLog } from "../../src/infra/log.ts";
+import { createLog, type Log } from "../../src/infra/log.ts";
 import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
 import { createLayers, type Layers } from "../../src/main/cache-layers.ts";
 
@@ -43,6 +43,9 @@ export interface InstanceOptions {
   readonly policy?: Partial<NamespacePolicy>;
   readonly failureThreshold?: number;
   readonly timeoutMs?: number;
+  /** Of the cache; Redis keeps its own. */
+  readonly clock?: Clock;
+  readonly log?: Log;
 }
 
 /** The cache of one instance over real layers, with the calls that tests make most. Its breaker is only tried when told to. */
@@ -63,8 +66,7 @@ export interface Instance extends AsyncDisposable {
 }
 
 export async function startInstance(options: InstanceOptions): Promise<Instance> {
-  const { redisUrl, database, failureThreshold = 3, timeoutMs = 500 } = options;
-  const clock = systemClock;
+  const { redisUrl, database, failureThreshold = 3, timeoutMs = 500, clock = systemClock, log = silent } = options;
   const versions = createVersions(clock);
   const policy = { ...POLICY, ...options.policy };
   const redis = openRedis(redisUrl, timeoutMs);
@@ -84,7 +86,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     policyFor: () => policy,
     versions,
     clock,
-    log: silent,
+    log,
   });
   const cache = createCache({
     storeOf: layers.storeOf,
@@ -94,7 +96,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     l1: { maxBytes: 10_000_000, maxItems: undefined },
     clock,
     random: () => 0,
-    log: silent,
+    log,
   });
   const namespace = cache.namespaces.get("test");
 
