@@ -31,6 +31,10 @@ export interface HealthOptions {
   /** Ids of the instances that share this Redis, sorted; and of those among them that hold another SQL truth. */
   readonly instances: () => { readonly all: readonly string[]; readonly strangers: readonly string[] };
   readonly checkIntervalMs: number;
+  /** How often to check while not all is well, if that is more often. Default 3 s. */
+  readonly recheckIntervalMs?: number;
+  /** The least time from one check to one that a failed call asks for. Default 1 s. */
+  readonly suspicionIntervalMs?: number;
   /** How long a check may take before the component counts as unwell. Default 5 s. */
   readonly checkTimeoutMs?: number;
   readonly sinks: readonly AlertSink[];
@@ -54,6 +58,8 @@ export interface Health {
   checkNow(): Promise<void>;
   /** Something changed by itself (a breaker, a backplane, an instance): look again, and check at once. */
   changed(): void;
+  /** A call ran into a failure: check at once, unless a check has just begun; then soon. Cheap enough for every failure. */
+  suspect(): void;
   /** Called when a state or an alert changed. Returns the removal. */
   onChange(listener: () => void): () => void;
   close(): void;
@@ -61,7 +67,13 @@ export interface Health {
 
 /** Checks the components from time to time and at once when something changed, and raises and resolves alerts. */
 export function createHealth(options: HealthOptions): Health {
-  const { clock, checkTimeoutMs = 5000 } = options;
+  const {
+    clock,
+    checkIntervalMs,
+    checkTimeoutMs = 5000,
+    recheckIntervalMs = 3000,
+    suspicionIntervalMs = 1000,
+  } = options;
   const components = options.components.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const checks = new Map<Component, Checked>();
   const failures = new Map<Component, Fault>();
@@ -71,8 +83,12 @@ export function createHealth(options: HealthOptions): Health {
   const listeners = new Set<() => void>();
   let lastStates = "";
   let again = false;
+  let suspected = false;
   let checking: Promise<void> | undefined;
   let closed = false;
+  let timer: NodeJS.Timeout | undefined;
+  let dueAt = Number.POSITIVE_INFINITY;
+  let checkedAt = Number.NEGATIVE_INFINITY;
 
   async function check(component: Component): Promise<void> {
     if (!component.check) return;
@@ -140,8 +156,12 @@ export function createHealth(options: HealthOptions): Health {
 
   function checkNow(): Promise<void> {
     if (closed) return Promise.resolve();
-    checking ??= checkAll().finally(() => {
+    if (checking) return checking;
+    checkedAt = clock.monotonic();
+    checking = checkAll().finally(() => {
       checking = undefined;
+      plan();
+      if (suspected) checkSoon();
       // What changed during a check may have come too late for it.
       if (again) void checkNow();
       again = false;
@@ -149,8 +169,27 @@ export function createHealth(options: HealthOptions): Health {
     return checking;
   }
 
-  const timer = setInterval(() => void checkNow(), options.checkIntervalMs);
-  timer.unref();
+  function plan(): void {
+    const well = overall(observations()) === "healthy";
+    dueAt = Number.POSITIVE_INFINITY;
+    checkIn(well ? checkIntervalMs : Math.min(checkIntervalMs, recheckIntervalMs));
+  }
+
+  /** Checks after so long, or earlier where that is planned. */
+  function checkIn(ms: number): void {
+    const at = clock.monotonic() + ms;
+    if (closed || at >= dueAt) return;
+    clearTimeout(timer);
+    dueAt = at;
+    timer = setTimeout(() => void checkNow(), ms).unref();
+  }
+
+  function checkSoon(): void {
+    suspected = false;
+    checkIn(Math.max(0, checkedAt + suspicionIntervalMs - clock.monotonic()));
+  }
+
+  plan();
 
   return {
     snapshot() {
@@ -171,13 +210,18 @@ export function createHealth(options: HealthOptions): Health {
       if (checking) again = true;
       else void checkNow();
     },
+    suspect() {
+      // The check under way may have passed before the failure.
+      if (checking) suspected = true;
+      else checkSoon();
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
     close() {
       closed = true;
-      clearInterval(timer);
+      clearTimeout(timer);
       listeners.clear();
     },
   };

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Config, DatabaseSettings } from "../config.ts";
+import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import { UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
@@ -9,6 +10,8 @@ import { migrate } from "../infra/migrations.ts";
 /** How long a start waits for a Postgres that does not answer, as when both come up together. */
 const patienceMs = 30_000;
 const retryMs = 500;
+/** It is asked again every second: unlike Redis it has no stand-in for durable data, so its return must not be missed. */
+const sqlBreaker = { failureThreshold: 3, resetTimeoutMs: 1_000, halfOpenMaxCalls: 1 };
 
 /**
  * Opens the database and brings its schema up to date. Nothing can be served before that: not even what Redis holds, because
@@ -31,7 +34,7 @@ export async function startDatabase(
     for (;;) {
       try {
         await migrate(database, migrations);
-        return database;
+        return database.shared ? await leftAloneWhileItFails(database, log) : database;
       } catch (err) {
         if (!(err instanceof UnavailableError) || performance.now() > giveUpAt) throw err;
         log.warn({ err, retryMs }, "the database does not answer yet");
@@ -42,6 +45,22 @@ export async function startDatabase(
     await database.close();
     throw error;
   }
+}
+
+/** A database across a network can freeze. One in this process's own files fails at once if it fails. */
+async function leftAloneWhileItFails(database: Database, log: Log): Promise<Database> {
+  const [{ withBreaker }, { createBreaker }] = await Promise.all([
+    import("../infra/breaker-database.ts"),
+    import("../infra/circuit-breaker.ts"),
+  ]);
+  const breaker = createBreaker({
+    part: "SQL",
+    ...sqlBreaker,
+    probe: () => database.ping(),
+    clock: systemClock,
+    log: log.child({ component: "breaker" }),
+  });
+  return withBreaker(database, breaker);
 }
 
 /** Loads the driver that is needed and not the other: it would cost start-up time and memory for nothing. */

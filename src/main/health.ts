@@ -8,6 +8,7 @@ import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import { type Instance, type Instances, strangers } from "../infra/instances.ts";
 import type { Log } from "../infra/log.ts";
+import type { ObservedDatabase } from "../infra/observed-database.ts";
 import type { Redis } from "../infra/redis.ts";
 
 export interface HealthParts {
@@ -15,13 +16,16 @@ export interface HealthParts {
   readonly log: Log;
   readonly self: Instance;
   readonly database: Database;
+  /** Calls the listener whenever a call failed because SQL is away. */
+  readonly onSqlUnavailable: ObservedDatabase["onUnavailable"];
   readonly redis: { readonly client: Redis; readonly breaker: Breaker; readonly instances: Instances } | undefined;
   readonly backplane: Backplane;
   readonly cacheHealth: () => CacheHealthNumbers;
 }
 
 /** Health over the parts that this topology has; starts checking at once. */
-export function startHealth({ config, log, self, database, redis, backplane, cacheHealth }: HealthParts): Health {
+export function startHealth(parts: HealthParts): Health {
+  const { config, log, self, database, redis, backplane, cacheHealth } = parts;
   const strangerIds = () => strangers(redis?.instances.current ?? [], self).map(({ id }) => id);
   const health = createHealth({
     components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), journal],
@@ -32,6 +36,7 @@ export function startHealth({ config, log, self, database, redis, backplane, cac
     sinks: [logSink(log)],
     clock: systemClock,
   });
+  parts.onSqlUnavailable(health.suspect);
   backplane.onGap(health.changed);
   redis?.breaker.onStateChange(health.changed);
   redis?.instances.onChange(health.changed);

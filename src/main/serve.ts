@@ -6,6 +6,7 @@ import { createHealthPages } from "../health/page.ts";
 import { createHealthService } from "../health/service.ts";
 import { createLog } from "../infra/log.ts";
 import { createMetrics } from "../infra/metrics.ts";
+import { observeDatabase } from "../infra/observed-database.ts";
 import { createServers } from "../server/server.ts";
 import { startCache } from "./cache.ts";
 import { startCoordination } from "./coordination.ts";
@@ -27,12 +28,16 @@ export async function serve(config: Config): Promise<number> {
   try {
     const metrics = createMetrics();
     const keys = await startKeys({ config, log, signals, parts });
-    const database = parts.adopt(await startDatabase(config, log, signals.stop, parts), (it) => it.close());
+    const observed = observeDatabase(await startDatabase(config, log, signals.stop, parts));
+    const database = parts.adopt(observed.database, (it) => it.close());
     const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
     const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
-      startHealth({ config, log, self, database, redis, backplane, cacheHealth: cache.health }),
+      startHealth({
+        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health },
+        onSqlUnavailable: observed.onUnavailable,
+      }),
       (it) => it.close(),
     );
     const servers = createServers({

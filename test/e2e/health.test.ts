@@ -1,6 +1,7 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { describe, expect, it } from "vitest";
+import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import {
   BreakerState,
   type ComponentHealth,
@@ -18,6 +19,16 @@ const quick = { HEALTH_CHECK_INTERVAL: "100ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "
 
 function clientOf(grpcAddress: string) {
   return createClient(HealthService, createGrpcTransport({ baseUrl: `http://${grpcAddress}` }));
+}
+
+/** The code of a Get of a key that nobody has. */
+async function getOf(grpcAddress: string): Promise<Code | undefined> {
+  const client = createClient(CacheService, createGrpcTransport({ baseUrl: `http://${grpcAddress}` }));
+  const failure: unknown = await client.get({ key: "any" }).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  return failure === undefined ? undefined : ConnectError.from(failure).code;
 }
 
 function component(report: HealthReport | undefined, name: string): ComponentHealth {
@@ -105,6 +116,26 @@ describe("the health of a server whose Postgres", () => {
     // Still ready: what is cached is served, and no other instance would be better off.
     expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
     await postgres.restart();
+    await until(async () => (await statusOf()) === 200, { what: "the recovery" });
+  });
+
+  it("is frozen is noticed by the calls that fail, and its return soon, however rare the checks", async () => {
+    await using postgres = await startPostgres();
+    await using server = await startHoldfast({
+      DATABASE_URL: await postgres.createDatabase(),
+      HEALTH_CHECK_INTERVAL: "1h",
+      DATABASE_STATEMENT_TIMEOUT: "500ms",
+      DATABASE_CONNECT_TIMEOUT: "500ms",
+    });
+    const statusOf = async () => (await fetch(`${server.httpUrl}/health`)).status;
+    expect(await statusOf()).toBe(200);
+    postgres.pause();
+    // Each takes half a second to fail. By itself the backplane would notice, too, but only after ten.
+    const calls: unknown[] = [];
+    while (calls.length < 6 && (await statusOf()) === 200) calls.push(await getOf(server.grpcAddress));
+    expect(await statusOf()).toBe(503);
+    expect(new Set(calls)).toEqual(new Set([Code.Unavailable]));
+    postgres.resume();
     await until(async () => (await statusOf()) === 200, { what: "the recovery" });
   });
 

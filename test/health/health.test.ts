@@ -22,7 +22,9 @@ function part(name: Component["name"]) {
   return part;
 }
 
-function setUp() {
+const hour = 3_600_000;
+
+function setUp(timing: { recheckIntervalMs?: number; suspicionIntervalMs?: number } = {}) {
   const time = { now: 1_000_000 };
   const [sql, redis, backplane] = [part("sql"), part("redis"), part("backplane")];
   const numbers = { l1HitRate: 0.9, l2HitRate: 0.5, fallbackRate: 0, unhealedChanges: 0 };
@@ -33,8 +35,10 @@ function setUp() {
     cacheHealth: () => numbers,
     redisFailures: () => seen.redisFailures,
     instances: () => ({ all: ["me", ...seen.strangers], strangers: seen.strangers }),
-    checkIntervalMs: 3_600_000,
+    checkIntervalMs: hour,
     checkTimeoutMs: 50,
+    recheckIntervalMs: hour,
+    ...timing,
     sinks: [(alert) => raised.push(alert)],
     clock: { now: () => time.now, monotonic: () => performance.now() },
   });
@@ -269,6 +273,39 @@ describe("changes", () => {
     await until(() => redis.checks === 2, { what: "the second check" });
     await health.checkNow();
     expect(redis.checks).toBeLessThanOrEqual(3);
+  });
+
+  it("for the worse are followed by checks until all is well", async () => {
+    const { health, sql } = setUp({ recheckIntervalMs: 10 });
+    sql.answer = fails("gone");
+    await health.checkNow();
+    const before = sql.checks;
+    await until(() => sql.checks > before + 2, { what: "more checks" });
+    sql.answer = async () => undefined;
+    await until(() => health.snapshot().state === "healthy", { what: "the recovery" });
+    health.close();
+  });
+
+  it("that calls run into lead to a check, and a thousand of them to one only", async () => {
+    const { health, sql } = setUp({ suspicionIntervalMs: 10 });
+    await health.checkNow();
+    const before = sql.checks;
+    sql.answer = fails("gone");
+    for (let call = 0; call < 1000; call += 1) health.suspect();
+    await until(() => health.snapshot().state === "unhealthy", { what: "the loss to be noticed" });
+    expect(sql.checks).toBe(before + 1);
+    health.close();
+  });
+
+  it("that calls run into during a check that passes lead to another one after it", async () => {
+    const { health, sql } = setUp({ suspicionIntervalMs: 10 });
+    const running = health.checkNow();
+    sql.answer = fails("gone");
+    health.suspect();
+    await running;
+    expect(health.snapshot().state).toBe("healthy");
+    await until(() => health.snapshot().state === "unhealthy", { what: "the loss to be noticed" });
+    health.close();
   });
 
   it("are nobody's news any more once it is closed", async () => {
