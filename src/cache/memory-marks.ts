@@ -19,7 +19,7 @@ const MOST_MARKS = 100_000;
 
 /** `onLoss` is called for each unhealed mark that had to go because there are too many. */
 export function createMemoryMarks(newStamp: () => number, onLoss: () => void): MemoryMarks {
-  const stamps = new LRUCache<string, number>({ max: MOST_MARKS });
+  const stamps = new LRUCache<string, number>({ maxSize: MOST_MARKS, sizeCalculation: () => 1 });
   const unhealed = new Map<string, UnhealedMark>();
   const nameOf = (namespace: string, tag: string) => `${namespace}/${tag}`;
 

@@ -1,9 +1,9 @@
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../infra/clock.ts";
 import type { Log } from "../infra/log.ts";
+import { createMemoryLeases } from "./memory-leases.ts";
 import { createMemoryMarks } from "./memory-marks.ts";
 import { type CacheRecord, type Draft, isFresh } from "./record.ts";
-import { createMemoryLeases } from "./sql-leases.ts";
 import {
   type Guard,
   isOvertaken,
@@ -38,7 +38,10 @@ export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStor
   const unhealed = newEntries();
   const marks = createMemoryMarks(newStamp, dropped);
   const leases = createMemoryLeases(clock);
-  const answers = new LRUCache<string, { answer: string; expiresAt: number }>({ max: MOST_ANSWERS });
+  const answers = new LRUCache<string, { answer: string; expiresAt: number }>({
+    maxSize: MOST_ANSWERS,
+    sizeCalculation: () => 1,
+  });
   let lost = 0;
 
   const nameOf = (namespace: string, key: string) => `${namespace}/${key}`;

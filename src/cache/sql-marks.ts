@@ -25,7 +25,9 @@ const RAISE = `stamp = CASE WHEN cache_mark.stamp >= excluded.stamp
 
 export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMarks {
   // Where nobody else writes the database, what was read once is known until we change it ourselves.
-  const known = database.shared ? undefined : new LRUCache<string, Map<string, number>>({ max: 10_000 });
+  const known = database.shared
+    ? undefined
+    : new LRUCache<string, Map<string, number>>({ maxSize: 10_000, sizeCalculation: () => 1 });
 
   function knownOf(namespace: string): Map<string, number> | undefined {
     if (known === undefined) return undefined;

@@ -1,11 +1,18 @@
 import type { Clock } from "../infra/clock.ts";
-import type { Database, SqlRow, SqlStatement } from "../infra/database.ts";
+import type { Database, SqlRow, SqlValue } from "../infra/database.ts";
 import type { Announcer } from "./change.ts";
+import { createMemoryLeases } from "./memory-leases.ts";
 import type { CacheRecord } from "./record.ts";
-import { createMemoryLeases, createTableLeases } from "./sql-leases.ts";
+import { createSqlLeases } from "./sql-leases.ts";
 import { createSqlMarks } from "./sql-marks.ts";
 import { type EntryRow, entryParams, parseStamps, recordOf } from "./sql-row.ts";
-import { announcementParams, entryStatements, paddedList } from "./sql-statements.ts";
+import {
+  announcementParams,
+  type EntryStatement,
+  entryStatements,
+  paddedList,
+  REMEMBER_IF_STORED,
+} from "./sql-statements.ts";
 import {
   isOvertaken,
   type KeyInfo,
@@ -29,9 +36,9 @@ export interface SqlStoreOptions {
 
 export function createSqlStore({ database, announcer, clock, newStamp }: SqlStoreOptions): Refuge {
   const layer = database.kind;
-  const statements = entryStatements(announcer !== undefined);
+  const statements = entryStatements({ notify: announcer !== undefined, kind: database.kind });
   const marks = createSqlMarks({ database, announcer });
-  const leases = database.shared ? createTableLeases(database, clock) : createMemoryLeases(clock);
+  const leases = database.shared ? createSqlLeases(database, clock) : createMemoryLeases(clock);
 
   async function readWhere(condition: string, namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
     const { text, params } = paddedList(2, keys);
@@ -61,46 +68,47 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     const told = write.announce === "no" ? undefined : announcer?.(write.announce, namespace, key);
     const notify = announcer === undefined ? [] : announcementParams(told ?? NOBODY);
     const row = entryParams(namespace, key, draft, stamps, write.unhealed ?? false);
-    const [stored] = await run(chosen(write, over, row, notify), namespace, write);
+    const { statement, seen } = chosen(write, over);
+    const [stored] = await run(statement, [...row, ...seen, ...notify], namespace, write);
     if (stored === undefined) return { stored: false, why: guard.kind === "lease" ? "lease" : "version", layer };
-    if (guard.kind !== "newer") await leases.void(namespace, key);
+    if (guard.kind !== "newer") leases.void(namespace, key);
     return { stored: true, version: Number(stored.version), stamps, layer };
   }
 
-  function chosen(
-    write: Write,
-    over: "any" | "kept",
-    row: SqlStatement["params"] = [],
-    notify: string[],
-  ): SqlStatement {
-    const { guard } = write;
+  /** The statement for the guard, and what it takes beyond the row. */
+  function chosen({ guard }: Write, over: "any" | "kept"): { statement: EntryStatement; seen: readonly SqlValue[] } {
     switch (guard.kind) {
       case "none":
-        return { sql: guard.ordered ? statements.putNewer : statements.put, params: [...row, ...notify] };
+        return { statement: guard.ordered ? statements.putNewer : statements.put, seen: [] };
       case "newer":
-        return { sql: statements.putNewer, params: [...row, ...notify] };
+        return { statement: statements.copy, seen: [] };
       case "version":
-        if (over === "kept") return { sql: statements.keepSeen, params: [...row, guard.seen, ...notify] };
-        if (guard.orAbsent) return { sql: statements.putSeen, params: [...row, guard.seen, ...notify] };
-        return guard.seen === 0
-          ? { sql: statements.insert, params: [...row, ...notify] }
-          : { sql: statements.update, params: [...row, guard.seen, ...notify] };
+        if (over === "kept") return { statement: statements.keepSeen, seen: [guard.seen] };
+        if (guard.orAbsent) return { statement: statements.putSeen, seen: [guard.seen] };
+        if (guard.seen === 0) return { statement: statements.insert, seen: [] };
+        return { statement: statements.update, seen: [guard.seen] };
       case "lease":
         return database.shared
-          ? { sql: statements.putLeased, params: [...row, guard.seen, guard.token, clock.now(), ...notify] }
-          : { sql: statements.putSeen, params: [...row, guard.seen, ...notify] };
+          ? { statement: statements.putLeased, seen: [guard.seen, guard.token, clock.now()] }
+          : { statement: statements.putSeen, seen: [guard.seen] };
     }
   }
 
-  async function run(statement: SqlStatement, namespace: string, write: Write): Promise<SqlRow[]> {
-    const { key, request } = write;
-    if (request === undefined) return database.write(statement.sql, statement.params ?? []);
-    return database.transaction(async (tx) => {
-      const rows = await tx.query(statement.sql, statement.params);
-      // Only what this very call stored is remembered; a row with the version proposed may be another instance's.
-      if (rows.length > 0) await tx.query(REMEMBER, [namespace, key, request.id, request.answer, request.expiresAt]);
-      return rows;
-    });
+  /** One statement, or statements in one go, so that concurrent ones can share a commit. */
+  async function run(
+    { sql, remembering }: EntryStatement,
+    params: readonly SqlValue[],
+    namespace: string,
+    { key, request }: Write,
+  ): Promise<SqlRow[]> {
+    if (request === undefined) return database.write(sql, params);
+    const asked = [request.id, request.answer, request.expiresAt];
+    if (database.kind === "postgres") return database.write(remembering, [...params, ...asked]);
+    const [stored = []] = await database.writeAll([
+      { sql: remembering, params },
+      { sql: REMEMBER_IF_STORED, params: [namespace, key, ...asked] },
+    ]);
+    return stored;
   }
 
   async function list(namespace: string, prefix: string, limit: number, cursor: string | undefined): Promise<KeyPage> {
@@ -212,8 +220,6 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 type UnhealedRow = { namespace: string; key: string; version: number };
 type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };
 
-const REMEMBER = `INSERT INTO cache_request (namespace, key, request_id, answer, expires_at) VALUES ($1, $2, $3, $4, $5)
-  ON CONFLICT (namespace, key, request_id) DO UPDATE SET answer = excluded.answer, expires_at = excluded.expires_at`;
 /**
  * What each removes is said twice: a row that another instance is just changing is chosen by what it was and waited for, and
  * then judged again by what it has become.

@@ -576,6 +576,18 @@ export function describeCacheStore(name: string, factory: CacheStoreFactory, qui
         expect(recalled.filter((answer) => answer !== undefined)).toEqual(won);
       });
 
+      it("is not there for a write that was refused because of a row with the very version it proposed", async () => {
+        const ns = newNamespace();
+        const one = draft("theirs");
+        await store.write(ns, [order(one, "theirs", "yes", { kind: "version", seen: 0 })]);
+        const same = draft("mine", { version: one.version });
+        expect(await store.write(ns, [order(same, "mine", "no", { kind: "version", seen: 0 })])).toMatchObject([
+          { stored: false },
+        ]);
+        expect(await store.recall(ns, "k", "mine")).toBeUndefined();
+        expect(await store.recall(ns, "k", "theirs")).toBe("yes");
+      });
+
       it("is forgotten when its time is over", async () => {
         const ns = newNamespace();
         const ttl = quirks.ownClock ? 30 : MINUTE;

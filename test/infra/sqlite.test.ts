@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
@@ -9,6 +9,7 @@ import { UnavailableError } from "../../src/infra/failure.ts";
 import { openSqlite } from "../../src/infra/sqlite.ts";
 import { startChild } from "../support/child.ts";
 import { scratchDirectory } from "../support/scratch.ts";
+import { commitsInLog } from "../support/sqlite-log.ts";
 import { until } from "../support/until.ts";
 
 const scratch = scratchDirectory("sqlite-faults");
@@ -246,17 +247,6 @@ describe("SQLite", () => {
     return { acknowledged, stored: new Set(rows.map((row) => row.id)) };
   }
 });
-
-/** Counts the frames of the write-ahead log that end a transaction. */
-function commitsInLog(path: string): number {
-  const log = readFileSync(`${path}-wal`);
-  const frame = 24 + 4096;
-  let commits = 0;
-  for (let at = 32; at + frame <= log.length; at += frame) {
-    if (log.readUInt32BE(at + 4) !== 0) commits += 1;
-  }
-  return commits;
-}
 
 function canMount(): boolean {
   if (process.platform !== "linux" || process.getuid?.() !== 0) return false;
