@@ -1,131 +1,144 @@
-import { create } from "@bufbuild/protobuf";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import {
-  CacheOutcome,
-  CacheService,
-  CacheServiceGetResponseSchema,
-  CacheServiceWatchResponseSchema,
-} from "../../src/gen/holdfast/v1/cache_pb.js";
-import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
-import { mount } from "../../src/infra/call.ts";
-import { invalidField, UnavailableError } from "../../src/infra/failure.ts";
-import { createLog } from "../../src/infra/log.ts";
-import { createMetrics } from "../../src/infra/metrics.ts";
-import { type ApiKeyRecord, createApiKey } from "../../src/server/auth.ts";
-import { createServers, type Servers } from "../../src/server/server.ts";
+import { createApiKey } from "../../src/server/api-key.ts";
 import { grpcurl, grpcurlPath, healthProbe, healthProbePath } from "../support/grpc-tools.ts";
+import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
+import { scratchDirectory } from "../support/scratch.ts";
+import { until } from "../support/until.ts";
 
-const cache = mount(CacheService, {
-  get(request, call) {
-    call.servedBy("l1");
-    if (request.key === "") throw invalidField("key", "is empty");
-    const value = { kind: { case: "text" as const, value: "hello" } };
-    return create(CacheServiceGetResponseSchema, { outcome: CacheOutcome.HIT, entry: { key: request.key, value } });
-  },
-  async *watch() {
-    for (let sequence = 1n; sequence <= 3n; sequence++) yield create(CacheServiceWatchResponseSchema, { sequence });
-    throw new UnavailableError("SERVER_DRAINING", "shutting down");
-  },
-});
+const services = [
+  "holdfast.v1.AuditService",
+  "holdfast.v1.CacheService",
+  "holdfast.v1.ConversationStateService",
+  "holdfast.v1.DedupService",
+  "holdfast.v1.HealthService",
+  "holdfast.v1.LockService",
+  "holdfast.v1.RateLimitService",
+];
 
-async function start(
-  apiKeys?: readonly ApiKeyRecord[],
-): Promise<{ readonly servers: Servers; readonly address: string }> {
-  const servers = createServers({
-    services: [cache, mount(HealthService, {})],
-    grpc: { host: "127.0.0.1", port: 0 },
-    http: { host: "127.0.0.1", port: 0 },
-    metrics: createMetrics({ defaults: false }),
-    log: createLog({ level: "silent" }),
-    health: { ready: () => true, report: () => ({ healthy: true, body: {} }), redis: () => undefined },
-    apiKeys,
-  });
-  const { grpcPort } = await servers.start();
-  return { servers, address: `127.0.0.1:${grpcPort}` };
+const run = (...args: string[]) => grpcurl(["-plaintext", ...args]);
+
+/** A server that lets in one key. */
+async function startGuarded() {
+  const directory = scratchDirectory("grpcurl");
+  const { key, record } = createApiKey({ name: "me", scopes: ["cache:*"] });
+  const file = join(directory.path, "keys.yaml");
+  writeFileSync(file, JSON.stringify({ keys: [record] }), { mode: 0o600 });
+  const server = await startHoldfast({ HOLDFAST_API_KEYS_FILE: file });
+  return {
+    key,
+    address: server.grpcAddress,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      directory.remove();
+    },
+  };
+}
+
+async function metric(server: HoldfastProcess, sample: string): Promise<string | undefined> {
+  const text = await (await fetch(`${server.httpUrl}/metrics`)).text();
+  return text.split("\n").find((line) => line.startsWith(`${sample} `));
 }
 
 describe.skipIf(grpcurlPath() === undefined)("grpcurl, without any proto file", () => {
-  let server: Awaited<ReturnType<typeof start>>;
+  let server: HoldfastProcess;
+  let address: string;
   beforeAll(async () => {
-    server = await start();
+    server = await startHoldfast();
+    address = server.grpcAddress;
   });
-  afterAll(() => server.servers.drain(0));
-  const run = (...args: string[]) => grpcurl(["-plaintext", ...args]);
+  afterAll(() => server[Symbol.asyncDispose]());
 
   it("lists the services and their RPCs", async () => {
-    const services = await run(server.address, "list");
-    expect(services.stdout.trim().split("\n")).toEqual(["holdfast.v1.CacheService", "holdfast.v1.HealthService"]);
-    const { stdout } = await run(server.address, "list", "holdfast.v1.CacheService");
+    expect((await run(address, "list")).stdout.trim().split("\n")).toEqual(services);
+    const { stdout } = await run(address, "list", "holdfast.v1.CacheService");
     expect(stdout).toContain("holdfast.v1.CacheService.Get\n");
     expect(stdout).toContain("holdfast.v1.CacheService.Watch\n");
   });
 
-  it("describes services and messages", async () => {
-    const service = await run(server.address, "describe", "holdfast.v1.CacheService");
-    expect(service.stdout).toContain("rpc Get ( .holdfast.v1.CacheServiceGetRequest )");
-    const message = await run(server.address, "describe", "holdfast.v1.CacheServiceGetRequest");
-    expect(message.stdout).toContain(".google.protobuf.Duration lease_ttl = 3");
-    const option = await run(server.address, "describe", "holdfast.v1.scope");
-    expect(option.stdout).toContain("string scope = 74200");
+  it.each(services)("describes %s, with what each RPC takes and gives", async (service) => {
+    const described = await run(address, "describe", service);
+    expect(described).toMatchObject({ code: 0, stderr: "" });
+    const rpcs = (await run(address, "list", service)).stdout.trim().split("\n");
+    const messages = rpcs.map((rpc) => `${service}${rpc.slice(service.length + 1)}`);
+    for (const message of messages) expect(described.stdout).toMatch(new RegExp(` \\.${message}Request \\)`));
+    const symbols = await Promise.all(messages.slice(0, 3).map((it) => run(address, "describe", `${it}Response`)));
+    for (const { code, stdout } of symbols) expect([code, stdout]).toEqual([0, expect.stringContaining("message ")]);
   });
 
-  it("calls", async () => {
-    const { stdout, stderr } = await run("-v", "-d", '{"key":"a"}', server.address, "holdfast.v1.CacheService/Get");
-    expect(stderr).toBe("");
-    expect(stdout).toMatch(/"text": *"hello"/);
-    expect(stdout).toContain("holdfast-served-by: l1");
-    expect(stdout).toContain("holdfast-degraded: false");
+  it("describes messages and the contract's own options", async () => {
+    const message = await run(address, "describe", "holdfast.v1.CacheServiceGetRequest");
+    expect(message.stdout).toContain(".google.protobuf.Duration lease_ttl = 3");
+    const scope = await run(address, "describe", "holdfast.v1.scope");
+    expect(scope.stdout).toContain("string scope = 74200");
+    const namespaces = await run(address, "describe", "holdfast.v1.namespaces");
+    expect(namespaces.stdout).toContain(".holdfast.v1.NamespaceRule namespaces = 74201");
+  });
+
+  it("calls, and sees where the answer came from", async () => {
+    const entry = '{"key":"a","value":{"text":"hello"},"expiry":{"ttl":"60s"},"tags":["t"]}';
+    expect(await run("-d", entry, address, "holdfast.v1.CacheService/Set")).toMatchObject({ code: 0, stderr: "" });
+    const got = await run("-v", "-d", '{"key":"a"}', address, "holdfast.v1.CacheService/Get");
+    expect(got.stderr).toBe("");
+    expect(got.stdout).toMatch(/"text": *"hello"/);
+    expect(got.stdout).toContain("holdfast-served-by: l1");
+    expect(got.stdout).toContain("holdfast-degraded: false");
+    const report = await run(address, "holdfast.v1.HealthService/Report");
+    expect(report.stdout).toMatch(/"topology": *"embedded"/);
   });
 
   it("shows the details of an error", async () => {
-    const { stderr, code } = await run("-d", "{}", server.address, "holdfast.v1.CacheService/Get");
+    const { stderr, code } = await run("-d", "{}", address, "holdfast.v1.CacheService/Get");
     expect(code).not.toBe(0);
     expect(stderr).toContain("Code: InvalidArgument");
     expect(stderr).toMatch(/"reason": *"FIELD_INVALID"/);
     expect(stderr).toMatch(/"field": *"key"/);
-    const missing = await run("-d", '{"key":"a"}', server.address, "holdfast.v1.CacheService/Touch");
+    const missing = await run("-d", '{"name":"a"}', address, "holdfast.v1.LockService/Acquire");
     expect(missing.stderr).toContain("Code: Unimplemented");
-    expect(missing.stderr).toContain("holdfast.v1.CacheService/Touch is not implemented");
+    expect(missing.stderr).toContain("holdfast.v1.LockService/Acquire is not implemented");
+    expect(missing.stderr).toMatch(/"reason": *"RPC_NOT_IMPLEMENTED"/);
   });
 
-  it("reads a stream to its end", async () => {
-    const { stdout, stderr } = await run("-d", "{}", server.address, "holdfast.v1.CacheService/Watch");
-    expect(stdout.match(/"sequence"/g)).toHaveLength(3);
+  it("reads a stream to its end, which is the server's", async () => {
+    await using second = await startHoldfast();
+    const watching = run("-d", '{"prefix":"w"}', second.grpcAddress, "holdfast.v1.CacheService/Watch");
+    await until(async () => (await metric(second, "holdfast_cache_watchers"))?.endsWith(" 1"), { what: "the watcher" });
+    await run("-d", '{"key":"watched","value":{"text":"x"}}', second.grpcAddress, "holdfast.v1.CacheService/Set");
+    await until(async () => !(await metric(second, 'holdfast_cache_writes_total{kind="set"}'))?.endsWith(" 0"), {
+      what: "the write",
+    });
+    await second.stop();
+    const { stdout, stderr } = await watching;
+    expect(stdout).toMatch(/"key": *"watched"/);
+    expect(stdout).toMatch(/"sequence"/);
     expect(stderr).toContain("Code: Unavailable");
-    expect(stderr).toMatch(/"retryDelay": *"1s"/);
+    // It would ask the server what is in the details, but that one is about to go.
+    expect(stderr).toMatch(/type\.googleapis\.com\/google\.rpc\.ErrorInfo/);
+    expect(stderr).toMatch(/type\.googleapis\.com\/google\.rpc\.RetryInfo/);
   });
 
   it("needs a key to look around where keys are in use", async () => {
-    const { key, record } = createApiKey({ name: "me", scopes: ["cache:read"] });
-    const guarded = await start([record]);
-    try {
-      const refused = await run(guarded.address, "list");
-      expect(refused.code).not.toBe(0);
-      expect(refused.stderr).toContain("API key is required");
-      const listed = await run("-H", `authorization: Bearer ${key}`, guarded.address, "list");
-      expect(listed.stdout).toContain("holdfast.v1.CacheService");
-      const header = ["-H", `x-api-key: ${key}`];
-      const called = await run(...header, "-d", '{"key":"a"}', guarded.address, "holdfast.v1.CacheService/Get");
-      expect(called.stdout).toMatch(/"text": *"hello"/);
-    } finally {
-      await guarded.servers.drain(0);
-    }
+    await using guarded = await startGuarded();
+    const refused = await run(guarded.address, "list");
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toContain("API key is required");
+    const listed = await run("-H", `authorization: Bearer ${guarded.key}`, guarded.address, "list");
+    expect(listed.stdout.trim().split("\n")).toEqual(services);
+    const header = ["-H", `x-api-key: ${guarded.key}`];
+    const called = await run(...header, "-d", '{"key":"a"}', guarded.address, "holdfast.v1.CacheService/Get");
+    expect(called).toMatchObject({ code: 0, stdout: expect.stringContaining("MISS") });
+    const denied = await run(...header, guarded.address, "holdfast.v1.HealthService/Report");
+    expect(denied.stderr).toContain("Code: PermissionDenied");
   });
 });
 
 describe.skipIf(healthProbePath() === undefined)("grpc_health_probe", () => {
-  it("sees the server and each service serve, without a key, and no longer when told so", async () => {
-    const { servers, address } = await start([createApiKey({ name: "me", scopes: ["*"] }).record]);
-    try {
-      expect((await healthProbe(["-addr", address])).code).toBe(0);
-      expect((await healthProbe(["-addr", address, "-service", "holdfast.v1.CacheService"])).code).toBe(0);
-      expect((await healthProbe(["-addr", address, "-service", "no.such.Service"])).code).not.toBe(0);
-      servers.setServing(false);
-      const { code, stderr } = await healthProbe(["-addr", address]);
-      expect(code).not.toBe(0);
-      expect(stderr).toContain("NOT_SERVING");
-    } finally {
-      await servers.drain(0);
-    }
+  it("sees the server and each service serve, without a key", async () => {
+    await using guarded = await startGuarded();
+    const probe = async (...args: string[]) => (await healthProbe(["-addr", guarded.address, ...args])).code;
+    expect(await probe()).toBe(0);
+    for (const service of services) expect([service, await probe("-service", service)]).toEqual([service, 0]);
+    expect(await probe("-service", "no.such.Service")).not.toBe(0);
   });
 });
