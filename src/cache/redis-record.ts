@@ -1,4 +1,4 @@
-import { type CacheRecord, type Draft, NO_VALUE } from "./record.ts";
+import { type CacheRecord, type CacheValue, type Draft, NO_VALUE } from "./record.ts";
 
 /**
  * How a record stands in Redis: one line of header that people (and the write script) can read, then the value as it is.
@@ -34,55 +34,48 @@ export function payload(draft: Draft): Uint8Array | string {
 }
 
 /** Everything but the value: what a listing needs. Undefined when the header is cut off, or is not one of ours. */
-export function parseHeader(bytes: Buffer): { record: CacheRecord; end: number } | undefined {
+export function parseHeader(bytes: Buffer): CacheRecord | undefined {
+  return parse(bytes, () => "");
+}
+
+/** Undefined when the bytes are not a record of ours: a key that someone else wrote over counts as not there. */
+export function parseRecord(bytes: Buffer): CacheRecord | undefined {
+  return parse(bytes, dataOf);
+}
+
+type DataOf = (bytes: Buffer, start: number, flag: string) => CacheValue["data"];
+
+function dataOf(bytes: Buffer, start: number, flag: string): CacheValue["data"] {
+  return flag === "t" ? bytes.toString("utf8", start) : bytes.subarray(start);
+}
+
+function parse(bytes: Buffer, data: DataOf): CacheRecord | undefined {
   const end = bytes.indexOf(NEWLINE);
   if (end < 0) return undefined;
   try {
-    return headerOf(bytes, end);
+    return recordOf(bytes, end, data);
   } catch {
     // Not percent-encoded as ours are.
     return undefined;
   }
 }
 
-function headerOf(bytes: Buffer, end: number): { record: CacheRecord; end: number } | undefined {
-  const [magic, version, flag, created, expires, stale, type, stamps, tags] = bytes
-    .toString("latin1", 0, end)
-    .split(" ");
-  if (
-    magic !== MAGIC ||
-    version === undefined ||
-    created === undefined ||
-    type === undefined ||
-    stamps === undefined ||
-    tags === undefined ||
-    !Number.isSafeInteger(Number(version))
-  ) {
-    return undefined;
-  }
-  const record: CacheRecord = {
-    version: Number(version),
-    deleted: flag === "d",
-    value: { data: flag === "t" ? "" : NO_BYTES, contentType: unescaped(type) },
+function recordOf(bytes: Buffer, end: number, data: DataOf): CacheRecord | undefined {
+  const [magic, text, flag, created, expires, stale, type, stamps, tags] = bytes.toString("latin1", 0, end).split(" ");
+  const version = Number(text);
+  if (magic !== MAGIC || flag === undefined || !Number.isSafeInteger(version)) return undefined;
+  if (type === undefined || stamps === undefined || tags === undefined) return undefined;
+  const deleted = flag === "d";
+  return {
+    version,
+    deleted,
+    value: deleted ? NO_VALUE : { data: data(bytes, end + 1, flag), contentType: unescaped(type) },
     createdAt: Number(created),
     expiresAt: expires === NONE ? undefined : Number(expires),
     staleUntil: stale === NONE ? undefined : Number(stale),
     tags: tags === NONE ? NO_TAGS : tags.split(",").map(decodeURIComponent),
     stamps: stamps.includes(",") ? stamps.split(",").map(Number) : [Number(stamps)],
   };
-  return { record, end };
 }
 
-/** Undefined when the bytes are not a record of ours: a key that someone else wrote over counts as not there. */
-export function parseRecord(bytes: Buffer): CacheRecord | undefined {
-  const parsed = parseHeader(bytes);
-  if (parsed === undefined) return undefined;
-  const { record, end } = parsed;
-  if (record.deleted) return { ...record, value: NO_VALUE };
-  const { contentType, data } = record.value;
-  const body = typeof data === "string" ? bytes.toString("utf8", end + 1) : bytes.subarray(end + 1);
-  return { ...record, value: { data: body, contentType } };
-}
-
-const NO_BYTES = new Uint8Array(0);
 const NO_TAGS: readonly string[] = [];

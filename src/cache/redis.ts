@@ -59,8 +59,7 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     );
     const stamp = stampOf(values[keys.length]);
     const records = keys.map((_, i) => (values[i] ? parseRecord(values[i]) : undefined));
-    const tags = [...new Set(records.flatMap((record) => record?.tags ?? []))];
-    const tagStamps = tags.length === 0 ? undefined : await currentStamps(namespace, tags);
+    const tagStamps = records.some(hasTags) ? await currentStamps(namespace, tagsOf(records)) : undefined;
     return records.map((record) => ({
       record,
       valid: record !== undefined && record.stamps[0] === stamp && tagsMatch(record, tagStamps),
@@ -183,10 +182,9 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
 
   async function infos(namespace: string, names: readonly string[], keyAt: number): Promise<KeyInfo[]> {
     const heads = await Promise.all(names.map(readHeader));
-    const records = heads.map((head) => (head === undefined ? undefined : parseHeader(head)?.record));
+    const records = heads.map((head) => (head === undefined ? undefined : parseHeader(head)));
     const [own] = await reader.fetch([], [markKey(namespace, "")]);
-    const tags = [...new Set(records.flatMap((record) => record?.tags ?? []))];
-    const tagStamps = tags.length === 0 ? undefined : await currentStamps(namespace, tags);
+    const tagStamps = records.some(hasTags) ? await currentStamps(namespace, tagsOf(records)) : undefined;
     return records.flatMap((record, i) => {
       if (record === undefined || !isFresh(record, clock.now())) return [];
       if (record.stamps[0] !== stampOf(own) || !tagsMatch(record, tagStamps)) return [];
@@ -255,6 +253,14 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     },
     list,
   };
+}
+
+function hasTags(record: CacheRecord | undefined): boolean {
+  return record !== undefined && record.tags.length > 0;
+}
+
+function tagsOf(records: readonly (CacheRecord | undefined)[]): string[] {
+  return [...new Set(records.flatMap((record) => record?.tags ?? []))];
 }
 
 function stampOf(value: Buffer | null | undefined): number | undefined {
