@@ -1,5 +1,6 @@
 import { Command } from "ioredis";
 import { createBackoff } from "./backoff.ts";
+import { UnavailableError } from "./failure.ts";
 import type { RedisOptions } from "./redis.ts";
 import { RedisRedirectError, RedisReplyError, redisUnavailable } from "./redis-failure.ts";
 import { createLink, type RedisLink, type RedisRequest } from "./redis-link.ts";
@@ -54,9 +55,11 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
       acceptsReplica: true,
       target: () => ({ ...credentials(options), ...splitAddress(address) }),
       onUp: (_, info) => {
+        options.contact?.made(address);
         if (info.get("role") !== "slave") onConnected(info.get("run_id") ?? "");
       },
       onDown: () => refreshSoon(),
+      onFailure: (error) => options.contact?.lost(address, error),
     });
     const node = { address, link };
     nodes.set(address, node);
@@ -81,7 +84,7 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
   function refresh(): Promise<void> {
     clearTimeout(timer);
     refreshing ??= readFromAnyone()
-      .catch(() => {})
+      .catch(tellRefusal)
       .then(() => {
         refreshing = undefined;
         if (closed) return;
@@ -92,12 +95,20 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
     return refreshing;
   }
 
+  /** What keeps a node that answers from telling the topology; of those that do not answer their links tell. */
+  function tellRefusal(error: unknown): void {
+    const refusals = error instanceof AggregateError ? error.errors : [error];
+    const refusal: unknown = refusals.find((one) => !(one instanceof UnavailableError));
+    if (refusal instanceof Error) options.contact?.lost("the cluster", refusal);
+  }
+
   async function readFromAnyone(): Promise<void> {
     const connected = [...nodes.values()].filter((node) => node.link.connected);
     const candidates = connected.length > 0 ? connected : [...new Set([...nodes.keys(), ...seeds])].map(nodeAt);
     // All at once and the first answer counts: one that is frozen does not hold up the others.
     const topology = await Promise.any(candidates.map(readFrom));
     if (closed) return;
+    if (primaries.length === 0) options.contact?.made("the cluster");
     primaries = topology.primaries.map(nodeAt);
     complete = topology.complete;
     for (let slot = 0; slot < SLOTS; slot++) owners[slot] = primaries[topology.owners[slot] ?? -1];

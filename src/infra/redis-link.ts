@@ -29,6 +29,8 @@ export interface LinkOptions {
   readonly keepAliveMs: number;
   readonly onUp?: (client: Client, info: ReadonlyMap<string, string>) => void;
   readonly onDown?: (error: Error) => void;
+  /** As `onDown`, and called for each attempt to connect that failed, too. */
+  readonly onFailure?: (error: Error) => void;
 }
 
 /**
@@ -204,7 +206,9 @@ export function createLink(options: LinkOptions): RedisLink {
       if (performance.now() - upSince > LASTING_MS) backoff.reset();
       options.onDown?.(ended.reason);
     }
-    if (!closed) retry = setTimeout(attempt, backoff.next()).unref();
+    if (closed) return;
+    options.onFailure?.(ended.reason);
+    retry = setTimeout(attempt, backoff.next()).unref();
   }
 
   function transmit(to: Session, request: RedisRequest, asking = false): Promise<unknown> {

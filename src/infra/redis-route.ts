@@ -49,8 +49,13 @@ export function credentials(options: RedisOptions): ClientOptions {
 export function createSingleRoute(options: RedisOptions, onConnected: OnConnected): RedisRoute {
   const nodes = rotation(options.nodes);
   const target = () => ({ ...credentials(options), ...nodes(), db: options.db ?? 0 });
-  const onUp: LinkOptions["onUp"] = (_, info) => onConnected(info.get("run_id") ?? "");
-  return routeOf(createLink({ ...linkOptions(options), target, onUp }), target);
+  const server = options.nodes.map(({ host, port }) => `${host}:${port}`).join(", ");
+  const onUp: LinkOptions["onUp"] = (_, info) => {
+    options.contact?.made(server);
+    onConnected(info.get("run_id") ?? "");
+  };
+  const onFailure: LinkOptions["onFailure"] = (error) => options.contact?.lost(server, error);
+  return routeOf(createLink({ ...linkOptions(options), target, onUp, onFailure }), target);
 }
 
 /** Everything goes over one connection. */

@@ -13,15 +13,18 @@ export function createSentinelRoute(options: RedisOptions, onConnected: OnConnec
   const target = primaryTarget(options, name);
   let watchers: RedisSubscriber[] | undefined;
   let connectedTo = "";
+  const server = `the primary ${name}`;
 
   const link = createLink({
     ...linkOptions(options),
     target,
     onUp: (client, info) => {
       connectedTo = addressOf(client);
+      options.contact?.made(server);
       watchers ??= options.nodes.map((node) => watchSentinel(options, node, onSwitch));
       onConnected(info.get("run_id") ?? "");
     },
+    onFailure: (error) => options.contact?.lost(server, error),
   });
 
   /**

@@ -1,4 +1,5 @@
 import { createClusterRoute } from "./redis-cluster.ts";
+import type { RedisContact } from "./redis-contact.ts";
 import { redisUnavailable } from "./redis-failure.ts";
 import type { RedisArgument } from "./redis-link.ts";
 import { createSingleRoute, linkOptions, type OnConnected, type RedisRoute } from "./redis-route.ts";
@@ -41,6 +42,8 @@ export interface RedisOptions {
   readonly commandTimeoutMs: number;
   /** How long an attempt to connect may take, greeting included, before the next one. */
   readonly connectTimeoutMs: number;
+  /** Is told when servers are reached and lost. */
+  readonly contact?: RedisContact;
 }
 
 export interface RedisInfo {

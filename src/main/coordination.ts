@@ -43,7 +43,7 @@ export async function startCoordination(options: CoordinationOptions): Promise<C
     const frame = "frame" in backplane ? backplane.frame : undefined;
     return { redis: undefined, backplane, frame, self };
   }
-  const client = parts.adopt(await startRedis(config.redis), (it) => it.close());
+  const client = parts.adopt(await startRedis(config.redis, log), (it) => it.close());
   const { createBreaker } = await import("../infra/circuit-breaker.ts");
   const breaker = parts.adopt(
     createBreaker({
