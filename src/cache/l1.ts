@@ -36,8 +36,11 @@ export interface L1 {
   /** Begin and end of a read or write: what changed in between is not overwritten by what was on its way. */
   begin(namespace: Namespace, key: string): Pending;
   end(namespace: Namespace, key: string, pending: Pending): void;
-  /** Keeps a record, unless the key or what it belongs to changed since `pending` began. */
-  put(namespace: Namespace, key: string, record: CacheRecord, pending: Pending): Held | undefined;
+  /**
+   * Keeps a record, unless the key or what it belongs to changed since `pending` began. Makes room for it; told not to, it only
+   * keeps what there is room for.
+   */
+  put(namespace: Namespace, key: string, record: CacheRecord, pending: Pending, makeRoom?: boolean): Held | undefined;
   /** Forgets copies older than the version. */
   drop(namespace: Namespace, key: string, version: number): void;
   /** Forgets this copy, because a shared layer does not have it any more. */
@@ -46,7 +49,9 @@ export interface L1 {
   dropNamespace(namespace: Namespace): void;
   /** Something may have been missed: every copy must be checked before it is served again. */
   suspectAll(): void;
-  hasRoom(bytes: number): boolean;
+  /** Whether the record could be kept without another having to go. */
+  hasRoomFor(namespace: Namespace, key: string, record: CacheRecord): boolean;
+  readonly entries: number;
   readonly bytes: number;
 }
 
@@ -107,6 +112,12 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
     });
   }
 
+  /** In place of the copy that the key has, if any. */
+  function isRoomFor(bytes: number, before: Held | undefined): boolean {
+    if (copies.calculatedSize - (before?.bytes ?? 0) + bytes > maxBytes) return false;
+    return before !== undefined || maxItems === undefined || copies.size < maxItems;
+  }
+
   return {
     get(namespace, key) {
       const name = nameOf(namespace, key);
@@ -133,7 +144,7 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
       const name = nameOf(namespace, key);
       if (--pending.users === 0 && pendings.get(name) === pending) pendings.delete(name);
     },
-    put(namespace, key, record, pending) {
+    put(namespace, key, record, pending, makeRoom = true) {
       const { l1TtlMs } = namespace.policy;
       if (l1TtlMs === 0 || record.deleted || record.version < pending.floor) return undefined;
       if (pending.invalidations !== namespace.invalidations || namespace.generation === Number.POSITIVE_INFINITY) {
@@ -145,6 +156,7 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
       const before = copies.peek(name);
       if (before !== undefined && before.record.version > record.version && !isDead(before, namespace))
         return undefined;
+      if (!makeRoom && !isRoomFor(bytes, before)) return undefined;
       const held: Held = {
         record: compacted(record, namespace),
         namespace,
@@ -187,8 +199,13 @@ export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
     suspectAll() {
       epoch++;
     },
-    hasRoom: (bytes) =>
-      copies.calculatedSize + bytes + OVERHEAD_BYTES <= maxBytes && (maxItems === undefined || copies.size < maxItems),
+    hasRoomFor(namespace, key, record) {
+      const name = nameOf(namespace, key);
+      return isRoomFor(sizeOf(record, name, namespace), copies.peek(name));
+    },
+    get entries() {
+      return copies.size;
+    },
     get bytes() {
       return copies.calculatedSize;
     },

@@ -47,8 +47,11 @@ export interface Reads {
   ): Promise<(Found | undefined)[]>;
   /** With stampede protection: a miss gives one caller a lease, the others wait for what it stores. */
   getOrLease(namespace: Namespace, key: string, bypassL1: boolean, wish: LeaseWish): Promise<Found>;
-  /** What the shared layer holds, past memory; expired values come as stale. For rules that decide on it. */
-  look(namespace: Namespace, keys: readonly string[]): Promise<Found[]>;
+  /**
+   * What the shared layer holds, past memory; expired values come as stale. For rules that decide on it. What is found is kept
+   * in memory; with `makeRoom` false, only where nothing else has to go for it.
+   */
+  look(namespace: Namespace, keys: readonly string[], makeRoom?: boolean): Promise<Found[]>;
   /** The key changed: a read that began before must not answer one that begins after. */
   outdate(namespace: Namespace, key: string): void;
   outdateAll(): void;
@@ -78,7 +81,7 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
     return held;
   }
 
-  async function look(namespace: Namespace, keys: readonly string[]): Promise<Found[]> {
+  async function look(namespace: Namespace, keys: readonly string[], makeRoom = true): Promise<Found[]> {
     const pendings = keys.map((key) => l1.begin(namespace, key));
     try {
       const results = await storeOf(namespace).read(namespace.name, keys);
@@ -88,7 +91,7 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
         if (result === undefined || pending === undefined) throw new Error("a read got no result");
         const found = judge(namespace, key, result);
         const isKeepable = found.outcome === "hit" && !found.degraded && result.passing !== true && found.record;
-        return isKeepable ? { ...found, held: l1.put(namespace, key, isKeepable, pending) } : found;
+        return isKeepable ? { ...found, held: l1.put(namespace, key, isKeepable, pending, makeRoom) } : found;
       });
     } finally {
       for (const [i, key] of keys.entries()) {

@@ -1,8 +1,8 @@
 import type { Log } from "../infra/log.ts";
 import type { L1 } from "./l1.ts";
 import type { Namespace } from "./namespace.ts";
-import type { Reads } from "./reads.ts";
-import { valueBytes } from "./record.ts";
+import { portions } from "./portions.ts";
+import type { Found, Reads } from "./reads.ts";
 import type { CacheStore } from "./store.ts";
 
 export interface WarmOutcome {
@@ -41,13 +41,18 @@ export function createWarmer({ l1, reads, storeOf, log }: WarmerOptions): Warmer
       signal.throwIfAborted();
       for await (const keys of matching(namespace, pattern, signal)) {
         const cold = keys.filter((key) => reads.fromMemory(namespace, key) === undefined);
-        const found = cold.length === 0 ? [] : await reads.look(namespace, cold);
-        for (const one of found) if (one.held !== undefined) loaded++;
-        const bytes = found.reduce((sum, one) => sum + (one.record ? valueBytes(one.record.value).byteLength : 0), 0);
-        if (!l1.hasRoom(Math.max(bytes, 1))) return { loaded, l1Full: true };
+        for (const part of portions(cold, namespace.policy)) {
+          const found = await reads.look(namespace, part, false);
+          loaded += found.filter((one) => one.held !== undefined).length;
+          if (found.some((one, i) => isLeftOut(namespace, part[i] ?? "", one))) return { loaded, l1Full: true };
+        }
       }
     }
     return { loaded, l1Full: false };
+  }
+
+  function isLeftOut(namespace: Namespace, key: string, { record, held }: Found): boolean {
+    return record !== undefined && held === undefined && !l1.hasRoomFor(namespace, key, record);
   }
 
   /** Pages of the keys that match. A pattern without wildcards is a key. */

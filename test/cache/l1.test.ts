@@ -208,13 +208,33 @@ describe("memory's bounds", () => {
   });
 
   it("do not let in what is larger than all of it, and do not empty it for that", () => {
-    const { l1, record, fill, held } = setup({ maxBytes: 10_000 });
+    const { record, fill, held } = setup({ maxBytes: 10_000 });
     fill("small", record());
     expect(fill("large", record({ value: { data: new Uint8Array(10_000), contentType: "" } }))).toBeUndefined();
     expect(held("small")).toBeDefined();
-    expect(l1.hasRoom(5_000)).toBe(true);
-    expect(l1.hasRoom(10_000)).toBe(false);
   });
+
+  it.each<Partial<L1Options>>([{ maxBytes: 10_000 }, { maxItems: 3 }])(
+    "are kept without evicting when that is asked for: %j",
+    (bounds) => {
+      const { l1, namespace, record } = setup(bounds);
+      const value = { data: "x".repeat(2_500), contentType: "" };
+      const fillRoom = (key: string) => {
+        const one = record({ value });
+        const pending = l1.begin(namespace, key);
+        const hadRoom = l1.hasRoomFor(namespace, key, one);
+        const copy = l1.put(namespace, key, one, pending, false);
+        l1.end(namespace, key, pending);
+        expect(copy !== undefined).toBe(hadRoom);
+        return hadRoom;
+      };
+      expect(["a", "b", "c", "d", "e"].filter(fillRoom)).toEqual(["a", "b", "c"]);
+      // In place of its own older copy there is room.
+      expect(fillRoom("b")).toBe(true);
+      expect(l1.entries).toBe(3);
+      expect(namespace.counters.l1Evictions).toBe(0);
+    },
+  );
 
   it("are kept in items, too", () => {
     const { namespace, record, fill, held } = setup({ maxItems: 3 });
