@@ -1,7 +1,7 @@
 import type { Breaker } from "../infra/breaker.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import type { Cache } from "./cache.ts";
-import type { NamespaceCounters } from "./namespace.ts";
+import type { NamespaceTotals } from "./namespace.ts";
 
 /** How the cache is used: for the metrics page and for health. */
 export interface Usage {
@@ -75,7 +75,7 @@ export function createUsage({ cache, metrics, unhealed, breaker }: UsageOptions)
     follow(leases.with({}), sums.leases);
     follow(l1Evictions.with({}), sums.l1Evictions);
     l1Bytes.with({}).set(l1.bytes);
-    l1Entries.with({}).set(sums.l1Entries);
+    l1Entries.with({}).set(l1.entries);
     watchers.with({}).set(feed.watchers);
     leaseWaiters.with({}).set(cache.leaseWaiters);
     pending.with({}).set(unhealedChanges);
@@ -124,10 +124,10 @@ export function createUsage({ cache, metrics, unhealed, breaker }: UsageOptions)
   };
 }
 
-function readsOf(sums: NamespaceCounters): number {
+function readsOf(sums: NamespaceTotals): number {
   return sums.l1Hits + sums.redisHits + sums.sqlHits + sums.staleHits + sums.misses;
 }
 
-function callsOf(sums: NamespaceCounters): number {
+function callsOf(sums: NamespaceTotals): number {
   return readsOf(sums) + sums.writes + sums.deletes + sums.invalidations;
 }

@@ -19,6 +19,9 @@ export interface NamespaceCounters {
   l1Evictions: number;
 }
 
+/** What only ever grows, so that it can be summed up over namespaces that come and go. */
+export type NamespaceTotals = Omit<NamespaceCounters, "l1Entries" | "l1Bytes">;
+
 /** A tag as L1 sees it: entries that carry it share this object, so that invalidating them all is one assignment. */
 export interface TagMark {
   dead: boolean;
@@ -44,14 +47,14 @@ export interface Namespaces {
   peek(name: string): Namespace | undefined;
   all(): Namespace[];
   /** The sums over all namespaces since the start, forgotten ones included. */
-  totals(): NamespaceCounters;
+  totals(): NamespaceTotals;
 }
 
 /** Names are the callers' to choose, so how many are remembered is bounded; the least used are forgotten, with their copies. */
 const MOST_NAMESPACES = 10_000;
 
 export function createNamespaces(policyFor: PolicyFor): Namespaces {
-  const forgotten = zeroCounters();
+  const forgotten: NamespaceTotals = zeroCounters();
   const known = new LRUCache<string, Namespace>({
     max: MOST_NAMESPACES,
     dispose: (namespace) => {
@@ -73,7 +76,7 @@ export function createNamespaces(policyFor: PolicyFor): Namespaces {
     peek: (name) => known.peek(name),
     all: () => [...known.values()],
     totals() {
-      const sums = { ...forgotten };
+      const sums: NamespaceTotals = { ...forgotten };
       for (const namespace of known.values()) add(sums, namespace.counters);
       return sums;
     },
@@ -89,8 +92,8 @@ export class UnknownNamespaceError extends Failure {
   }
 }
 
-function add(sums: NamespaceCounters, counters: NamespaceCounters): void {
-  for (const name of COUNTER_NAMES) sums[name] += counters[name];
+function add(sums: NamespaceTotals, counters: NamespaceTotals): void {
+  for (const name of TOTAL_NAMES) sums[name] += counters[name];
 }
 
 function zeroCounters(): NamespaceCounters {
@@ -111,4 +114,6 @@ function zeroCounters(): NamespaceCounters {
   };
 }
 
-const COUNTER_NAMES = Object.keys(zeroCounters()) as (keyof NamespaceCounters)[];
+const TOTAL_NAMES = (Object.keys(zeroCounters()) as (keyof NamespaceCounters)[]).filter(
+  (name) => name !== "l1Entries" && name !== "l1Bytes",
+);
