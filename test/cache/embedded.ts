@@ -37,6 +37,8 @@ export interface Embedded {
   readonly clock: MovedClock;
   readonly versions: Versions;
   readonly database: Database;
+  /** The layer below the cache: what is changed here, the cache hears nothing of. */
+  readonly store: CacheStore;
   put(key: string, data: string | Uint8Array, ttlMs?: number): Promise<void>;
 }
 
@@ -84,6 +86,7 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
     clock,
     versions,
     database,
+    store: layers.storeOf(namespace),
     async put(key, data, ttlMs) {
       const expiry: RequestedExpiry = ttlMs === undefined ? "never" : { ttlMs };
       const order = { key, value: { data, contentType: "" }, expiry, tags: [], ifAbsent: false, leaseToken: "" };
