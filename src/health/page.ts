@@ -11,7 +11,7 @@ export interface HealthPage {
 
 export interface HealthPages {
   /**
-   * Whether to send calls here. True as long as the process serves, also without SQL: reads still come from hot copies then,
+   * Whether to send calls here. Not without SQL, unless there is a Redis: what is cached is answered from its hot copies then,
    * and the other instances, on the same SQL, would be no better off.
    */
   ready(): boolean;
@@ -25,7 +25,11 @@ const everyField = { alwaysEmitImplicit: true };
 
 export function createHealthPages({ health, identity }: { health: Health; identity: Identity }): HealthPages {
   return {
-    ready: () => true,
+    ready() {
+      const { components } = health.snapshot();
+      const stateOf = (name: string) => components.find((it) => it.name === name)?.state;
+      return stateOf("sql") !== "unhealthy" || stateOf("redis") !== "not_configured";
+    },
     report() {
       const snapshot = health.snapshot();
       const body = toJson(HealthReportSchema, toReport(snapshot, identity), everyField);

@@ -40,18 +40,20 @@ export async function serve(config: Config): Promise<number> {
       }),
       (it) => it.close(),
     );
+    const pages = createHealthPages({ health, identity });
     const servers = createServers({
       services: [...cache.services, createHealthService({ health, identity }), ...plannedServices],
       grpc: { host: server.host, port: server.grpcPort },
       http: { host: server.host, port: server.httpPort },
       metrics,
       log,
-      health: createHealthPages({ health, identity }),
+      health: pages,
       authenticator: keys?.authenticator,
       tls: readTls(server.tls),
       corsOrigins: server.corsOrigins,
       maxMessageBytes: server.maxMessageBytes,
     });
+    health.onChange(() => servers.setServing(pages.ready()));
     returnMemory();
     const ports = await servers.start();
     parts.defer(

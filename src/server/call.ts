@@ -13,6 +13,7 @@ export class Call implements CallContext {
   readonly caller: AuthenticatedCaller;
   readonly deadline: number | undefined;
   readonly started: number;
+  private readonly hasOwnDeadline: boolean;
   /** Set once the caller has been answered, or is gone. Nothing may be sent afterwards. */
   done = false;
   /** Why the call should stop, once it should. */
@@ -28,7 +29,15 @@ export class Call implements CallContext {
   private controller: AbortController | undefined = undefined;
   private timer: NodeJS.Timeout | undefined = undefined;
 
-  constructor(info: Method, caller: AuthenticatedCaller, deadline: number | undefined, started: number) {
+  /** `hasOwnDeadline`: the caller named it, and so knows when it has passed. */
+  constructor(
+    info: Method,
+    caller: AuthenticatedCaller,
+    deadline: number | undefined,
+    started: number,
+    hasOwnDeadline: boolean,
+  ) {
+    this.hasOwnDeadline = hasOwnDeadline;
     this.info = info;
     this.caller = caller;
     this.deadline = deadline;
@@ -79,9 +88,17 @@ export class Call implements CallContext {
     this.abort(late ? deadlineExceeded() : hungUp());
   }
 
-  /** Watches the deadline while the handler waits. A call answered at once never needs it. */
+  /** Whether its time is up. For those who look now and then. */
+  isOverdue(now: number): boolean {
+    return this.deadline !== undefined && now >= this.deadline;
+  }
+
+  /**
+   * Watches the caller's own deadline while the handler waits. A call answered at once never needs it; and the server's own
+   * bound is so far off that looking at all calls now and then does for it.
+   */
   watchDeadline(): void {
-    if (this.deadline === undefined || this.done) return;
+    if (this.deadline === undefined || !this.hasOwnDeadline || this.done) return;
     // A millisecond early: grpc-js has a timer of its own, and its answer would lack our metadata.
     const remaining = Math.min(Math.max(0, this.deadline - Date.now() - 1), 2 ** 31 - 1);
     this.timer = setTimeout(() => this.abort(deadlineExceeded()), remaining);

@@ -2,7 +2,7 @@ import { Failure, UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
 import type { Counter, Family, Gauge, Histogram, Metrics } from "../infra/metrics.ts";
 import type { AuthenticatedCaller } from "./auth.ts";
-import { Call } from "./call.ts";
+import { Call, deadlineExceeded } from "./call.ts";
 import { type CallError, callErrorOf, codeName } from "./errors.ts";
 import type { Method } from "./method.ts";
 
@@ -50,6 +50,9 @@ export interface CallsOptions {
   readonly maxDeadlineMs: number;
 }
 
+/** How often calls are looked at that have no deadline of their own, but have waited longer than any call may. */
+const LOOKOUT_MS = 250;
+
 export function createCalls(options: CallsOptions): Calls {
   const { log, maxDeadlineMs } = options;
   const metrics: CallMetrics = {
@@ -64,7 +67,14 @@ export function createCalls(options: CallsOptions): Calls {
   let whenIdle: (() => void)[] = [];
   let draining = false;
   let seen = 0;
+  let lookout: NodeJS.Timeout | undefined;
   const debug = log.debugEnabled;
+
+  function lookForOverdue(): void {
+    const now = Date.now();
+    for (const call of underWay) if (call.isOverdue(now)) call.abort(deadlineExceeded());
+    lookout = underWay.size === 0 ? undefined : setTimeout(lookForOverdue, LOOKOUT_MS).unref();
+  }
 
   function release(call: Call): void {
     if (!underWay.delete(call)) return;
@@ -106,7 +116,7 @@ export function createCalls(options: CallsOptions): Calls {
       let until: number | undefined = deadline;
       if (method.desc.methodKind === "unary") until = Math.min(deadline, Date.now() + maxDeadlineMs);
       else if (deadline === Number.POSITIVE_INFINITY) until = undefined;
-      return new Call(method, caller, until, started);
+      return new Call(method, caller, until, started, deadline !== Number.POSITIVE_INFINITY);
     },
 
     admit({ info: { scope }, caller }) {
@@ -121,6 +131,7 @@ export function createCalls(options: CallsOptions): Calls {
     track(call) {
       underWay.add(call);
       waiting[call.info.plane].inc();
+      lookout ??= setTimeout(lookForOverdue, LOOKOUT_MS).unref();
     },
 
     succeed(call) {

@@ -4,7 +4,7 @@ import type { Metrics } from "../infra/metrics.ts";
 
 /** How the process and what it stands on are doing, as the plain HTTP routes tell it. */
 export interface HealthSource {
-  /** Whether calls can be answered: false while starting, and when the truth is away. For load balancers. */
+  /** Whether to send calls here. For load balancers; false as well while the server drains, whatever this says. */
   ready(): boolean;
   /** The whole account, as JSON. `healthy` false answers 503. */
   report(): { readonly healthy: boolean; readonly body: object };

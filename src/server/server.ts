@@ -45,7 +45,7 @@ export interface Servers {
   start(): Promise<{ readonly grpcPort: number; readonly httpPort: number }>;
   /** How many calls have come in so far. Probes and pages are none. */
   readonly calls: number;
-  /** What grpc.health.v1 answers; true from the start. `health.ready()` is what /readyz answers. */
+  /** What grpc.health.v1 answers until the drain; true from the start. `health.ready()` is what /readyz answers. */
   setServing(serving: boolean): void;
   /**
    * Ends the service without losing a call: health says NOT_SERVING and /readyz 503, new calls and streams of replies end
@@ -99,7 +99,7 @@ export function createServers(options: ServersOptions): Servers {
     get calls() {
       return calls.seen;
     },
-    setServing: (serving) => grpc.setServing(serving),
+    setServing: (serving) => grpc.setServing(serving && !calls.draining),
     async drain(graceMs) {
       const graceEnd = performance.now() + graceMs;
       grpc.setServing(false);

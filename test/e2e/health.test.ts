@@ -1,5 +1,6 @@
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Client, credentials } from "@grpc/grpc-js";
 import { describe, expect, it } from "vitest";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import {
@@ -9,7 +10,7 @@ import {
   HealthService,
   HealthState,
 } from "../../src/gen/holdfast/v1/health_pb.js";
-import { freshDatabase } from "../support/fresh.ts";
+import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { startPostgres } from "../support/postgres-server.ts";
 import { startRedis } from "../support/redis-server.ts";
@@ -29,6 +30,24 @@ async function getOf(grpcAddress: string): Promise<Code | undefined> {
     (error: unknown) => error,
   );
   return failure === undefined ? undefined : ConnectError.from(failure).code;
+}
+
+/** What grpc.health.v1 says of the server as a whole. */
+async function servingOf(grpcAddress: string): Promise<string> {
+  const client = new Client(grpcAddress, credentials.createInsecure());
+  try {
+    const reply = await new Promise<Buffer>((resolve, reject) => {
+      const bytes = (it: Buffer) => it;
+      client.makeUnaryRequest("/grpc.health.v1.Health/Check", bytes, bytes, Buffer.alloc(0), (error, answer) => {
+        if (answer === undefined) reject(error);
+        else resolve(answer);
+      });
+    });
+    // HealthCheckResponse has one field, an enum.
+    return ["UNKNOWN", "SERVING", "NOT_SERVING"][reply[1] ?? 0] ?? "UNKNOWN";
+  } finally {
+    client.close();
+  }
 }
 
 function component(report: HealthReport | undefined, name: string): ComponentHealth {
@@ -113,10 +132,31 @@ describe("the health of a server whose Postgres", () => {
     const body = await (await fetch(`${server.httpUrl}/health`)).text();
     expect(body).toContain("SYSTEM_UNHEALTHY");
     expect(body).not.toMatch(/postgres:\/\/[^"]*:[^*"]*@/);
-    // Still ready: what is cached is served, and no other instance would be better off.
-    expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
     await postgres.restart();
     await until(async () => (await statusOf()) === 200, { what: "the recovery" });
+  });
+
+  it.each([
+    ["alone is killed is not ready for calls until it is back", false],
+    ["is killed while its Redis is there stays ready: what is cached is served", true],
+  ])("%s", async (_, withRedis) => {
+    await using postgres = await startPostgres();
+    await using server = await startHoldfast({
+      ...quick,
+      DATABASE_URL: await postgres.createDatabase(),
+      ...(withRedis && { REDIS_URL: await freshRedis() }),
+    });
+    const statusOf = async (page: string) => (await fetch(`${server.httpUrl}/${page}`)).status;
+    const serving = () => servingOf(server.grpcAddress);
+    expect([await statusOf("readyz"), await serving()]).toEqual([200, "SERVING"]);
+    await postgres.kill();
+    await until(async () => (await statusOf("health")) === 503, { what: "the loss to be noticed" });
+    const expected = withRedis ? [200, "SERVING"] : [503, "NOT_SERVING"];
+    expect([await statusOf("readyz"), await serving()]).toEqual(expected);
+    expect(await statusOf("healthz")).toBe(200);
+    await postgres.restart();
+    await until(async () => (await statusOf("health")) === 200, { what: "the recovery" });
+    expect([await statusOf("readyz"), await serving()]).toEqual([200, "SERVING"]);
   });
 
   it("is frozen is noticed by the calls that fail, and its return soon, however rare the checks", async () => {
