@@ -131,7 +131,7 @@ export function createCalls(options: CallsOptions): Calls {
     track(call) {
       underWay.add(call);
       waiting[call.info.plane].inc();
-      lookout ??= setTimeout(lookForOverdue, LOOKOUT_MS).unref();
+      if (lookout === undefined) lookout = setTimeout(lookForOverdue, LOOKOUT_MS).unref();
     },
 
     succeed(call) {
