@@ -64,6 +64,11 @@ export interface Mounted {
   readonly rpcs: Readonly<Record<string, unknown>>;
 }
 
+/** Whether this build answers at least one of its RPCs. */
+export function isImplemented({ rpcs }: Mounted): boolean {
+  return Object.keys(rpcs).length > 0;
+}
+
 export function mount<S extends DescService>(service: S, rpcs: Rpcs<S>): Mounted {
   return { service, rpcs: rpcs as Readonly<Record<string, unknown>> };
 }

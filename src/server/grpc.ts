@@ -50,7 +50,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
   const methods = new Map<string, Method>();
   const services = options.services.map((mounted) => methodsOf(mounted, "grpc", options.calls.metrics));
   for (const method of services.flat()) methods.set(`/${method.name}`, method);
-  const health = createGrpcHealth(options.services.map(({ service }) => service.typeName));
+  const health = createGrpcHealth(options.services);
   const auxiliaries = createAuxiliaries([health.service, createReflection(options.services)]);
   const server = new Server({
     "grpc.max_receive_message_length": options.maxMessageBytes,

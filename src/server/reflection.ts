@@ -2,6 +2,7 @@ import type { DescFile } from "@bufbuild/protobuf";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.js";
+import { Health } from "../gen/health/v1/health_pb.js";
 import type { Mounted } from "../infra/call.ts";
 import { createLateService, type LateService, type Loaded } from "./late-service.ts";
 import { RecordingServer } from "./recording-server.ts";
@@ -16,11 +17,13 @@ export function createReflection(services: readonly Mounted[]): LateService {
   return createLateService(methods, () => load(services));
 }
 
-async function load(services: readonly Mounted[]): Promise<ReadonlyMap<string, Loaded>> {
+async function load(mounted: readonly Mounted[]): Promise<ReadonlyMap<string, Loaded>> {
   const { ReflectionService } = await import("@grpc/reflection");
   const server = new RecordingServer();
   const files = new Map<string, Buffer>();
-  for (const { service } of services) collect(service.file, files);
+  // grpc.health.v1 is served by a library, and belongs to what can be called as much as ours.
+  const services = [...mounted.map(({ service }) => service), Health];
+  for (const { file } of services) collect(file, files);
   // The types of error details, which no RPC names but every client that prints an error looks up.
   collect(file_google_rpc_error_details, files);
   // Its API takes what proto-loader makes of .proto files; it reads nothing of that but the descriptors.
@@ -31,7 +34,7 @@ async function load(services: readonly Mounted[]): Promise<ReadonlyMap<string, L
   };
   const reflection = new ReflectionService(
     { holdfast: descriptor },
-    { services: services.map(({ service }) => service.typeName) },
+    { services: services.map(({ typeName }) => typeName) },
   );
   reflection.addToServer(server);
   return server.added;
