@@ -1,6 +1,6 @@
 import { type Kind, Refusal, type Shown } from "./kind.ts";
 import type { Mistake } from "./mistakes.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../infra/suggest.ts";
 
 /** A setting: where it may be written, and what it is. */
 export interface Setting<T> {
