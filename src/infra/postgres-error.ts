@@ -42,7 +42,10 @@ export function spoilsConnection(error: unknown): boolean {
   return fatal || code.startsWith("08") || code.startsWith("57P") || code === "25006";
 }
 
-/** What pg threw, as the caller shall see it. `target` names the server without user or password. */
+/**
+ * What pg threw, as the caller shall see it. `target` names the server without user or password: it stands, with what the
+ * server said, in the cause, which is for the log. Where a database is, and what it is called, is no caller's business.
+ */
 export function toCallerError(error: unknown, target: string): unknown {
   if (error instanceof Failure) return error;
   if (!(error instanceof pg.DatabaseError)) return unavailable(target, wordsFor(error), codeOf(error), error);
@@ -55,17 +58,18 @@ export function toCallerError(error: unknown, target: string): unknown {
   }
   const trouble = troubles.find(([prefix]) => code.startsWith(prefix));
   if (trouble === undefined) return error;
-  return unavailable(target, `${trouble[1]} (${error.message})`, code, error);
+  return unavailable(target, trouble[1], code, error);
 }
 
 export function closedError(target: string): UnavailableError {
-  return new UnavailableError("SQL_UNAVAILABLE", `the connections to Postgres at ${target} are closed`);
+  return unavailable(target, "the connections to it are closed", undefined, undefined);
 }
 
 function unavailable(target: string, words: string, code: string | undefined, cause: unknown): UnavailableError {
-  return new UnavailableError("SQL_UNAVAILABLE", `Postgres at ${target} is not usable: ${words}`, {
+  const said = cause instanceof Error ? cause.message || cause.name : words;
+  return new UnavailableError("SQL_UNAVAILABLE", `Postgres is not usable: ${words}`, {
     ...(code === undefined ? {} : { metadata: { code } }),
-    cause,
+    cause: new Error(`Postgres at ${target}: ${said}`, { cause }),
   });
 }
 
@@ -75,7 +79,8 @@ function wordsFor(error: unknown): string {
   if (message === "Query read timeout") return "it did not answer within the statement timeout";
   if (message.startsWith("timeout exceeded when trying to connect")) return "no connection became free in time";
   if (message.startsWith("Connection terminated due to connection timeout")) return "connecting took too long";
-  return message || codeOf(error) || "the connection failed";
+  const code = codeOf(error);
+  return code === undefined ? "the connection failed" : `the connection failed (${code})`;
 }
 
 function codeOf(error: unknown): string | undefined {

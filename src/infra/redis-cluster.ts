@@ -123,7 +123,7 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
   async function readFrom(node: Node): Promise<Topology> {
     const reply = await node.link.send({ name: "cluster", args: ["SLOTS"], buffers: false });
     const topology = readTopology(reply, splitAddress(node.address).host);
-    if (topology.primaries.length === 0) throw redisUnavailable(`${node.address} knows of no primary`);
+    if (topology.primaries.length === 0) throw redisUnavailable("a node knows of no primary", node.address);
     return topology;
   }
 

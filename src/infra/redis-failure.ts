@@ -19,10 +19,11 @@ export class RedisRedirectError extends UnavailableError {
   readonly address: string;
 
   constructor(code: RedisRedirectError["code"], address: string) {
-    const hint = code === "TRYAGAIN" ? "the slot is being moved" : `the slot is served by ${address}`;
+    const hint = code === "TRYAGAIN" ? "the slot is being moved" : "the slot is served by another node";
     super(
       "REDIS_UNAVAILABLE",
       `Redis is not available: ${hint} (${code}; a cluster is to be addressed as redis-cluster://)`,
+      address === "" ? {} : { cause: new Error(`${code} ${address}`) },
     );
     this.code = code;
     this.address = address;
@@ -71,8 +72,13 @@ export function leadsToWrongServer(error: unknown): boolean {
   return code !== undefined && WRONG_SERVER_CODES.has(code);
 }
 
-export function redisUnavailable(why: string): UnavailableError {
-  return new UnavailableError("REDIS_UNAVAILABLE", `Redis is not available: ${why}`);
+/** `why` is for callers; addresses and what else is only for the log belong into `inside`. */
+export function redisUnavailable(why: string, inside?: string): UnavailableError {
+  return new UnavailableError(
+    "REDIS_UNAVAILABLE",
+    `Redis is not available: ${why}`,
+    inside === undefined ? {} : { cause: new Error(inside) },
+  );
 }
 
 /**
@@ -86,7 +92,14 @@ export function redisFailure(error: unknown, redact: (text: string) => string): 
   if (code === "MOVED" || code === "ASK") return new RedisRedirectError(code, message.split(" ")[2] ?? "");
   if (code === "TRYAGAIN") return new RedisRedirectError(code, "");
   if (code !== undefined && !UNAVAILABLE_CODES.has(code)) return new RedisReplyError(code, message);
-  return redisUnavailable(message);
+  const system = code === undefined && systemCode(error);
+  return system ? redisUnavailable(`the connection failed (${system})`, message) : redisUnavailable(message);
+}
+
+/** Such as "ECONNREFUSED". What the system says beside it names the address. */
+function systemCode(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" && /^E[A-Z_]+$/.test(code) ? code : undefined;
 }
 
 /** Blanks out the secrets, should a server or a library repeat one. */

@@ -24,17 +24,29 @@ const troubles: readonly (readonly [code: string, words: string])[] = [
   ["SQLITE_PROTOCOL", "locking it failed"],
 ];
 
-/** What is thrown to the caller: UnavailableError for troubles of the file, the error itself for a wrong statement. */
+/**
+ * What is thrown to the caller: UnavailableError for troubles of the file, the error itself for a wrong statement. Where the
+ * file is stands in the cause, which is for the log.
+ */
 export function toCallerError(error: unknown, path: string): unknown {
+  return translate(error, "the SQLite database", path);
+}
+
+/** The same for whoever starts the server, who is to know which file it is. */
+export function toStartError(error: unknown, path: string): unknown {
+  return translate(error, `the SQLite database ${path}`, path);
+}
+
+function translate(error: unknown, database: string, path: string): unknown {
   if (!(error instanceof Sqlite.SqliteError)) return error;
   const trouble = troubles.find(([code]) => error.code.startsWith(code));
   if (trouble === undefined) return error;
-  return new UnavailableError("SQL_UNAVAILABLE", `the SQLite database ${path} is not usable: ${trouble[1]}`, {
+  return new UnavailableError("SQL_UNAVAILABLE", `${database} is not usable: ${trouble[1]}`, {
     metadata: { code: error.code },
-    cause: error,
+    cause: new Error(`${path}: ${error.message}`, { cause: error }),
   });
 }
 
 export function closedError(path: string): UnavailableError {
-  return new UnavailableError("SQL_UNAVAILABLE", `the SQLite database ${path} is closed`);
+  return new UnavailableError("SQL_UNAVAILABLE", "the SQLite database is closed", { cause: new Error(path) });
 }

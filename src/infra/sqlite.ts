@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Database, SqlRow, SqlValue } from "./database.ts";
 import { connectSqlite, type SqliteConnection } from "./sqlite-connection.ts";
-import { closedError, isBusy, toCallerError } from "./sqlite-error.ts";
+import { closedError, isBusy, toCallerError, toStartError } from "./sqlite-error.ts";
 import { createSqliteWriter } from "./sqlite-writer.ts";
 
 export interface SqliteOptions {
@@ -78,6 +78,6 @@ function connect(path: string, busyTimeoutMs: number): readonly [writing: Sqlite
       throw error;
     }
   } catch (error) {
-    throw toCallerError(error, path);
+    throw toStartError(error, path);
   }
 }

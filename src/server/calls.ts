@@ -96,7 +96,9 @@ export function createCalls(options: CallsOptions): Calls {
       reason: error.reason,
       duration_ms: Math.round(ms * 1000) / 1000,
       peer,
-      ...(error.errorId === undefined ? { detail: error.message } : { error_id: error.errorId, err: error.thrown }),
+      ...(error.errorId === undefined
+        ? { detail: error.message, ...causeOf(error.thrown) }
+        : { error_id: error.errorId, err: error.thrown }),
     };
     log[levelOf(codeName(error.code), method)](fields, "call failed");
   }
@@ -185,6 +187,12 @@ export function createCalls(options: CallsOptions): Calls {
       return underWay.size === 0 ? Promise.resolve() : new Promise((resolve) => whenIdle.push(resolve));
     },
   };
+}
+
+/** What a failure keeps from its caller: where the part that failed is, and what it said. */
+function causeOf(thrown: unknown): { readonly cause?: string } {
+  const cause = thrown instanceof Error ? thrown.cause : undefined;
+  return cause instanceof Error ? { cause: cause.message } : {};
 }
 
 function drainingFailure(): Failure {

@@ -22,14 +22,13 @@ function clientOf(grpcAddress: string) {
   return createClient(HealthService, createGrpcTransport({ baseUrl: `http://${grpcAddress}` }));
 }
 
-/** The code of a Get of a key that nobody has. */
-async function getOf(grpcAddress: string): Promise<Code | undefined> {
+/** How a Get of a key that nobody has fails. */
+async function failureOf(grpcAddress: string): Promise<ConnectError | undefined> {
   const client = createClient(CacheService, createGrpcTransport({ baseUrl: `http://${grpcAddress}` }));
-  const failure: unknown = await client.get({ key: "any" }).then(
+  return await client.get({ key: "any" }).then(
     () => undefined,
-    (error: unknown) => error,
+    (error: unknown) => ConnectError.from(error),
   );
-  return failure === undefined ? undefined : ConnectError.from(failure).code;
 }
 
 /** What grpc.health.v1 says of the server as a whole. */
@@ -172,9 +171,17 @@ describe("the health of a server whose Postgres", () => {
     postgres.pause();
     // Each takes half a second to fail. By itself the backplane would notice, too, but only after ten.
     const calls: unknown[] = [];
-    while (calls.length < 6 && (await statusOf()) === 200) calls.push(await getOf(server.grpcAddress));
+    while (calls.length < 6 && (await statusOf()) === 200) calls.push((await failureOf(server.grpcAddress))?.code);
     expect(await statusOf()).toBe(503);
     expect(new Set(calls)).toEqual(new Set([Code.Unavailable]));
+    // Where it is and what it is called is for the log, not for callers and not for an open page.
+    const { host, pathname } = new URL(server.env.DATABASE_URL ?? "");
+    const shown =
+      (await (await fetch(`${server.httpUrl}/health`)).text()) + String(await failureOf(server.grpcAddress));
+    expect(shown).toContain("Postgres is not usable");
+    expect(shown).not.toContain(host);
+    expect(shown).not.toContain(pathname.slice(1));
+    expect(server.output()).toContain(`Postgres at ${host}${pathname}`);
     postgres.resume();
     await until(async () => (await statusOf()) === 200, { what: "the recovery" });
   });

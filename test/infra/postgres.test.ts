@@ -15,12 +15,18 @@ async function errorOf(work: Promise<unknown>): Promise<unknown> {
   );
 }
 
-async function expectUnavailable(work: Promise<unknown>, words: RegExp = /Postgres at/): Promise<UnavailableError> {
+async function expectUnavailable(
+  work: Promise<unknown>,
+  words: RegExp = /^Postgres is not usable: /,
+): Promise<UnavailableError> {
   const error = await errorOf(work);
   expect(error).toBeInstanceOf(UnavailableError);
   expect(error).toMatchObject({ reason: "SQL_UNAVAILABLE", message: expect.stringMatching(words) });
-  if (error instanceof UnavailableError) return error;
-  throw error;
+  if (!(error instanceof UnavailableError)) throw error;
+  // Where it is, is for the log.
+  expect(error.message).not.toMatch(/127\.0\.0\.1|localhost|test_/);
+  expect(error.cause).toMatchObject({ message: expect.stringMatching(/^Postgres at 127\.0\.0\.1:\d+\//) });
+  return error;
 }
 
 const insert = "INSERT INTO item (id) VALUES ($1)";
