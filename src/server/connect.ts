@@ -10,6 +10,7 @@ import {
   Code,
   ConnectError,
   type ConnectRouter,
+  type ConnectRouterOptions,
   type ContextValues,
   createContextKey,
   createContextValues,
@@ -37,9 +38,11 @@ export interface ConnectPlaneOptions {
   readonly authenticator: Authenticator;
 }
 
+type OptionsOf = (method: DescMethod) => Partial<ConnectRouterOptions>;
+
 /** The RPCs as connect-node mounts them: Connect, gRPC-Web, and gRPC where the connection is HTTP/2. */
 export interface ConnectPlane {
-  routes(router: ConnectRouter): void;
+  routes(router: ConnectRouter, optionsOf: OptionsOf): void;
   /** Runs before a request's body is read, so that nobody unknown can make us read one. */
   requestGate(context: HandlerContext): void;
   contextValues(peer: HttpPeer): ContextValues;
@@ -166,50 +169,66 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
     }
   }
 
-  function mountMethod(router: ConnectRouter, method: Method): void {
+  function mountMethod(router: ConnectRouter, method: Method, options: Partial<ConnectRouterOptions>): void {
     const { desc, handler } = method;
     const missing = () => {
       throw new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${method.name} is not implemented by this server`);
     };
     if (isUnary(desc)) {
       const rpc = handler.kind === "unary" ? handler.rpc : missing;
-      router.rpc(desc, (request, context) => {
-        const call = admitted(context);
-        return answer(context, call, async () => {
-          call.authorize(request);
-          return decodedReply(desc.output, await rpc(request, call));
-        });
-      });
+      router.rpc(
+        desc,
+        (request, context) => {
+          const call = admitted(context);
+          return answer(context, call, async () => {
+            call.authorize(request);
+            return decodedReply(desc.output, await rpc(request, call));
+          });
+        },
+        options,
+      );
     } else if (isServerStreaming(desc)) {
       const rpc = handler.kind === "server_streaming" ? handler.rpc : missing;
-      router.rpc(desc, (request, context) => {
-        const call = admitted(context);
-        const produce = () => {
-          call.authorize(request);
-          return rpc(request, call);
-        };
-        return stream(context, call, produce, () => false);
-      });
+      router.rpc(
+        desc,
+        (request, context) => {
+          const call = admitted(context);
+          const produce = () => {
+            call.authorize(request);
+            return rpc(request, call);
+          };
+          return stream(context, call, produce, () => false);
+        },
+        options,
+      );
     } else if (isClientStreaming(desc)) {
       const rpc = handler.kind === "client_streaming" ? handler.rpc : missing;
-      router.rpc(desc, (requests, context) => {
-        const call = admitted(context);
-        return answer(context, call, () => rpc(authorized(requests, call).messages, call));
-      });
+      router.rpc(
+        desc,
+        (requests, context) => {
+          const call = admitted(context);
+          return answer(context, call, () => rpc(authorized(requests, call).messages, call));
+        },
+        options,
+      );
     } else if (isBidi(desc)) {
       const rpc = handler.kind === "bidi_streaming" ? handler.rpc : missing;
-      router.rpc(desc, (requests, context) => {
-        const call = admitted(context);
-        const incoming = authorized(requests, call);
-        return stream(context, call, () => rpc(incoming.messages, call), incoming.ended);
-      });
+      router.rpc(
+        desc,
+        (requests, context) => {
+          const call = admitted(context);
+          const incoming = authorized(requests, call);
+          return stream(context, call, () => rpc(incoming.messages, call), incoming.ended);
+        },
+        options,
+      );
     }
   }
 
   return {
     requestGate,
-    routes(router) {
-      for (const method of methods.values()) mountMethod(router, method);
+    routes(router, optionsOf) {
+      for (const method of methods.values()) mountMethod(router, method, optionsOf(method.desc));
     },
     contextValues: (peer) => createContextValues().set(peerKey, peer),
   };
@@ -259,6 +278,7 @@ function setHeaders(headers: Headers, call: Call): void {
 }
 
 function protocolFailure(call: Call, error: ConnectError): Failure {
+  if (error.cause instanceof Failure) return error.cause;
   switch (error.code) {
     case Code.ResourceExhausted:
       return new Failure("too_large", "MESSAGE_TOO_LARGE", error.rawMessage);

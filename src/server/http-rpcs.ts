@@ -7,6 +7,7 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { type ConnectPlaneOptions, createConnectPlane, type HttpPeer } from "./connect.ts";
+import { createJsonDecoder } from "./json-request.ts";
 
 export interface RpcsOptions extends ConnectPlaneOptions {
   /** Larger requests are refused with RESOURCE_EXHAUSTED. */
@@ -16,15 +17,20 @@ export interface RpcsOptions extends ConnectPlaneOptions {
 /** Answers RPCs over HTTP. Rejects when the answer could not be written; the call has its place in the books even then. */
 export function createRpcs(options: RpcsOptions) {
   const plane = createConnectPlane(options);
-  const router = createConnectRouter({
+  const shared = {
     requestGate: plane.requestGate,
     readMaxBytes: options.maxMessageBytes,
-    jsonOptions,
     acceptCompression: [compressionGzip, compressionBrotli],
     // gRPC proper has its own port; HTTP/1.1 cannot carry it.
     grpc: false,
-  });
-  plane.routes(router);
+  };
+  const router = createConnectRouter(shared);
+  // A newer client that sends fields unknown here uses the binary form, which passes over them. JSON is written by people, whose
+  // typing errors must not be passed over.
+  plane.routes(router, ({ input }) => ({
+    ...shared,
+    jsonOptions: { ignoreUnknownFields: false, textDecoder: createJsonDecoder(input) },
+  }));
   const rpcs = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 
   return async (request: IncomingMessage, response: ServerResponse, path: string, peer: HttpPeer): Promise<void> => {
@@ -34,7 +40,3 @@ export function createRpcs(options: RpcsOptions) {
     await universalResponseToNodeResponse(answer, response);
   };
 }
-
-// A body that is not UTF-8 must be refused: decoded leniently, it would be stored as something else. Unknown fields are let
-// through, so that a newer client can talk to an older server.
-const jsonOptions = { ignoreUnknownFields: true, textDecoder: new TextDecoder("utf-8", { fatal: true }) };
