@@ -8,28 +8,38 @@ export type Guarded = <T>(work: () => Promise<T>) => Promise<T>;
 /** Whether the layer itself answered, so that its answer says nothing of its health. */
 export type IsAnswer = (error: unknown) => boolean;
 
+/** Written without async functions: every read and write passes through here, and each would cost it a kilobyte. */
 export function createGuarded(breaker: Breaker, timeoutMs: number, isAnswer: IsAnswer): Guarded {
-  const within = createTimeLimit(
-    timeoutMs,
-    () => new UnavailableError("REDIS_TIMEOUT", `no answer within ${timeoutMs} ms`),
-  );
-  return async <T>(work: () => Promise<T>): Promise<T> => {
-    const outcome = await breaker.execute(() =>
-      within(work()).then(
-        (value): Outcome<T> => ({ value }),
-        (error: unknown): Outcome<T> => {
-          if (isAnswer(error)) return { error };
-          throw error;
+  const limit = createTimeLimit(timeoutMs);
+  return <T>(work: () => Promise<T>): Promise<T> => {
+    const began = breaker.begin();
+    // Rejects, with the breaker's own error.
+    if (began === undefined) return breaker.execute(work);
+    return new Promise<T>((resolve, reject) => {
+      const limited = limit.begin(() => {
+        const late = new UnavailableError("REDIS_TIMEOUT", `no answer within ${timeoutMs} ms`);
+        breaker.failed(began, late);
+        reject(late);
+      });
+      work().then(
+        (value) => {
+          if (limited.onOverdue === undefined) return;
+          limited.onOverdue = undefined;
+          breaker.succeeded(began);
+          resolve(value);
         },
-      ),
-    );
-    if ("error" in outcome) throw outcome.error;
-    return outcome.value;
+        (error: unknown) => {
+          if (limited.onOverdue === undefined) return;
+          limited.onOverdue = undefined;
+          // Its own answer, if it is one, says that the layer is well.
+          if (isAnswer(error)) breaker.succeeded(began);
+          else breaker.failed(began, error);
+          reject(error);
+        },
+      );
+    });
   };
 }
-
-/** What the layer said; an error of its own is no failure of the layer. */
-type Outcome<T> = { readonly value: T } | { readonly error: unknown };
 
 /** A caller's mistake must reach the caller; it is no reason to answer from elsewhere. */
 export function isCallersMistake(error: unknown): boolean {

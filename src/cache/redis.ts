@@ -52,19 +52,26 @@ export interface RedisStoreOptions {
 export function createRedisStore({ redis, announcer, clock, newStamp }: RedisStoreOptions): HotStore {
   const reader = createRedisReader(redis);
 
-  async function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
-    const values = await reader.fetch(
-      keys.map((key) => entryKey(namespace, key)),
-      [markKey(namespace, "")],
-    );
-    const stamp = stampOf(values[keys.length]);
-    const records = keys.map((_, i) => (values[i] ? parseRecord(values[i]) : undefined));
-    const tagStamps = records.some(hasTags) ? await currentStamps(namespace, tagsOf(records)) : undefined;
-    return records.map((record) => ({
-      record,
-      valid: record !== undefined && record.stamps[0] === stamp && tagsMatch(record, tagStamps),
-      layer: "redis",
-    }));
+  // Not an async function, for what that would cost each read.
+  function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    const entries = keys.map((key) => entryKey(namespace, key));
+    return reader.fetch(entries, [markKey(namespace, "")]).then((values) => {
+      const stamp = stampOf(values[keys.length]);
+      const records = keys.map((_, i) => (values[i] ? parseRecord(values[i]) : undefined));
+      if (!records.some(hasTags)) return records.map((record) => judged(record, stamp, undefined));
+      return currentStamps(namespace, tagsOf(records)).then((stamps) =>
+        records.map((record) => judged(record, stamp, stamps)),
+      );
+    });
+  }
+
+  function judged(
+    record: CacheRecord | undefined,
+    stamp: number | undefined,
+    tagStamps: ReadonlyMap<string, number | undefined> | undefined,
+  ): ReadResult {
+    const valid = record !== undefined && record.stamps[0] === stamp && tagsMatch(record, tagStamps);
+    return { record, valid, layer: "redis" };
   }
 
   async function currentStamps(namespace: string, tags: readonly string[]): Promise<Map<string, number | undefined>> {

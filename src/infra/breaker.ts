@@ -7,6 +7,13 @@ export interface Breaker {
   /** Runs `work` when closed and counts how it went; rejects with BreakerOpenError (circuit-breaker.ts) at once when not. */
   execute<T>(work: () => Promise<T>): Promise<T>;
   /**
+   * The same in two halves, for paths on which a promise more is felt: undefined when not closed; otherwise to be handed back,
+   * once, with how it went.
+   */
+  begin(): number | undefined;
+  succeeded(began: number): void;
+  failed(began: number, error: unknown): void;
+  /**
    * A step that must succeed before the breaker closes (healing what changed meanwhile). Runs in half-open, after the trial
    * calls succeeded, in the order added. A throw re-opens the breaker.
    */

@@ -94,6 +94,15 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
     open();
   }
 
+  function succeeded(began: number): void {
+    if (began === period) counter.success();
+  }
+
+  function ended(began: number, error: unknown): void {
+    if (isFailure(error)) failed(error, began);
+    else succeeded(began);
+  }
+
   function beginTrial(): Promise<void> {
     if (state !== "open" || shut) return trial ?? Promise.resolve();
     cancelReset();
@@ -131,6 +140,9 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
     get state() {
       return state;
     },
+    begin: () => (state === "closed" ? period : undefined),
+    succeeded,
+    failed: ended,
     execute: async (work) => {
       if (state !== "closed") {
         const waited = clock.monotonic() - openedAt;
@@ -139,11 +151,10 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
       const began = period;
       try {
         const result = await work();
-        if (began === period) counter.success();
+        succeeded(began);
         return result;
       } catch (error) {
-        if (isFailure(error)) failed(error, began);
-        else if (began === period) counter.success();
+        ended(began, error);
         throw error;
       }
     },

@@ -1,20 +1,21 @@
-import type { UnavailableError } from "./failure.ts";
-
-/** Waits for work, but not longer than the limit; what comes later is ignored. */
-export type TimeLimit = <T>(work: Promise<T>) => Promise<T>;
-
-interface Waiting {
-  /** When it has waited long enough, on the monotonic clock. */
+/** Something that may take no longer than the limit. */
+export interface Limited {
+  /** When it is due, on the monotonic clock. */
   readonly until: number;
-  give: ((error: Error) => void) | undefined;
+  /** Called once if it is still under way then. Unset it when it has ended. */
+  onOverdue: (() => void) | undefined;
+}
+
+export interface TimeLimit {
+  begin(onOverdue: () => void): Limited;
 }
 
 /**
  * All work has the same limit, so it falls due in the order it began, and one timer watches over all of it: a timer for each
  * call would cost more than the call's own book-keeping.
  */
-export function createTimeLimit(limitMs: number, makeError: () => UnavailableError): TimeLimit {
-  let waiting: Waiting[] = [];
+export function createTimeLimit(limitMs: number): TimeLimit {
+  let waiting: Limited[] = [];
   let first = 0;
   let timer: NodeJS.Timeout | undefined;
 
@@ -22,9 +23,11 @@ export function createTimeLimit(limitMs: number, makeError: () => UnavailableErr
     timer = undefined;
     const now = performance.now();
     for (let one = waiting[first]; one !== undefined; one = waiting[++first]) {
-      if (one.give === undefined) continue;
+      const { onOverdue } = one;
+      if (onOverdue === undefined) continue;
       if (one.until > now) break;
-      one.give(makeError());
+      one.onOverdue = undefined;
+      onOverdue();
     }
     if (first === waiting.length) {
       waiting = [];
@@ -41,29 +44,21 @@ export function createTimeLimit(limitMs: number, makeError: () => UnavailableErr
 
   /** Those that have ended at the front, so that the list does not grow while the timer sleeps. */
   function drop(): void {
-    while (first < waiting.length && waiting[first]?.give === undefined) first++;
+    while (first < waiting.length && waiting[first]?.onOverdue === undefined) first++;
     if (first > 1_000 && first * 2 > waiting.length) {
       waiting = waiting.slice(first);
       first = 0;
     }
   }
 
-  return <T>(work: Promise<T>): Promise<T> =>
-    new Promise<T>((resolve, reject) => {
+  return {
+    begin(onOverdue) {
       const now = performance.now();
-      const one: Waiting = { until: now + limitMs, give: reject };
+      const one: Limited = { until: now + limitMs, onOverdue };
       drop();
       waiting.push(one);
       if (timer === undefined) arm(now);
-      work.then(
-        (value) => {
-          one.give = undefined;
-          resolve(value);
-        },
-        (error: unknown) => {
-          one.give = undefined;
-          reject(error);
-        },
-      );
-    });
+      return one;
+    },
+  };
 }
