@@ -12,6 +12,8 @@ export interface SqlMarks {
   ensure(namespace: string, tags: readonly string[], fresh: number): Promise<number[]>;
   /** Gives new stamps, `stamp` or larger, and returns them in the order of the tags. With `keep`, they are remembered as unhealed. */
   invalidate(namespace: string, tags: readonly string[], stamp: number, keep: boolean): Promise<number[]>;
+  /** Forgets what is known of a mark without asking: it is idle, and perhaps soon removed (see sql-mark-reclaimer.ts). */
+  forget(namespace: string, tag: string): void;
 }
 
 export interface SqlMarksOptions {
@@ -41,32 +43,47 @@ export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMar
     return stamps;
   }
 
-  async function current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  async function look(namespace: string, tags: readonly string[]): Promise<Looked> {
     const cached = knownOf(namespace);
     const missing = cached === undefined ? tags : tags.filter((tag) => !cached.has(tag));
-    if (cached !== undefined && missing.length === 0) return cached;
+    if (cached !== undefined && missing.length === 0) return { stamps: cached, idle: NONE };
     const { text, params } = paddedList(2, missing);
-    const rows = await database.query<{ tag: string; stamp: number }>(
-      `SELECT tag, stamp FROM cache_mark WHERE namespace = $1 AND tag IN (${text})`,
+    const rows = await database.query<{ tag: string; stamp: number; idle_since: number | null }>(
+      `SELECT tag, stamp, idle_since FROM cache_mark WHERE namespace = $1 AND tag IN (${text})`,
       [namespace, ...params],
     );
     const stamps = cached ?? new Map<string, number>();
     // An invalidation that ended while we read has already put the larger stamp there.
-    for (const { tag, stamp } of rows) stamps.set(tag, Math.max(stamp, stamps.get(tag) ?? 0));
-    return stamps;
+    const learn = (into: Map<string, number>, tag: string, stamp: number) =>
+      into.set(tag, Math.max(stamp, into.get(tag) ?? 0));
+    const idle = rows.filter((row) => row.idle_since !== null);
+    for (const { tag, stamp, idle_since } of rows) if (idle_since === null) learn(stamps, tag, stamp);
+    if (idle.length === 0) return { stamps, idle: NONE };
+    // Not to be known without asking: it may be removed.
+    const all = new Map(stamps);
+    for (const { tag, stamp } of idle) learn(all, tag, stamp);
+    return { stamps: all, idle: idle.map(({ tag }) => tag) };
+  }
+
+  async function current(namespace: string, tags: readonly string[]): Promise<ReadonlyMap<string, number>> {
+    return (await look(namespace, tags)).stamps;
   }
 
   async function ensure(namespace: string, tags: readonly string[], fresh: number): Promise<number[]> {
     for (;;) {
-      const stamps = await current(namespace, tags);
+      const { stamps, idle } = await look(namespace, tags);
       const missing = tags.filter((tag) => !stamps.has(tag));
-      if (missing.length === 0) return tags.map((tag) => stamps.get(tag) ?? 0);
-      await database.writeAll(
-        missing.map((tag) => ({
+      if (missing.length === 0 && idle.length === 0) return tags.map((tag) => stamps.get(tag) ?? 0);
+      await database.writeAll([
+        ...missing.map((tag) => ({
           sql: "INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, 0) ON CONFLICT (namespace, tag) DO NOTHING",
           params: [namespace, tag, madeStamp(fresh)],
         })),
-      );
+        ...idle.toSorted().map((tag) => ({
+          sql: "UPDATE cache_mark SET idle_since = NULL WHERE namespace = $1 AND tag = $2",
+          params: [namespace, tag],
+        })),
+      ]);
     }
   }
 
@@ -82,7 +99,7 @@ export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMar
       const params: SqlValue[] = [namespace, tag, invalidationStamp(stamp), ...announcementParams(told)];
       return {
         sql: `INSERT INTO cache_mark (namespace, tag, stamp, unhealed) VALUES ($1, $2, $3, ${keep ? 1 : 0})
-          ON CONFLICT (namespace, tag) DO UPDATE SET ${RAISE}${keep ? ", unhealed = 1" : ""} RETURNING stamp${notify}`,
+          ON CONFLICT (namespace, tag) DO UPDATE SET ${RAISE}, idle_since = NULL${keep ? ", unhealed = 1" : ""} RETURNING stamp${notify}`,
         params,
       };
     });
@@ -99,5 +116,20 @@ export function createSqlMarks({ database, announcer }: SqlMarksOptions): SqlMar
     return tags.map((tag) => given.get(tag) ?? stamp);
   }
 
-  return { current, ensure, invalidate };
+  return {
+    current,
+    ensure,
+    invalidate,
+    forget(namespace, tag) {
+      known?.get(namespace)?.delete(tag);
+    },
+  };
 }
+
+interface Looked {
+  readonly stamps: ReadonlyMap<string, number>;
+  /** Those that are called idle, which is to be undone by whoever is about to use them. */
+  readonly idle: readonly string[];
+}
+
+const NONE: readonly string[] = [];

@@ -1,5 +1,6 @@
 import type { Database, SqlRow } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
+import type { SqlMarkReclaimer } from "./sql-mark-reclaimer.ts";
 import { parseStamps } from "./sql-row.ts";
 import { paddedList } from "./sql-statements.ts";
 
@@ -15,6 +16,8 @@ export interface SqlReclaimer {
 
 export interface SqlReclaimerOptions {
   readonly database: Database;
+  /** Is told of all that is met on the way. */
+  readonly marks: SqlMarkReclaimer;
   readonly log: Log;
   readonly everyMs?: number;
 }
@@ -22,27 +25,39 @@ export interface SqlReclaimerOptions {
 /** With a page a second, a million entries are walked through in about half an hour, at a cost nobody notices. */
 const EVERY_MS = 1_000;
 const PAGE = 500;
+const START = { namespace: "", key: "" };
 
 interface PageRow extends SqlRow {
   readonly namespace: string;
   readonly key: string;
   readonly version: number;
   readonly stamps: string;
+  readonly unhealed: number;
 }
 
-export function startSqlReclaimer({ database, log, everyMs = EVERY_MS }: SqlReclaimerOptions): SqlReclaimer {
-  let after = { namespace: "", key: "" };
+export function startSqlReclaimer({ database, marks, log, everyMs = EVERY_MS }: SqlReclaimerOptions): SqlReclaimer {
+  let after: { readonly namespace: string; readonly key: string } = START;
   let stepping: Promise<unknown> | undefined;
 
   async function step(): Promise<number> {
+    const removed = await stepEntries();
+    await marks.step();
+    return removed;
+  }
+
+  async function stepEntries(): Promise<number> {
+    if (after === START) marks.begin();
     const rows = await database.query<PageRow>(
-      `SELECT namespace, key, version, stamps FROM cache_entry
-       WHERE (namespace, key) > ($1, $2) AND unhealed = 0 ORDER BY namespace, key LIMIT ${PAGE}`,
+      `SELECT namespace, key, version, stamps, unhealed FROM cache_entry
+       WHERE (namespace, key) > ($1, $2) ORDER BY namespace, key LIMIT ${PAGE}`,
       [after.namespace, after.key],
     );
-    after = rows.length < PAGE ? { namespace: "", key: "" } : (rows.at(-1) ?? after);
+    for (const row of rows) marks.meet(row.namespace, parseStamps(row.stamps).tags);
+    if (rows.length < PAGE) marks.end();
+    after = rows.length < PAGE ? START : (rows.at(-1) ?? START);
+    const healed = rows.filter((row) => row.unhealed === 0);
     let removed = 0;
-    for (const [namespace, group] of Map.groupBy(rows, (row) => row.namespace)) {
+    for (const [namespace, group] of Map.groupBy(healed, (row) => row.namespace)) {
       const dead = await deadOf(namespace, group);
       if (dead.length === 0) continue;
       await database.writeAll(

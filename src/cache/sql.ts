@@ -34,7 +34,12 @@ export interface SqlStoreOptions {
   readonly newStamp: () => number;
 }
 
-export function createSqlStore({ database, announcer, clock, newStamp }: SqlStoreOptions): Refuge {
+export interface SqlStore extends Refuge {
+  /** Forgets what this process knows of a mark without asking. */
+  forgetMark(namespace: string, tag: string): void;
+}
+
+export function createSqlStore({ database, announcer, clock, newStamp }: SqlStoreOptions): SqlStore {
   const layer = database.kind;
   const statements = entryStatements({ notify: announcer !== undefined, kind: database.kind });
   const marks = createSqlMarks({ database, announcer });
@@ -139,6 +144,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 
   return {
     layer,
+    forgetMark: marks.forget,
     read: (namespace, keys) => readWhere("", namespace, keys),
     readKept: (namespace, keys) => readWhere(" AND unhealed <> 0", namespace, keys),
     write: (namespace, writes) => Promise.all(writes.map((write) => writeOne(namespace, write, "any"))),

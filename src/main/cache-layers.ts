@@ -9,6 +9,7 @@ import type { Namespace } from "../cache/namespace.ts";
 import type { PolicyFor } from "../cache/policy.ts";
 import { createResilientStore } from "../cache/resilient.ts";
 import { createSqlStore } from "../cache/sql.ts";
+import { createSqlMarkReclaimer } from "../cache/sql-mark-reclaimer.ts";
 import { startSqlReclaimer } from "../cache/sql-reclaimer.ts";
 import type { CacheStore, Refuge } from "../cache/store.ts";
 import { startSweeper } from "../cache/sweeper.ts";
@@ -48,7 +49,8 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   const newStamp = () => versions.next();
   // Where Redis carries the messages, what SQL stores is announced from there.
   const sql = createSqlStore({ database, announcer: redis === undefined ? announcer : undefined, clock, newStamp });
-  const reclaimer = startSqlReclaimer({ database, log });
+  const marks = createSqlMarkReclaimer({ database, forgetMark: sql.forgetMark, newStamp });
+  const reclaimer = startSqlReclaimer({ database, marks, log });
   if (redis === undefined || announcer === undefined) {
     const sweeper = startSweeper(sql, clock, log);
     const close = async () => {

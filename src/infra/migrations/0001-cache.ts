@@ -31,12 +31,13 @@ function tables({ text, blob }: { text: string; blob: string }): readonly string
       unhealed BIGINT NOT NULL DEFAULT 0,
       PRIMARY KEY (namespace, key)
     )`,
-    // tag '' is the namespace itself.
+    // tag '' is the namespace itself. idle_since: the version since when no entry is known to carry it. Null: one may.
     `CREATE TABLE cache_mark (
       namespace ${text} NOT NULL,
       tag ${text} NOT NULL,
       stamp BIGINT NOT NULL,
       unhealed BIGINT NOT NULL DEFAULT 0,
+      idle_since BIGINT,
       PRIMARY KEY (namespace, tag)
     )`,
     `CREATE TABLE cache_lease (
