@@ -6,6 +6,9 @@ export interface Arrivals {
   wake(namespace: string, key: string): void;
   /** Something changed, nobody knows what. */
   wakeAll(): void;
+  /** From now on nobody waits: who does is woken, who comes is not kept. */
+  end(): void;
+  readonly ended: boolean;
   /** How many are waiting now. */
   readonly waiting: number;
 }
@@ -19,7 +22,12 @@ export interface Arrival {
 export function createArrivals(): Arrivals {
   const expected = new Map<string, Set<() => void>>();
   let waiting = 0;
+  let ended = false;
   const nameOf = (namespace: string, key: string) => `${namespace}/${key}`;
+
+  function wakeAll(): void {
+    for (const wakers of expected.values()) for (const resolve of wakers) resolve();
+  }
 
   return {
     expect(namespace, key) {
@@ -35,6 +43,7 @@ export function createArrivals(): Arrivals {
         cancel,
         async wait(ms, signal) {
           signal.throwIfAborted();
+          if (ended) return;
           const { promise: aborted, reject } = Promise.withResolvers<never>();
           const onAbort = () => reject(signal.reason);
           signal.addEventListener("abort", onAbort, { once: true });
@@ -54,8 +63,13 @@ export function createArrivals(): Arrivals {
     wake(namespace, key) {
       for (const resolve of expected.get(nameOf(namespace, key)) ?? []) resolve();
     },
-    wakeAll() {
-      for (const wakers of expected.values()) for (const resolve of wakers) resolve();
+    wakeAll,
+    end() {
+      ended = true;
+      wakeAll();
+    },
+    get ended() {
+      return ended;
     },
     get waiting() {
       return waiting;

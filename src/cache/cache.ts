@@ -64,6 +64,8 @@ export interface Cache {
   compareAndSet(namespace: Namespace, order: SwapOrder): Promise<Swapped>;
   invalidate(namespace: Namespace, tags: readonly string[]): Promise<{ readonly degraded: boolean }>;
   list(namespace: Namespace, prefix: string, limit: number, token: string): Promise<KeyPage>;
+  /** Answers those who wait for another's lease as if their time had run out, and lets nobody wait from now on. */
+  endWaiting(): void;
   close(): void;
 }
 
@@ -237,6 +239,8 @@ export function createCache(options: CacheOptions): Cache {
       const page = await storeOf(namespace).list(namespace.name, prefix, limit, cursor);
       return { ...page, cursor: page.cursor === undefined ? undefined : writeToken(namespace, prefix, page.cursor) };
     },
+
+    endWaiting: arrivals.end,
 
     close() {
       clearInterval(beat);

@@ -3,7 +3,7 @@ import type { Clock } from "../infra/clock.ts";
 import { UnavailableError } from "../infra/failure.ts";
 import type { Arrivals } from "./arrivals.ts";
 import { isDue } from "./expiry.ts";
-import type { Held, L1 } from "./l1.ts";
+import type { Held, L1, Pending } from "./l1.ts";
 import { type GrantedLease, newToken } from "./lease.ts";
 import type { Namespace } from "./namespace.ts";
 import { portions } from "./portions.ts";
@@ -81,24 +81,44 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
     return held;
   }
 
-  async function look(namespace: Namespace, keys: readonly string[], makeRoom = true): Promise<Found[]> {
+  // The functions that every read passes through are not async: each would cost it the better part of a kilobyte.
+  function look(namespace: Namespace, keys: readonly string[], makeRoom = true): Promise<Found[]> {
     const pendings = keys.map((key) => l1.begin(namespace, key));
-    try {
-      const results = await storeOf(namespace).read(namespace.name, keys);
-      return keys.map((key, i) => {
-        const result = results[i];
-        const pending = pendings[i];
-        if (result === undefined || pending === undefined) throw new Error("a read got no result");
-        const found = judge(namespace, key, result);
-        const isKeepable = found.outcome === "hit" && !found.degraded && result.passing !== true && found.record;
-        return isKeepable ? { ...found, held: l1.put(namespace, key, isKeepable, pending, makeRoom) } : found;
-      });
-    } finally {
+    const end = () => {
       for (const [i, key] of keys.entries()) {
         const pending = pendings[i];
         if (pending !== undefined) l1.end(namespace, key, pending);
       }
-    }
+    };
+    const reading = storeOf(namespace)
+      .read(namespace.name, keys)
+      .then((results) => keys.map((key, i) => settle(namespace, key, results[i], pendings[i], makeRoom)));
+    reading.then(end, end);
+    return reading;
+  }
+
+  function lookOne(namespace: Namespace, key: string): Promise<Found> {
+    const pending = l1.begin(namespace, key);
+    const end = () => l1.end(namespace, key, pending);
+    const reading = storeOf(namespace)
+      .read(namespace.name, [key])
+      .then(([result]) => settle(namespace, key, result, pending, true));
+    reading.then(end, end);
+    return reading;
+  }
+
+  /** What a layer's answer means, and a copy of it in memory if that may be kept. */
+  function settle(
+    namespace: Namespace,
+    key: string,
+    result: ReadResult | undefined,
+    pending: Pending | undefined,
+    makeRoom: boolean,
+  ): Found {
+    if (result === undefined || pending === undefined) throw new Error("a read got no result");
+    const found = judge(namespace, key, result);
+    const isKeepable = found.outcome === "hit" && !found.degraded && result.passing !== true && found.record;
+    return isKeepable ? { ...found, held: l1.put(namespace, key, isKeepable, pending, makeRoom) } : found;
   }
 
   function judge(namespace: Namespace, key: string, result: ReadResult): Found {
@@ -153,17 +173,13 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
     const name = nameOf(namespace, key);
     const shared = bypassL1 ? undefined : loads.get(name);
     if (shared !== undefined) return shared;
-    const loading = lookOne(namespace, key).finally(() => {
+    const loading = lookOne(namespace, key);
+    const done = () => {
       if (loads.get(name) === loading) loads.delete(name);
-    });
+    };
     loads.set(name, loading);
+    loading.then(done, done);
     return loading;
-  }
-
-  async function lookOne(namespace: Namespace, key: string): Promise<Found> {
-    const [found] = await look(namespace, [key]);
-    if (found === undefined) throw new Error("a read got no result");
-    return found;
   }
 
   function count(namespace: Namespace, found: Found): Found {
@@ -199,7 +215,7 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
           continue;
         }
         const left = giveUpAt - clock.monotonic();
-        if (found.outcome === "stale" || left <= 0) return found;
+        if (found.outcome === "stale" || left <= 0 || arrivals.ended) return found;
         const untilFree = Math.max(1, grant.heldUntil - clock.now());
         await arrival.wait(
           Math.min(left, untilFree, coherent() ? Number.POSITIVE_INFINITY : DEAF_POLL_MS),
@@ -273,10 +289,10 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
 
   return {
     fromMemory,
-    async get(namespace, key, bypassL1) {
+    get(namespace, key, bypassL1) {
       const held = bypassL1 ? undefined : fromMemory(namespace, key);
-      const found = held === undefined ? forCaller(await load(namespace, key, bypassL1)) : memoryHit(held);
-      return count(namespace, found);
+      if (held !== undefined) return Promise.resolve(count(namespace, memoryHit(held)));
+      return load(namespace, key, bypassL1).then((found) => count(namespace, forCaller(found)));
     },
     async getMany(namespace, keys, bypassL1, fits) {
       const results: (Found | undefined)[] = [];

@@ -27,6 +27,7 @@ export interface CacheParts extends Pick<Coordination, "redis" | "backplane" | "
 export interface RunningCache {
   readonly services: readonly Mounted[];
   readonly health: () => CacheHealthNumbers;
+  readonly endWaiting: () => void;
 }
 
 /** The cache over the layers of this topology. */
@@ -68,7 +69,8 @@ export async function startCache(options: CacheParts): Promise<RunningCache> {
     it.close(),
   );
   warmAll(cache, config);
-  return { services: [createCacheService({ cache, instanceId: config.instanceId })], health: usage.health };
+  const services = [createCacheService({ cache, instanceId: config.instanceId })];
+  return { services, health: usage.health, endWaiting: cache.endWaiting };
 }
 
 /** Frames are made once for each kind of change; what differs is appended. */

@@ -62,7 +62,11 @@ export async function serve(config: Config): Promise<number> {
         ownMemory(() => servers.calls),
       ),
     );
-    parts.defer(() => servers.drain(config.server.drainTimeoutMs));
+    parts.defer(() => {
+      // A drain waits for calls, which must not wait for a lease that is to be filled elsewhere.
+      cache.endWaiting();
+      return servers.drain(config.server.drainTimeoutMs);
+    });
     log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
     if (config.banner || process.stdout.isTTY) {
       const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };

@@ -21,6 +21,8 @@ export interface Calls {
   readonly draining: boolean;
   /** How many have come in so far, let in or not. */
   readonly seen: number;
+  /** How many that had to wait have not ended yet. */
+  readonly underWay: number;
   /** A call of somebody known, not yet let in. `deadline` is the caller's, in milliseconds since 1970; Infinity: none. */
   open(method: Method, caller: AuthenticatedCaller, deadline: number, started: number): Call;
   /** Lets a call in, or throws why not. */
@@ -111,6 +113,10 @@ export function createCalls(options: CallsOptions): Calls {
 
     get seen() {
       return seen;
+    },
+
+    get underWay() {
+      return underWay.size;
     },
 
     open(method, caller, deadline, started) {

@@ -105,12 +105,14 @@ export function createServers(options: ServersOptions): Servers {
       grpc.setServing(false);
       clearInterval(rechecks);
       calls.drain();
+      if (calls.underWay > 0) log.info({ calls: calls.underWay, graceMs }, "waiting for calls under way");
       let force: NodeJS.Timeout | undefined;
       const graceOver = new Promise<void>((resolve) => {
         force = setTimeout(resolve, graceMs);
       });
       await Promise.race([calls.idle(), graceOver]);
       clearTimeout(force);
+      if (calls.underWay > 0) log.warn({ calls: calls.underWay }, "the grace is over: ending calls by force");
       calls.abortAll();
       const left = graceEnd - performance.now();
       const lingerMs = Math.max(shortestLingerMs, Math.min(left, longestLingerMs));

@@ -108,6 +108,30 @@ describe("a stop", () => {
     expect(logLines(server.output()).map(({ msg }) => msg)).toEqual(expect.arrayContaining(["draining", "stopped"]));
   });
 
+  it("does not wait for callers that wait for another's lease: they are answered as if their time had run out", async () => {
+    await using server = await startHoldfast({ HOLDFAST_DRAIN_TIMEOUT: "10m" });
+    const get = async () => {
+      const response = await fetch(`${server.httpUrl}/holdfast.v1.CacheService/Get`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ key: "cold", leaseTtl: "600s" }),
+      });
+      return response.json();
+    };
+    expect(await get()).toHaveProperty("lease");
+    const waiter = get();
+    const metrics = async () => (await fetch(`${server.httpUrl}/metrics`)).text();
+    await until(async () => /^holdfast_cache_lease_waiters 1$/m.test(await metrics()), { what: "the waiter" });
+    await server.stop();
+    const answer = await waiter;
+    expect(answer).toMatchObject({ outcome: "CACHE_OUTCOME_MISS" });
+    expect(answer).not.toHaveProperty("lease");
+    expect(server.exited()).toBe("exit code 0");
+    const lines = logLines(server.output());
+    expect(lines).toContainEqual(expect.objectContaining({ calls: 1, msg: "waiting for calls under way" }));
+    expect(lines.at(-1)).toMatchObject({ msg: "stopped" });
+  });
+
   it("is at once when told twice, whatever is still under way", async () => {
     await using database = await proxied(await freshDatabase());
     const env = { DATABASE_URL: database.url, DATABASE_STATEMENT_TIMEOUT: "1h", HEALTH_CHECK_INTERVAL: "100ms" };
