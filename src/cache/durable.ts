@@ -1,3 +1,4 @@
+import type { NoteAbsence } from "./absence.ts";
 import { createContact } from "./contact.ts";
 import type { Guarded } from "./guarded.ts";
 import type { Healer } from "./healer.ts";
@@ -17,14 +18,18 @@ export interface DurableOptions {
   readonly kept: Kept;
   readonly healer: Healer;
   readonly now: () => number;
+  readonly noteAbsence: NoteAbsence;
 }
 
-export function createDurableStore({ truth, hot, guarded, kept, healer, now }: DurableOptions): CacheStore {
+export function createDurableStore(options: DurableOptions): CacheStore {
+  const { truth, hot, guarded, kept, healer, now, noteAbsence } = options;
+
   /** The hot layer's answer, or undefined when it is away: then the truth is asked, and nothing waits. */
   async function ifHot<T>(work: () => Promise<T>): Promise<T | undefined> {
     try {
       return await guarded(work);
-    } catch {
+    } catch (error) {
+      noteAbsence(error);
       return undefined;
     }
   }
@@ -65,6 +70,7 @@ export function createDurableStore({ truth, hot, guarded, kept, healer, now }: D
       const results = await contact.ask(() => truth.read(namespace, keys));
       return degraded ? results.map((result) => ({ ...result, degraded })) : results;
     } catch (error) {
+      noteAbsence(error);
       return keys.map(() => ({ ...MISSING, layer: truth.layer, degraded: true, unknown: true, error }));
     }
   }

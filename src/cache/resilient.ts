@@ -1,3 +1,4 @@
+import type { NoteAbsence } from "./absence.ts";
 import { type Guarded, isCallersMistake } from "./guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
@@ -13,16 +14,30 @@ export interface ResilientOptions {
   readonly guarded: Guarded;
   readonly kept: Kept;
   readonly healer: Healer;
+  readonly noteAbsence: NoteAbsence;
 }
 
-export function createResilientStore({ primary, refuge, guarded, kept, healer }: ResilientOptions): CacheStore {
+export function createResilientStore(options: ResilientOptions): CacheStore {
+  const { primary, refuge, guarded, kept, healer, noteAbsence } = options;
+
   /** On the layer if it can be reached, else on the refuge. */
   async function either<T>(work: () => Promise<T>, fallback: () => Promise<T>): Promise<T> {
     try {
       return await guarded(work);
     } catch (error) {
       if (isCallersMistake(error)) throw error;
+      noteAbsence(error);
       return fallback();
+    }
+  }
+
+  /** What the refuge says, or `otherwise` when it does not: for what can be done without it. */
+  async function ifRefuge<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
+    try {
+      return await work;
+    } catch (error) {
+      noteAbsence(error);
+      return otherwise;
     }
   }
 
@@ -31,12 +46,13 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
       const [results, raised] = await Promise.all([
         refuge.readKept(namespace, keys),
         // What was invalidated here is gone from memory already; this only tells of what other instances invalidated.
-        refuge.raisedTags(namespace).catch(() => NO_TAGS),
+        ifRefuge(refuge.raisedTags(namespace), NO_TAGS),
       ]);
       return results.map((result) =>
         result.record === undefined ? { ...UNKNOWN, layer: refuge.layer, raised } : { ...result, degraded: true },
       );
-    } catch {
+    } catch (error) {
+      noteAbsence(error);
       // Neither answers. Memory may still have a copy; that the refuge fails is for its own health check to report.
       return keys.map(() => ({ ...UNKNOWN, layer: refuge.layer }));
     }
@@ -54,8 +70,8 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
     if (doubtful.length === 0 && !kept.hasMark(namespace)) return undefined;
     const unknown = doubtful.map((): ReadResult => ({ ...UNKNOWN, layer: refuge.layer }));
     const [raised, known] = await Promise.all([
-      kept.raisedTags(namespace) ?? refuge.raisedTags(namespace).catch(() => undefined),
-      doubtful.length === 0 ? [] : refuge.readKept(namespace, doubtful).catch(() => unknown),
+      kept.raisedTags(namespace) ?? ifRefuge(refuge.raisedTags(namespace), undefined),
+      doubtful.length === 0 ? [] : ifRefuge(refuge.readKept(namespace, doubtful), unknown),
     ]);
     return { raised, better: new Map(doubtful.map((key, i) => [key, known[i]])) };
   }
@@ -96,20 +112,33 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
     );
   }
 
+  /** While changes are kept here that the layer may not have heard of. */
+  async function readInDoubt(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    // Looked at before the layer is asked: what is healed while its answer is on the way is in neither, and older in that.
+    const wasInDoubt = kept.any && (kept.hasMark(namespace) || keys.some((key) => kept.hasKey(namespace, key)));
+    const said = await ask(namespace, keys);
+    if (said === undefined) return readRefuge(namespace, keys);
+    const doubts = kept.any ? await consult(namespace, keys) : undefined;
+    if (doubts === undefined && !wasInDoubt) return said;
+    // Asked again: what was healed while the refuge was asked is only in the layer now.
+    const now = await ask(namespace, keys);
+    if (now === undefined) return readRefuge(namespace, keys);
+    if (doubts === undefined) return now;
+    return now.map((one, i) => corrected(one, doubts.better.get(keys[i] ?? ""), doubts.raised));
+  }
+
   return {
     layer: primary.layer,
-    async read(namespace, keys) {
-      // Looked at before the layer is asked: what is healed while its answer is on the way is in neither, and older in that.
-      const wasInDoubt = kept.any && (kept.hasMark(namespace) || keys.some((key) => kept.hasKey(namespace, key)));
-      const said = await ask(namespace, keys);
-      if (said === undefined) return readRefuge(namespace, keys);
-      const doubts = kept.any ? await consult(namespace, keys) : undefined;
-      if (doubts === undefined && !wasInDoubt) return said;
-      // Asked again: what was healed while the refuge was asked is only in the layer now.
-      const now = await ask(namespace, keys);
-      if (now === undefined) return readRefuge(namespace, keys);
-      if (doubts === undefined) return now;
-      return now.map((one, i) => corrected(one, doubts.better.get(keys[i] ?? ""), doubts.raised));
+    read(namespace, keys) {
+      if (kept.any) return readInDoubt(namespace, keys);
+      // Nothing is in doubt, as a rule: then no async function lies between the caller and the layer.
+      return guarded(() => primary.read(namespace, keys)).then(
+        (said) => (kept.any ? readInDoubt(namespace, keys) : said),
+        (error: unknown) => {
+          if (isCallersMistake(error)) throw error;
+          return readRefuge(namespace, keys);
+        },
+      );
     },
     async write(namespace, writes) {
       const results: WriteResult[] = [];
@@ -140,7 +169,7 @@ export function createResilientStore({ primary, refuge, guarded, kept, healer }:
         },
       );
       // What the refuge keeps is judged by its own marks. The healer judges by the layer's, so this may fail.
-      if (kept.any && !done.degraded) await refuge.invalidate(namespace, tags, stamp).catch(() => {});
+      if (kept.any && !done.degraded) await ifRefuge(refuge.invalidate(namespace, tags, stamp), undefined);
       return done;
     },
     acquireLease: (namespace, key, token, expiresAt) =>

@@ -1,3 +1,4 @@
+import { createAbsenceNotes } from "../cache/absence.ts";
 import type { Announcer } from "../cache/change.ts";
 import { createDurableStore } from "../cache/durable.ts";
 import { createGuarded, isCallersMistake } from "../cache/guarded.ts";
@@ -85,8 +86,9 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   const isAnswer = (error: unknown) =>
     isCallersMistake(error) || error instanceof RedisReplyError || error instanceof RefugeAwayError;
   const guarded = createGuarded(breaker, timeoutMs, isAnswer);
-  const resilient = createResilientStore({ primary: hot, refuge, guarded, kept, healer });
-  const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now() });
+  const noteAbsence = createAbsenceNotes(log, clock);
+  const resilient = createResilientStore({ primary: hot, refuge, guarded, kept, healer, noteAbsence });
+  const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now(), noteAbsence });
   return {
     storeOf: (namespace) => (namespace.policy.durable ? durable : resilient),
     unhealed: () => refuge.unhealedCount(),

@@ -43,6 +43,7 @@ it("does not answer with what the layer said before it was healed, when the answ
     refuge,
     kept,
     healer,
+    noteAbsence: () => {},
     guarded: (work) => (isAway ? Promise.reject(new UnavailableError("AWAY", "away")) : work()),
   });
   const write = (data: string): Write => {

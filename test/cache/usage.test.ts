@@ -21,6 +21,7 @@ it("the gauges of memory say what it holds, also of namespaces that are forgotte
   expect(await gauge("holdfast_cache_l1_entries")).toBe(100);
   for (let i = 0; i < 10_000; i++) cache.namespaces.get(`named-${i}`);
   expect(cache.namespaces.peek("used-0")).toBeUndefined();
+  expect(await gauge("holdfast_cache_l1_entries")).toBe(100);
   // What the forgotten ones had goes as others need the room.
   for (let i = 0; i < 1_000; i++) await write(`later-${i}`);
   expect(await gauge("holdfast_cache_l1_entries")).toBe(cache.l1.entries);
