@@ -7,8 +7,9 @@ import type { Metrics } from "../infra/metrics.ts";
 import type { Authenticator } from "./auth.ts";
 import type { Calls } from "./calls.ts";
 import type { HttpPeer } from "./connect.ts";
+import { createHostGuard, type HostGuard } from "./host-guard.ts";
 import { methodsOf } from "./method.ts";
-import { createPages, type HealthSource } from "./pages.ts";
+import { createPages, type HealthSource, json } from "./pages.ts";
 import { degradedHeader } from "./reply-metadata.ts";
 import { subjectOf, type TlsOptions } from "./tls.ts";
 
@@ -58,6 +59,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   });
   let rpcs: Rpcs | Promise<Rpcs> | undefined;
   let cors: Cors | undefined;
+  let serves: HostGuard | undefined;
 
   // Connect is loaded with the first RPC: an instance that is called by gRPC alone goes without, and is smaller by a tenth.
   function load(): Promise<Rpcs> {
@@ -87,6 +89,10 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   const server = listener(options.tls, (request, response) => {
     // So that no connection outlives the drain only because its client keeps using it.
     if (calls.draining) response.setHeader("connection", "close");
+    if (serves !== undefined && !serves(request.headers.host)) {
+      json(response, 403, { code: "permission_denied", message: wrongHost });
+      return;
+    }
     if (cors?.(request, response)) return;
     const path = (request.url ?? "").split("?", 1)[0] ?? "";
     if (!paths.has(path)) {
@@ -100,6 +106,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
 
   return {
     async start({ host, port }) {
+      serves = createHostGuard(host, options.authenticator.everyone !== undefined);
       if (options.corsOrigins.length > 0) cors = (await import("./cors.ts")).createCors(options.corsOrigins);
       return await new Promise((resolve, reject) => {
         server.once("error", reject);
@@ -125,6 +132,9 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     },
   };
 }
+
+const wrongHost =
+  "without API keys this server answers on its own machine only, as localhost, 127.0.0.1 or [::1]: call it by one of these names, or give it API keys";
 
 type Rpcs = (request: IncomingMessage, response: ServerResponse, path: string, peer: HttpPeer) => Promise<void>;
 /** True when the request was a preflight and has been answered. */

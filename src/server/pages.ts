@@ -82,7 +82,7 @@ export function createPages(options: PagesOptions): (request: IncomingMessage, r
 }
 
 /** Writes JSON. 64-bit numbers become strings, as in protobuf's JSON. */
-function json(response: ServerResponse, status: number, body: object): void {
+export function json(response: ServerResponse, status: number, body: object): void {
   const text = JSON.stringify(body, (_, value: unknown) => (typeof value === "bigint" ? value.toString() : value), 2);
   response.writeHead(status, { "content-type": "application/json; charset=utf-8", "cache-control": "no-store" });
   response.end(`${text}\n`);

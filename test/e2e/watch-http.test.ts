@@ -58,7 +58,7 @@ function watch(port: number): Socket {
   const socket = connect(port, "127.0.0.1").pause();
   socket.on("error", () => undefined);
   socket.write(
-    `POST /${CacheService.typeName}/Watch HTTP/1.1\r\nhost: x\r\ncontent-type: application/connect+json\r\ncontent-length: ${body.length}\r\n\r\n`,
+    `POST /${CacheService.typeName}/Watch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/connect+json\r\ncontent-length: ${body.length}\r\n\r\n`,
   );
   socket.write(body);
   return socket;

@@ -1,5 +1,8 @@
+import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
+import { text } from "node:stream/consumers";
 import { describe, expect, it } from "vitest";
+import { createApiKey } from "../../src/server/api-key.ts";
 import { echo, startEcho } from "./harness.ts";
 
 const rpcs = { say: (request: { text: string }) => echo({ text: request.text }) };
@@ -121,6 +124,37 @@ describe("the HTTP plane", () => {
     expect((await fetch(`${h.httpUrl}/healthz`)).status).toBe(200);
   });
 
+  it.each([
+    ["evil.example", 403],
+    ["evil.example:7421", 403],
+    ["localhost.evil.example", 403],
+    ["127.0.0.1.evil.example", 403],
+    ["10.0.0.7", 403],
+    ["[::2]:80", 403],
+    ["[::1", 403],
+    ["localhost", 200],
+    ["LOCALHOST.:7421", 200],
+    ["app.localhost:80", 200],
+    ["127.0.0.1", 200],
+    ["127.9.9.9:7421", 200],
+    ["[::1]:7421", 200],
+  ])("without API keys, on loopback, answers a request for the host %j with %i", async (host, expected) => {
+    await using h = await startEcho(rpcs);
+    for (const path of ["/healthz", "/metrics", "/holdfast.test.EchoService/Say"]) {
+      expect([path, (await requestFor(h.httpPort, host, path)).status]).toEqual([path, expected]);
+    }
+    if (expected === 403)
+      expect((await requestFor(h.httpPort, host, "/")).body).toContain("call it by one of these names");
+  });
+
+  it("with API keys answers whatever host it is called by", async () => {
+    const { key, record } = createApiKey({ name: "me", scopes: ["*"] });
+    await using h = await startEcho(rpcs, { apiKeys: [record] });
+    const headers = { "x-api-key": key };
+    const answer = await requestFor(h.httpPort, "cache.example", "/holdfast.test.EchoService/Say", headers);
+    expect(answer.status).toBe(200);
+  });
+
   it("survives a request without a host", async () => {
     await using h = await startEcho(rpcs);
     const answer = await new Promise<string>((resolve, reject) => {
@@ -146,3 +180,15 @@ describe("the HTTP plane", () => {
     await expect(startEcho(rpcs, { grpc: { host: "127.0.0.1", port: taken.grpcPort } })).rejects.toThrow();
   });
 });
+
+/** A request as a browser makes it that was led here by a name of somebody else's. */
+function requestFor(port: number, host: string, path: string, headers: Readonly<Record<string, string>> = {}) {
+  const method = path.endsWith("Say") ? "POST" : "GET";
+  const sent = { host, "content-type": "application/json", ...headers };
+  return new Promise<{ readonly status: number | undefined; readonly body: string }>((resolve, reject) => {
+    const request = httpRequest({ port, path, method, headers: sent, agent: false }, (response) => {
+      text(response).then((body) => resolve({ status: response.statusCode, body }), reject);
+    });
+    request.on("error", reject).end(method === "POST" ? "{}" : undefined);
+  });
+}

@@ -116,7 +116,7 @@ describe("what is not a proper call", () => {
     await using h = await startEcho(rpcs);
     for (const port of [h.grpcPort, h.httpPort]) {
       for (const noise of [
-        "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n",
         "\0\0\0",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff",
       ]) {
@@ -136,7 +136,7 @@ describe("what is not a proper call", () => {
     await using h = await startEcho(rpcs);
     const socket = connect(h.httpPort, "127.0.0.1", () =>
       socket.write(
-        "POST /holdfast.test.EchoService/Say HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
+        "POST /holdfast.test.EchoService/Say HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{",
       ),
     );
     socket.on("error", () => undefined);
