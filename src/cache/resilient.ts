@@ -136,6 +136,7 @@ export function createResilientStore(options: ResilientOptions): CacheStore {
         (said) => (kept.any ? readInDoubt(namespace, keys) : said),
         (error: unknown) => {
           if (isCallersMistake(error)) throw error;
+          noteAbsence(error);
           return readRefuge(namespace, keys);
         },
       );
