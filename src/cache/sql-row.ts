@@ -6,7 +6,8 @@ export interface EntryRow extends SqlRow {
   readonly key: string;
   readonly version: number;
   readonly deleted: number;
-  readonly value: Uint8Array | null;
+  /** Text may come as such, or as its bytes. */
+  readonly value: Uint8Array | string | null;
   readonly is_text: number;
   readonly content_type: string;
   readonly created_at: number;
@@ -66,6 +67,7 @@ export function recordOf(row: EntryRow): CacheRecord {
 }
 
 function dataOf(row: EntryRow): Uint8Array | string {
+  if (typeof row.value === "string") return row.value;
   const bytes = row.value ?? new Uint8Array(0);
   if (row.is_text === 0) return bytes;
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");

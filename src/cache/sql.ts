@@ -24,7 +24,15 @@ import {
   type WriteResult,
 } from "./store.ts";
 
-const COLUMNS = "key, version, deleted, value, is_text, content_type, created_at, expires_at, stale_until, stamps";
+const COLUMNS = "key, version, deleted, is_text, content_type, created_at, expires_at, stale_until, stamps";
+/**
+ * SQLite hands text over as text: a buffer for each value costs twice the time, and leaves holes in the heap. Postgres cannot,
+ * because its text has no NUL.
+ */
+const VALUE = {
+  sqlite: "CASE WHEN is_text <> 0 THEN CAST(value AS TEXT) ELSE value END AS value",
+  postgres: "value",
+};
 
 export interface SqlStoreOptions {
   readonly database: Database;
@@ -48,7 +56,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
   async function readWhere(condition: string, namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
     const { text, params } = paddedList(2, keys);
     const rows = await database.query<EntryRow>(
-      `SELECT ${COLUMNS} FROM cache_entry WHERE namespace = $1 AND key IN (${text})${condition}`,
+      `SELECT ${COLUMNS}, ${VALUE[database.kind]} FROM cache_entry WHERE namespace = $1 AND key IN (${text})${condition}`,
       [namespace, ...params],
     );
     const records = new Map(rows.map((row) => [row.key, recordOf(row)]));
