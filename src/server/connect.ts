@@ -171,11 +171,8 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
 
   function mountMethod(router: ConnectRouter, method: Method, options: Partial<ConnectRouterOptions>): void {
     const { desc, handler } = method;
-    const missing = () => {
-      throw new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${method.name} is not implemented by this server`);
-    };
-    if (isUnary(desc)) {
-      const rpc = handler.kind === "unary" ? handler.rpc : missing;
+    if (isUnary(desc) && handler.kind === "unary") {
+      const { rpc } = handler;
       router.rpc(
         desc,
         (request, context) => {
@@ -187,8 +184,8 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         },
         options,
       );
-    } else if (isServerStreaming(desc)) {
-      const rpc = handler.kind === "server_streaming" ? handler.rpc : missing;
+    } else if (isServerStreaming(desc) && handler.kind === "server_streaming") {
+      const { rpc } = handler;
       router.rpc(
         desc,
         (request, context) => {
@@ -201,8 +198,8 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         },
         options,
       );
-    } else if (isClientStreaming(desc)) {
-      const rpc = handler.kind === "client_streaming" ? handler.rpc : missing;
+    } else if (isClientStreaming(desc) && handler.kind === "client_streaming") {
+      const { rpc } = handler;
       router.rpc(
         desc,
         (requests, context) => {
@@ -211,8 +208,8 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         },
         options,
       );
-    } else if (isBidi(desc)) {
-      const rpc = handler.kind === "bidi_streaming" ? handler.rpc : missing;
+    } else if (isBidi(desc) && handler.kind === "bidi_streaming") {
+      const { rpc } = handler;
       router.rpc(
         desc,
         (requests, context) => {

@@ -1,6 +1,5 @@
 import { type MethodDefinition, Server, ServerCredentials } from "@grpc/grpc-js";
 import type { Mounted } from "../infra/call.ts";
-import { Failure } from "../infra/failure.ts";
 import type { Authenticator } from "./auth.ts";
 import type { Calls } from "./calls.ts";
 import { passBytes, requestDecoder } from "./codec.ts";
@@ -147,24 +146,5 @@ function handlerFor(context: GrpcContext, method: Method) {
       return clientStreamHandler(context, method, handler.rpc);
     case "bidi_streaming":
       return bidiHandler(context, method, handler.rpc);
-    case "missing":
-      return missingHandler(context, method);
-  }
-}
-
-/** Answers for an RPC that the contract has and this server does not. */
-function missingHandler(context: GrpcContext, method: Method) {
-  const missing = () => {
-    throw new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${method.name} is not implemented by this server`);
-  };
-  switch (method.desc.methodKind) {
-    case "unary":
-      return unaryHandler(context, method, missing);
-    case "server_streaming":
-      return serverStreamHandler(context, method, missing);
-    case "client_streaming":
-      return clientStreamHandler(context, method, missing);
-    case "bidi_streaming":
-      return bidiHandler(context, method, missing);
   }
 }

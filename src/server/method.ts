@@ -1,6 +1,7 @@
 import { type DescMethod, getOption, type Message } from "@bufbuild/protobuf";
 import { scope as scopeOption } from "../gen/holdfast/v1/options_pb.js";
 import type { CallContext, EncodedReply, Mounted } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
 import type { Counter, Histogram } from "../infra/metrics.ts";
 import type { CallMetrics, Plane } from "./calls.ts";
 import { codeName } from "./errors.ts";
@@ -14,13 +15,12 @@ export type ServerStreamingRpc = (request: Message, call: CallContext) => AsyncI
 export type ClientStreamingRpc = (requests: AsyncIterable<Message>, call: CallContext) => PromiseLike<Message>;
 export type BidiRpc = (requests: AsyncIterable<Message>, call: CallContext) => AsyncIterable<Message>;
 
-/** What runs a method. "missing": the service does not implement it. */
+/** What runs a method; also one that the service does not implement, by saying so. */
 export type Handler =
   | { readonly kind: "unary"; readonly rpc: UnaryRpc }
   | { readonly kind: "server_streaming"; readonly rpc: ServerStreamingRpc }
   | { readonly kind: "client_streaming"; readonly rpc: ClientStreamingRpc }
-  | { readonly kind: "bidi_streaming"; readonly rpc: BidiRpc }
-  | { readonly kind: "missing" };
+  | { readonly kind: "bidi_streaming"; readonly rpc: BidiRpc };
 
 /** All there is to know about an RPC on one plane, looked up once so that a call looks up nothing. */
 export interface Method {
@@ -44,7 +44,7 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
     return {
       name,
       desc,
-      handler: handlerOf(desc, mounted.rpcs[desc.localName]),
+      handler: handlerOf(desc, mounted.rpcs[desc.localName], missing(name)),
       plane,
       scope: getOption(desc, scopeOption),
       namespacesOf: namespacesReader(desc),
@@ -56,17 +56,24 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
 }
 
 // What `mount` checked by its types is only known as a function here; these name the type again.
-function handlerOf(desc: DescMethod, rpc: unknown): Handler {
+function handlerOf(desc: DescMethod, rpc: unknown, missing: () => never): Handler {
   switch (desc.methodKind) {
     case "unary":
-      return isUnary(rpc) ? { kind: "unary", rpc } : { kind: "missing" };
+      return { kind: "unary", rpc: isUnary(rpc) ? rpc : missing };
     case "server_streaming":
-      return isServerStreaming(rpc) ? { kind: "server_streaming", rpc } : { kind: "missing" };
+      return { kind: "server_streaming", rpc: isServerStreaming(rpc) ? rpc : missing };
     case "client_streaming":
-      return isClientStreaming(rpc) ? { kind: "client_streaming", rpc } : { kind: "missing" };
+      return { kind: "client_streaming", rpc: isClientStreaming(rpc) ? rpc : missing };
     case "bidi_streaming":
-      return isBidi(rpc) ? { kind: "bidi_streaming", rpc } : { kind: "missing" };
+      return { kind: "bidi_streaming", rpc: isBidi(rpc) ? rpc : missing };
   }
+}
+
+/** Answers for an RPC that the contract has and this server does not. */
+function missing(name: string): () => never {
+  return () => {
+    throw new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${name} is not implemented by this server`);
+  };
 }
 
 const isUnary = (rpc: unknown): rpc is UnaryRpc => typeof rpc === "function";

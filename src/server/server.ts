@@ -6,6 +6,7 @@ import { createCalls } from "./calls.ts";
 import { createGrpcServer } from "./grpc.ts";
 import { adoptGrpcLog } from "./grpc-log.ts";
 import { createHttpServer } from "./http.ts";
+import { ListenError } from "./listen-error.ts";
 import type { HealthSource } from "./pages.ts";
 import type { TlsOptions } from "./tls.ts";
 
@@ -88,12 +89,14 @@ export function createServers(options: ServersOptions): Servers {
       if (authenticator.keysRequired) {
         rechecks = setInterval(() => calls.recheck(authenticator.objectionTo), recheckMs).unref();
       }
-      const grpcPort = await grpc.start(options.grpc);
+      const grpcPort = await grpc.start(options.grpc).catch((error: unknown) => {
+        throw new ListenError("grpc", options.grpc, error);
+      });
       try {
         return { grpcPort, httpPort: await http.start(options.http) };
       } catch (error) {
         await grpc.stop(0);
-        throw error;
+        throw new ListenError("http", options.http, error);
       }
     },
     get calls() {
