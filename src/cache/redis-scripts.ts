@@ -13,7 +13,7 @@ import { defineScript } from "../infra/redis-script.ts";
  * ARGV  1 guard: none | ordered | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
  *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
  *       8 channel ("" to tell nobody)             9, 10 message before and after the version
- *       11 answer to remember ("" for none)       12 milliseconds to remember it
+ *       11 answer to remember (left out: none)    12 milliseconds to remember it
  *       ("seen" is "version" that may also find no record at all)
  * Result: the version stored under, or "version" / "lease" when the guard of that name refused; "have <version>" for "ordered".
  */
@@ -47,7 +47,7 @@ local record = 'h1 ' .. text .. ARGV[5] .. ARGV[6]
 if ARGV[7] == '0' then redis.call('SET', KEYS[1], record) else redis.call('SET', KEYS[1], record, 'PX', ARGV[7]) end
 local keepsPlace = guard == 'lease' and string.sub(ARGV[5], 2, 2) == 'd'
 if guard ~= 'newer' and not keepsPlace then redis.call('DEL', KEYS[2]) end
-if ARGV[11] ~= '' then redis.call('SET', KEYS[3], ARGV[11], 'PX', ARGV[12]) end
+if ARGV[11] then redis.call('SET', KEYS[3], ARGV[11], 'PX', ARGV[12]) end
 if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], ARGV[9] .. text .. ARGV[10]) end
 return text
 `,

@@ -83,13 +83,30 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
   }
 
   /** The stamps a new record will carry: its namespace's and its tags', made where they are missing. */
-  async function stampsFor(namespace: string, draft: Draft): Promise<readonly number[]> {
+  function stampsFor(namespace: string, draft: Draft): Promise<readonly number[]> {
+    const fetched = reader.fetch([], [markKey(namespace, "")]);
+    if (draft.tags.length > 0) return stampsWithTags(namespace, draft, fetched);
+    return fetched.then(([own]) => {
+      const stamp = stampOf(own);
+      return stamp === undefined ? makeStamp(namespace) : [stamp];
+    });
+  }
+
+  function makeStamp(namespace: string): Promise<number[]> {
+    return runForStamps(stampsScript, namespace, [""], [madeStamp(newStamp()), 0]);
+  }
+
+  async function stampsWithTags(
+    namespace: string,
+    draft: Draft,
+    fetched: Promise<(Buffer | null)[]>,
+  ): Promise<readonly number[]> {
     const fresh = madeStamp(newStamp());
     const [[own], tags] = await Promise.all([
-      reader.fetch([], [markKey(namespace, "")]),
-      draft.tags.length === 0 ? [] : runForStamps(stampsScript, namespace, draft.tags, [fresh, keepMs(draft)]),
+      fetched,
+      runForStamps(stampsScript, namespace, draft.tags, [fresh, keepMs(draft)]),
     ]);
-    const stamp = stampOf(own) ?? (await runForStamps(stampsScript, namespace, [""], [fresh, 0]))[0] ?? 0;
+    const stamp = stampOf(own) ?? (await makeStamp(namespace))[0] ?? 0;
     return [stamp, ...tags];
   }
 
@@ -129,40 +146,46 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     return (reply as unknown[]).map(Number);
   }
 
-  async function writeOne(namespace: string, write: Write): Promise<WriteResult> {
-    const { key, draft, guard } = write;
-    let stamps = write.stamps;
-    if (stamps === undefined) {
-      stamps = await stampsFor(namespace, draft);
-      if (isOvertaken(guard, stamps))
-        return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer: "redis" };
-    } else if (!draft.deleted && !(await adopt(namespace, draft, stamps))) {
-      return { stored: false, why: "overtaken", layer: "redis" };
+  function writeOne(namespace: string, write: Write): Promise<WriteResult> {
+    const { draft, guard, stamps: given } = write;
+    if (given === undefined) {
+      return stampsFor(namespace, draft).then((stamps) =>
+        isOvertaken(guard, stamps)
+          ? { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer: "redis" }
+          : send(namespace, write, stamps),
+      );
     }
-    const told = write.announce === "no" ? NOBODY : announcer(write.announce, namespace, key);
-    const { request } = write;
-    const reply = await redis.run(
-      writeScript,
-      [entryKey(namespace, key), leaseKey(namespace, key), requestKey(namespace, key, request?.id ?? "")],
-      [
-        scriptGuard(guard),
-        draft.version,
-        "seen" in guard ? guard.seen : 0,
-        guard.kind === "lease" ? guard.token : "",
-        headerTail(draft, stamps),
-        asArgument(payload(draft)),
-        keepMs(draft),
-        told.channel,
-        told.before,
-        told.after,
-        request?.answer ?? "",
-        request === undefined ? 0 : Math.max(1, request.expiresAt - clock.now()),
-      ],
+    if (draft.deleted) return send(namespace, write, given);
+    return adopt(namespace, draft, given).then((adopted) =>
+      adopted ? send(namespace, write, given) : { stored: false, why: "overtaken", layer: "redis" },
     );
-    if (reply === "version" || reply === "lease") return { stored: false, why: reply, layer: "redis" };
-    const [, have] = /^have (\d+)$/.exec(String(reply)) ?? [];
-    if (have !== undefined) return { stored: false, why: "version", version: Number(have), layer: "redis" };
-    return { stored: true, version: Number(reply), stamps, layer: "redis" };
+  }
+
+  function send(namespace: string, write: Write, stamps: readonly number[]): Promise<WriteResult> {
+    const { key, draft, guard, request } = write;
+    const told = write.announce === "no" ? NOBODY : announcer(write.announce, namespace, key);
+    const lease = leaseKey(namespace, key);
+    const remembered =
+      request === undefined ? [] : [request.answer, Math.max(1, Math.ceil(request.expiresAt - clock.now()))];
+    return redis
+      .run(
+        writeScript,
+        [entryKey(namespace, key), lease, request === undefined ? lease : requestKey(namespace, key, request.id)],
+        [
+          scriptGuard(guard),
+          draft.version,
+          "seen" in guard ? guard.seen : 0,
+          guard.kind === "lease" ? guard.token : "",
+          headerTail(draft, stamps),
+          asArgument(payload(draft)),
+          keepMs(draft),
+          told.channel,
+          told.before,
+          told.after,
+          ...remembered,
+        ],
+      )
+      .then((reply) => resultOf(reply, stamps));
   }
 
   function keepMs(draft: Draft): number {
@@ -260,6 +283,15 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
     },
     list,
   };
+}
+
+function resultOf(reply: unknown, stamps: readonly number[]): WriteResult {
+  const text = String(reply);
+  const version = Number(text);
+  if (Number.isSafeInteger(version)) return { stored: true, version, stamps, layer: "redis" };
+  if (text === "lease") return { stored: false, why: "lease", layer: "redis" };
+  const [, have] = /^have (\d+)$/.exec(text) ?? [];
+  return { stored: false, why: "version", ...(have === undefined ? {} : { version: Number(have) }), layer: "redis" };
 }
 
 function hasTags(record: CacheRecord | undefined): boolean {

@@ -32,21 +32,22 @@ export function defineScript(definition: ScriptDefinition): RedisScript {
   };
 }
 
-export async function runScript(
+/** Not an async function: it lies on the path of every write, where each costs the better part of a kilobyte. */
+export function runScript(
   send: (request: RedisRequest) => Promise<unknown>,
   script: RedisScript,
   keys: readonly string[],
   args: readonly RedisArgument[],
 ): Promise<unknown> {
   if (script.keys !== undefined && script.keys !== keys.length) {
-    throw new TypeError(`script ${script.name} takes ${script.keys} keys, got ${keys.length}`);
+    return Promise.reject(new TypeError(`script ${script.name} takes ${script.keys} keys, got ${keys.length}`));
   }
   const { buffers } = script;
-  try {
-    return await send({ name: "evalsha", args: [script.sha, keys.length, ...keys, ...args], buffers });
-  } catch (error) {
-    // A restart, a failover or SCRIPT FLUSH forgot it. It did not run, so sending its text cannot run it twice.
-    if (replyCode(error) !== "NOSCRIPT") throw error;
-    return await send({ name: "eval", args: [script.lua, keys.length, ...keys, ...args], buffers });
-  }
+  return send({ name: "evalsha", args: [script.sha, keys.length, ...keys, ...args], buffers }).catch(
+    (error: unknown) => {
+      // A restart, a failover or SCRIPT FLUSH forgot it. It did not run, so sending its text cannot run it twice.
+      if (replyCode(error) !== "NOSCRIPT") throw error;
+      return send({ name: "eval", args: [script.lua, keys.length, ...keys, ...args], buffers });
+    },
+  );
 }
