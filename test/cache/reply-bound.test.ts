@@ -9,7 +9,9 @@ import {
   CacheService,
   CacheServiceGetManyRequestSchema,
   CacheServiceGetManyResponseSchema,
+  CacheServiceGetRequestSchema,
 } from "../../src/gen/holdfast/v1/cache_pb.js";
+import { createBadCaller } from "../support/bad-caller.ts";
 import { createCacheClient } from "../support/cache-client.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { startEmbedded } from "./embedded.ts";
@@ -110,4 +112,20 @@ it("a GetMany answers what a client takes by default, and names the keys it had 
   }
   const repeated = await client.call(CacheService.method.getMany, { keys: Array(1_000).fill("large") });
   expect(repeated.reply.results.filter(({ entry }) => entry !== undefined)).toHaveLength(2);
+});
+
+it("the largest value is read with a limit of 5 MiB on what a client receives, and alone", async () => {
+  await using server = await startHoldfast();
+  using client = createCacheClient(server.grpcAddress);
+  using unlimited = createBadCaller(server.grpcAddress);
+  const key = "k".repeat(1_024);
+  const tags = Array.from({ length: 64 }, (_, i) => `${i}`.padEnd(256, "t"));
+  await client.put("", key, "x".repeat(4 * MIB), { tags });
+  const { reply } = await client.call(CacheService.method.getMany, { keys: [key] });
+  expect(reply.results.map(({ error }) => error?.reason)).toEqual(["REPLY_TOO_LARGE"]);
+  const request = toBinary(CacheServiceGetRequestSchema, create(CacheServiceGetRequestSchema, { key }));
+  const ending = await unlimited.send(`/${CacheService.typeName}/Get`, request);
+  expect(ending.code).toBe("OK");
+  expect(ending.reply?.length).toBeGreaterThan(4 * MIB);
+  expect(ending.reply?.length).toBeLessThan(5 * MIB);
 });

@@ -894,8 +894,10 @@ export declare type CacheServiceIncrementRequest = Message<"holdfast.v1.CacheSer
   expiry?: Expiry | undefined;
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and adds
-   * nothing. If empty, a retry adds again.
+   * Names this request among those for the key, up to 128 bytes: a retry with the same id, and nothing else changed, within
+   * 10 minutes returns the first answer and adds nothing. The instance that answered remembers it, and the layer that
+   * stored it; so in a namespace that is not durable one case is left in which a retry adds again: it reaches another
+   * instance while Redis, which stored the first attempt, is away. Its reply is marked degraded. If empty, a retry adds again.
    *
    * @generated from field: string request_id = 6;
    */
@@ -991,8 +993,10 @@ export declare type CacheServiceCompareAndSetRequest = Message<"holdfast.v1.Cach
   tags: string[];
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer. If empty, a
-   * retry of a call that succeeded loses against itself.
+   * Names this request among those for the key, up to 128 bytes: a retry with the same id, and nothing else changed, within
+   * 10 minutes of a call that swapped returns that answer. It is remembered as that of an Increment is. A call that lost
+   * its race is not remembered: a retry of it is decided anew, and may swap. If empty, a retry of a call that swapped
+   * loses against itself.
    *
    * @generated from field: string request_id = 7;
    */
@@ -1782,6 +1786,10 @@ export declare const SetOutcomeSchema: GenEnum<SetOutcome>;
  * set-up; holdfast.yaml gives it a policy. Keys: 1 to 1,024 bytes of UTF-8. Values: up to 4 MiB. Batches: up to 1,000
  * items. Tags: up to 64 an entry, 1 to 256 bytes each.
  *
+ * A reply with a value of nearly 4 MiB is a little larger than 4 MiB, since key and tags come with it; a gRPC client that
+ * accepts no more by default has to raise its limit (max_receive_message_length, or what it is called there) to read it: 5
+ * MiB are enough for every reply of this service. A reply to GetMany never needs more than the default.
+ *
  * Versions: every change of a key gives it a new, larger version, also across deletion and re-creation. Versions of one
  * key are ordered; versions of different keys are not comparable.
  *
@@ -1806,6 +1814,10 @@ export declare const CacheService: GenService<{
    * Reads up to 1,000 keys. The results stand in the order of the keys; a bad key is an error of its own item only.
    * Not atomic: each key is read as a Get would read it, at about the same time.
    *
+   * A reply takes up to 4 MiB; a key that is given twice takes its place twice. A key whose entry does not fit is an error
+   * of its own item only (RESOURCE_EXHAUSTED, REPLY_TOO_LARGE), and so may be the keys behind it: ask for those again in a
+   * further GetMany, or with Get for an entry that is too large beside any other.
+   *
    * @generated from rpc holdfast.v1.CacheService.GetMany
    */
   getMany: {
@@ -1817,6 +1829,8 @@ export declare const CacheService: GenService<{
    * Stores one value and replaces what was there. When the call returns, the value is in the shared layer (in a durable
    * namespace: committed in SQL) and every instance has been told to drop its copy.
    * A refusal because of a lease or if_absent is a value (see outcome), not an error.
+   * A retry stores nothing twice: with if_absent it answers EXISTS if the first attempt stored the value, and with
+   * lease_token LEASE_LOST, since the lease ended with that.
    *
    * @generated from rpc holdfast.v1.CacheService.Set
    */
@@ -1827,7 +1841,7 @@ export declare const CacheService: GenService<{
   },
   /**
    * Stores up to 1,000 values. Each item succeeds or fails on its own; the results stand in the order of the items. When a
-   * key is given twice, the later item wins.
+   * key is given twice, the later item wins. A retry answers EXISTS for an item with if_absent that the first attempt stored.
    *
    * @generated from rpc holdfast.v1.CacheService.SetMany
    */
@@ -1881,7 +1895,7 @@ export declare const CacheService: GenService<{
    * FAILED_PRECONDITION (VALUE_NOT_A_COUNTER) when the key holds something else; OUT_OF_RANGE (COUNTER_OVERFLOW) when the
    * sum leaves 64 bits; the counter is unchanged then. While Redis is away, a counter of a namespace that is not durable
    * goes on from the last value this instance knows, and the reply is marked degraded.
-   * Give a request_id to make a retry safe.
+   * Give a request_id to make a retry safe; FAILED_PRECONDITION (REQUEST_ID_REUSED) when it named another request before.
    *
    * @generated from rpc holdfast.v1.CacheService.Increment
    */
@@ -1892,7 +1906,8 @@ export declare const CacheService: GenService<{
   },
   /**
    * Stores a value if the key's version is the one expected, atomically. A lost race is a value (swapped = false) and
-   * carries the current entry, so one round trip is enough to try again. Give a request_id to make a retry safe.
+   * carries the current entry, so one round trip is enough to try again. Give a request_id to make a retry safe;
+   * FAILED_PRECONDITION (REQUEST_ID_REUSED) when it named another request before.
    *
    * @generated from rpc holdfast.v1.CacheService.CompareAndSet
    */

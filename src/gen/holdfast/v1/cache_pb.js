@@ -389,6 +389,10 @@ export const SetOutcome = /*@__PURE__*/
  * set-up; holdfast.yaml gives it a policy. Keys: 1 to 1,024 bytes of UTF-8. Values: up to 4 MiB. Batches: up to 1,000
  * items. Tags: up to 64 an entry, 1 to 256 bytes each.
  *
+ * A reply with a value of nearly 4 MiB is a little larger than 4 MiB, since key and tags come with it; a gRPC client that
+ * accepts no more by default has to raise its limit (max_receive_message_length, or what it is called there) to read it: 5
+ * MiB are enough for every reply of this service. A reply to GetMany never needs more than the default.
+ *
  * Versions: every change of a key gives it a new, larger version, also across deletion and re-creation. Versions of one
  * key are ordered; versions of different keys are not comparable.
  *
