@@ -6,6 +6,7 @@ import { UnavailableError } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
 import { migrations } from "../infra/migrations/all.ts";
 import { migrate } from "../infra/migrations.ts";
+import { operatorText } from "./start-failure.ts";
 
 /** How long a start waits for a Postgres that does not answer, as when both come up together. */
 const patienceMs = 30_000;
@@ -29,15 +30,20 @@ export async function startDatabase(
     parts.use(lockDataDirectory(config.dataDir));
   }
   const database = await open(config.database);
+  const told = new Set<string>();
   const giveUpAt = performance.now() + patienceMs;
   try {
     for (;;) {
       try {
         await migrate(database, migrations);
+        if (told.size > 0) log.info({}, "the database answers");
         return database.shared ? await leftAloneWhileItFails(database, log) : database;
       } catch (err) {
         if (!(err instanceof UnavailableError) || performance.now() > giveUpAt) throw err;
-        log.warn({ err, retryMs }, "the database does not answer yet");
+        const why = operatorText(err);
+        // Said when the wait begins, and when it is for something else; not each time.
+        if (!told.has(why)) log.warn({ patienceMs }, `the database does not answer yet: ${why}`);
+        told.add(why);
         await delay(retryMs, undefined, { signal: stop });
       }
     }

@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
 import type { RedisSettings } from "../config.ts";
 import type { Log } from "../infra/log.ts";
 import type { Redis } from "../infra/redis.ts";
+import { isNamed, readCertificate, readKey } from "./tls.ts";
 
 /** Makes the client and lets it connect in the background. */
 export async function startRedis(settings: RedisSettings, log: Log): Promise<Redis> {
@@ -20,9 +20,11 @@ export async function startRedis(settings: RedisSettings, log: Log): Promise<Red
 }
 
 function readTls({ caFile, certFile, keyFile }: NonNullable<RedisSettings["tls"]>) {
+  const ca = { setting: "REDIS_TLS_CA", file: caFile };
+  const cert = { setting: "REDIS_TLS_CERT", file: certFile };
+  const key = { setting: "REDIS_TLS_KEY", file: keyFile };
   return {
-    ...(caFile !== undefined && { ca: readFileSync(caFile, "utf8") }),
-    ...(certFile !== undefined && { cert: readFileSync(certFile, "utf8") }),
-    ...(keyFile !== undefined && { key: readFileSync(keyFile, "utf8") }),
+    ...(isNamed(ca) && { ca: readCertificate(ca) }),
+    ...(isNamed(cert) && isNamed(key) && { cert: readCertificate(cert), key: readKey(key, cert) }),
   };
 }

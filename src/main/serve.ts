@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { banner } from "../cli/banner.ts";
 import { version } from "../cli/version.ts";
 import type { Config } from "../config.ts";
@@ -16,6 +15,8 @@ import { startKeys } from "./keys.ts";
 import { ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
+import { tellStartFailure } from "./start-failure.ts";
+import { isNamed, readCertificate, readKey } from "./tls.ts";
 
 /** Puts the parts together, serves until told to stop, and takes them apart in the reverse order. */
 export async function serve(config: Config): Promise<number> {
@@ -26,6 +27,7 @@ export async function serve(config: Config): Promise<number> {
   const startTime = Date.now();
   const { topology, instanceId, server } = config;
   try {
+    const tls = readTls(server.tls);
     const metrics = createMetrics();
     const keys = await startKeys({ config, log, signals, parts });
     const observed = observeDatabase(await startDatabase(config, log, signals.stop, parts));
@@ -49,7 +51,7 @@ export async function serve(config: Config): Promise<number> {
       log,
       health: pages,
       authenticator: keys?.authenticator,
-      tls: readTls(server.tls),
+      tls,
       corsOrigins: server.corsOrigins,
       maxMessageBytes: server.maxMessageBytes,
     });
@@ -74,7 +76,7 @@ export async function serve(config: Config): Promise<number> {
     }
   } catch (err) {
     if (signals.stop.aborted) return 0;
-    log.error({ err }, "cannot start");
+    tellStartFailure(err, log);
     return 1;
   }
   await signals.stopped;
@@ -85,10 +87,11 @@ export async function serve(config: Config): Promise<number> {
 
 function readTls(files: Config["server"]["tls"]) {
   if (!files) return undefined;
-  const { certFile, keyFile, clientCaFile } = files;
+  const cert = { setting: "HOLDFAST_TLS_CERT", file: files.certFile };
+  const clientCa = { setting: "HOLDFAST_TLS_CLIENT_CA", file: files.clientCaFile };
   return {
-    cert: readFileSync(certFile, "utf8"),
-    key: readFileSync(keyFile, "utf8"),
-    ...(clientCaFile !== undefined && { clientCa: readFileSync(clientCaFile, "utf8") }),
+    cert: readCertificate(cert),
+    key: readKey({ setting: "HOLDFAST_TLS_KEY", file: files.keyFile }, cert),
+    ...(isNamed(clientCa) && { clientCa: readCertificate(clientCa) }),
   };
 }

@@ -87,4 +87,18 @@ describe("a server that other machines can reach", () => {
       await expect(client.report({}, { headers })).rejects.toBeInstanceOf(ConnectError);
     }
   });
+
+  it.each([
+    ["swapped", "key", "cert", "HOLDFAST_TLS_CERT", "holds a private key, no certificate"],
+    ["the certificate twice", "cert", "cert", "HOLDFAST_TLS_KEY", "holds a certificate, no private key"],
+    ["the key of another", "ca", "key", "HOLDFAST_TLS_KEY", "is not the key of the certificate in"],
+    ["of something else", "keys", "key", "HOLDFAST_TLS_CERT", "holds no certificate"],
+  ] as const)("names the file and the setting when they are wrong: %s", async (_, cert, key, setting, what) => {
+    const env = { HOLDFAST_TLS_CERT: files[cert], HOLDFAST_TLS_KEY: files[key], HOLDFAST_GRPC_PORT: "0" };
+    const { code, stderr } = await holdfast([], { cwd: scratch.path, env: { ...env, HOLDFAST_HTTP_PORT: "0" } });
+    const file = files[setting === "HOLDFAST_TLS_CERT" ? cert : key];
+    expect(code).toBe(1);
+    expect(stderr).toContain(`holdfast: ${file} (${setting}) ${what}`);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+  });
 });

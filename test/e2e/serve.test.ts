@@ -1,4 +1,5 @@
 import { writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -51,25 +52,59 @@ describe("a start", () => {
   it("is refused on a data directory that another process uses, and that one goes on", async () => {
     await using server = await startHoldfast();
     const env = { ...server.env, HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: "0" };
-    const { code, stdout } = await holdfast([], { cwd, env });
+    const { code, stdout, stderr } = await holdfast([], { cwd, env });
     expect(code).toBe(1);
-    expect(stdout).toContain(`in use by process ${server.pid}`);
+    expect(stderr).toMatch(/^holdfast: the data directory .*\n$/);
+    expect(stderr).toContain(`in use by process ${server.pid}`);
+    expect(stderr).toContain("HOLDFAST_DATA_DIR");
+    expect(stdout).not.toContain("stack");
     expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
   });
 
-  it("says so when a port is taken, and exits with 1", async () => {
+  it.each(["HOLDFAST_GRPC_PORT", "HOLDFAST_HTTP_PORT"])("says so when %s is taken, and exits with 1", async (name) => {
     await using server = await startHoldfast();
-    const env = { HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: server.env.HOLDFAST_HTTP_PORT ?? "" };
-    const { code, stdout } = await holdfast([], { cwd, env });
+    const port = server.env[name] ?? "";
+    const env = { HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: "0", [name]: port };
+    const { code, stdout, stderr } = await holdfast([], { cwd, env });
     expect(code).toBe(1);
-    expect(stdout).toContain("cannot start");
-    expect(stdout).toContain("EADDRINUSE");
+    const plane = name === "HOLDFAST_GRPC_PORT" ? "gRPC" : "HTTP";
+    const why = `cannot listen on 127.0.0.1:${port} for ${plane}: another process listens there (EADDRINUSE); see ${name}`;
+    expect(stderr).toBe(`holdfast: ${why}\n`);
+    expect(logLines(stdout)).toContainEqual(expect.objectContaining({ level: "error", msg: `cannot start: ${why}` }));
+    expect(stdout).not.toContain("stack");
   });
 
   it("does not wait for a Redis that is away", async () => {
     await using server = await startHoldfast({ REDIS_URL: `redis://127.0.0.1:${await freePort()}` });
     expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
     expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(503);
+  });
+
+  it("says once, and in words, that it waits for Postgres", async () => {
+    let attempts = 0;
+    const fields = "SFATAL\0C57P03\0Mthe database system is starting up\0\0";
+    const refusal = Buffer.concat([Buffer.from("E"), Buffer.from([0, 0, 0, fields.length + 4]), Buffer.from(fields)]);
+    const port = await freePort();
+    const postgres = createServer((socket) => {
+      attempts++;
+      socket.on("error", () => undefined).once("data", () => socket.end(refusal));
+    }).listen(port, "127.0.0.1");
+    const { PATH } = process.env;
+    const env = { PATH, DATABASE_URL: `postgres://u:hunter2@127.0.0.1:${port}/d`, HOLDFAST_DATA_DIR: cwd };
+    const waiting = await startChild({
+      command: process.execPath,
+      args: [join(import.meta.dirname, "../../src/main.ts")],
+      cwd,
+      env,
+      isReady: (line) => line.includes("does not answer yet"),
+    });
+    await until(() => attempts >= 4, { what: "some more attempts" });
+    const warnings = logLines(waiting.output()).filter(({ level }) => level === "warn");
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]?.msg).toContain(`Postgres at 127.0.0.1:${port}/d: the database system is starting up`);
+    expect(waiting.output()).not.toMatch(/hunter2|stack/);
+    await waiting.stop("SIGTERM");
+    postgres.close();
   });
 
   it("waits for a Postgres that comes later, and stops when told to meanwhile", async () => {
