@@ -135,6 +135,7 @@ describe("GetStats of no namespace in particular", () => {
 
 it("no key stands in the log, and nothing of it is an error", () => {
   const output = server.output();
-  for (const key of [all, none, orders]) expect(output).not.toContain(key.split("_")[2]);
+  // The secret may hold an underscore itself.
+  for (const key of [all, none, orders]) expect(output).not.toContain(key.split("_").slice(2).join("_"));
   expect(complaints(output)).toEqual([]);
 });
