@@ -7,6 +7,7 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import { type ConnectPlaneOptions, createConnectPlane, type HttpPeer } from "./connect.ts";
+import { refusalBody } from "./http-refusal.ts";
 import { createJsonDecoder } from "./json-request.ts";
 
 export interface RpcsOptions extends ConnectPlaneOptions {
@@ -37,6 +38,14 @@ export function createRpcs(options: RpcsOptions) {
     const rpc = rpcs.get(path);
     if (rpc === undefined) throw new Error(`${path} is not mounted`);
     const answer = await rpc(universalRequestFromNodeRequest(request, response, undefined, plane.contextValues(peer)));
-    await universalResponseToNodeResponse(answer, response);
+    const said = refusalBody(answer.status, rpc.method, {
+      method: request.method ?? "",
+      contentType: request.headers["content-type"],
+    });
+    if (answer.body !== undefined || said === undefined) await universalResponseToNodeResponse(answer, response);
+    else {
+      const header = Object.fromEntries(answer.header ?? []);
+      response.writeHead(answer.status, { ...header, "content-type": "application/json" }).end(said);
+    }
   };
 }

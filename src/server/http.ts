@@ -11,6 +11,7 @@ import { createHostGuard, type HostGuard } from "./host-guard.ts";
 import { methodsOf } from "./method.ts";
 import { createPages, type HealthSource, json } from "./pages.ts";
 import { degradedHeader } from "./reply-metadata.ts";
+import { createRpcIndex } from "./rpc-index.ts";
 import { subjectOf, type TlsOptions } from "./tls.ts";
 
 // An import of node:http takes its exports one by one, the last of which load all of undici: ten megabytes that nobody uses.
@@ -55,7 +56,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     metrics: options.metrics,
     log,
     draining: () => calls.draining,
-    methods: methods.map(({ name }) => name),
+    rpcs: createRpcIndex(options.services),
   });
   let rpcs: Rpcs | Promise<Rpcs> | undefined;
   let cors: Cors | undefined;

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
+import type { RpcIndex } from "./rpc-index.ts";
 
 /** How the process and what it stands on are doing, as the plain HTTP routes tell it. */
 export interface HealthSource {
@@ -17,8 +18,7 @@ export interface PagesOptions {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly draining: () => boolean;
-  /** Full method names, for the index. */
-  readonly methods: readonly string[];
+  readonly rpcs: RpcIndex;
 }
 
 type Page = (response: ServerResponse) => void | Promise<void>;
@@ -33,8 +33,7 @@ export function createPages(options: PagesOptions): (request: IncomingMessage, r
     "/": (response) =>
       json(response, 200, {
         name: "holdfast",
-        rpcs: "POST JSON to any of these paths, or use gRPC on the gRPC port",
-        paths: options.methods.map((name) => `/${name}`),
+        ...options.rpcs.page,
         pages: Object.keys(pages),
       }),
     "/healthz": (response) => json(response, 200, { status: "alive" }),
@@ -63,7 +62,7 @@ export function createPages(options: PagesOptions): (request: IncomingMessage, r
     const [path = "/"] = (request.url ?? "/").split("?", 1);
     const page = Object.hasOwn(pages, path) ? pages[path] : undefined;
     if (page === undefined) {
-      json(response, 404, { error: "not found", path, see: "/" });
+      json(response, 404, options.rpcs.noSuch(path) ?? { error: "not found", path, see: "/" });
       return;
     }
     if (request.method !== "GET" && request.method !== "HEAD") {

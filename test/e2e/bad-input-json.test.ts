@@ -198,8 +198,27 @@ describe("a request that is none of ours", () => {
     ["no content type", `/holdfast.v1.${get}`, { body: new Uint8Array([1]) }, 415],
   ])("is answered with a status that says so: %s", async (_, path, init, status) => {
     const response = await fetch(url(path), { method: "POST", ...init });
-    await response.text();
     expect(response.status).toBe(status);
+    if (path.includes("..")) return;
+    expect(await response.json()).toMatchObject({ code: expect.any(String), message: expect.any(String) });
+  });
+
+  it("is told what to send", async () => {
+    const told = async (rpc: string, init: RequestInit) => {
+      const body: Body = JSON.parse(await (await fetch(url(`/holdfast.v1.${rpc}`), init)).text());
+      return body.message;
+    };
+    const json = "send POST with content-type: application/json";
+    const form = { method: "POST", body: new URLSearchParams({ key: "k" }) };
+    expect(await told(get, form)).toContain(`the content-type is "application/x-www-form-urlencoded`);
+    expect(await told(get, form)).toContain(json);
+    expect(await told(get, { method: "POST", body: new Uint8Array([1]) })).toContain(
+      `there is no content-type: ${json}`,
+    );
+    expect(await told(get, {})).toContain(json);
+    expect(await told(set, {})).toContain(json);
+    expect(await told("CacheService/Watch", form)).toContain("application/connect+json");
+    expect(await told("CacheService/Gett", form)).toContain("did you mean Get?");
   });
 
   it("is gzip that grows beyond the limit", async () => {

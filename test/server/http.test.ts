@@ -41,12 +41,41 @@ describe("the plain pages", () => {
       name: "holdfast",
       paths: expect.arrayContaining(["/holdfast.test.EchoService/Say"]),
     });
-    for (const path of ["/nope", "/holdfast.test.EchoService/Nope", "/toString", "/__proto__"]) {
+    for (const path of ["/nope", "/nope/at/all", "/toString", "/__proto__"]) {
       const response = await fetch(`${h.httpUrl}${path}`);
       expect(response.status).toBe(404);
       expect(await response.json()).toMatchObject({ error: "not found" });
     }
     expect((await fetch(`${h.httpUrl}/healthz`, { method: "POST" })).status).toBe(405);
+  });
+
+  it("answer what is no RPC as Connect does, with what was meant", async () => {
+    await using h = await startEcho(rpcs);
+    const miss = async (path: string) => {
+      const response = await fetch(`${h.httpUrl}${path}`, { method: "POST", body: "{}" });
+      return [response.status, await response.json()];
+    };
+    const answer = (message: string) => [404, { code: "unimplemented", message: expect.stringContaining(message) }];
+    expect(await miss("/holdfast.test.EchoService/Sai")).toEqual(answer("did you mean Say?"));
+    expect(await miss("/holdfast.test.EchoServis/Say")).toEqual(answer("did you mean holdfast.test.EchoService?"));
+    expect(await miss("/some.other.Service/Call")).toEqual(answer("no service some.other.Service (GET / lists"));
+  });
+
+  it("tell apart what is called, what is streamed and what is planned", async () => {
+    await using h = await startEcho({ ...rpcs, async *count() {} });
+    expect(await (await fetch(h.httpUrl)).json()).toMatchObject({
+      paths: ["/holdfast.test.EchoService/Say"],
+      streams: {
+        how: expect.stringContaining("application/connect+json"),
+        paths: ["/holdfast.test.EchoService/Count"],
+      },
+      planned: { services: [] },
+    });
+    await using empty = await startEcho({});
+    expect(await (await fetch(empty.httpUrl)).json()).toMatchObject({
+      paths: [],
+      planned: { services: ["holdfast.test.EchoService"] },
+    });
   });
 
   it("answer 500 and log the cause when a report cannot be made", async () => {
