@@ -2,9 +2,11 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parseDuration } from "../config/units.ts";
 import type { Environment } from "../config.ts";
+import { didYouMean } from "../infra/suggest.ts";
 import { type ApiKeyRecord, createApiKey } from "../server/api-key.ts";
 import { changeKeys, readKeys } from "../server/keys-file.ts";
-import { UsageError } from "./usage.ts";
+import { grantableScopes } from "./scopes.ts";
+import { help, UsageError } from "./usage.ts";
 
 export interface KeysContext {
   readonly environment: Environment;
@@ -19,20 +21,35 @@ const options = {
   namespaces: { type: "string" },
   expires: { type: "string" },
   file: { type: "string" },
+  help: { type: "boolean", short: "h" },
 } as const;
 
 export async function keysCommand(args: readonly string[], { environment, print, remark }: KeysContext): Promise<void> {
   const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
+  if (values.help) {
+    print(help.trimEnd());
+    return;
+  }
   const [verb, id, ...rest] = positionals;
   const file = resolve(values.file ?? (environment.HOLDFAST_API_KEYS_FILE || "keys.yaml"));
   if (rest.length > 0) throw new UsageError(`unexpected ${rest.join(" ")}`);
   if (verb === "create" && id === undefined) {
     const { key, record } = createApiKey(request(values));
-    await changeKeys(file, (_, keys) => keys.add(record));
+    await changeKeys(file, (records, keys) => {
+      const namesake = records.find(({ name }) => name === record.name);
+      if (namesake !== undefined) {
+        throw new UsageError(
+          `${file} holds a key with the name ${JSON.stringify(record.name)} already (id ${namesake.id}): choose another name, or revoke that one first`,
+        );
+      }
+      keys.add(record);
+    });
     print(key);
     remark(`This is the only time that it is shown. ${file} keeps its hash; the id is ${record.id}.`);
   } else if (verb === "list" && id === undefined) {
-    for (const line of table(readKeys(file))) print(line);
+    const records = readKeys(file, { optional: true });
+    if (records.length === 0) remark(`no keys yet in ${file}; \`holdfast keys create\` makes one`);
+    else for (const line of table(records)) print(line);
   } else if (verb === "revoke" && id !== undefined) {
     await changeKeys(file, (records, keys) => {
       const at = records.findIndex((record) => record.id === id);
@@ -61,7 +78,9 @@ function request({ name, scopes, namespaces, expires }: Request) {
     throw new UsageError(`--expires is ${expires}, wanted a duration such as 90d or 12h`);
   return {
     name: name.trim(),
-    scopes: parts("--scopes", scopes, /^(\*|[a-z_]+:(\*|[a-z_]+))$/, "scopes such as cache:read, cache:* or *"),
+    scopes: knownScopes(
+      parts("--scopes", scopes, /^(\*|[a-z_]+:(\*|[a-z_]+))$/, "scopes such as cache:read, cache:* or *"),
+    ),
     ...(namespaces !== undefined && {
       namespaces: parts(
         "--namespaces",
@@ -72,6 +91,16 @@ function request({ name, scopes, namespaces, expires }: Request) {
     }),
     ...(lifetime !== undefined && { expiresAt: new Date(Date.now() + lifetime) }),
   };
+}
+
+/** A scope that no RPC asks for would give nothing, and nobody would be told. */
+function knownScopes(scopes: string[]): string[] {
+  const known = grantableScopes();
+  const unknown = scopes.find((scope) => !known.includes(scope));
+  if (unknown === undefined) return scopes;
+  throw new UsageError(
+    `--scopes holds ${JSON.stringify(unknown)}, which no RPC asks for${didYouMean(unknown, known)}\nThere are ${known.join(", ")}`,
+  );
 }
 
 function parts(option: string, written: string, pattern: RegExp, wanted: string): string[] {

@@ -50,6 +50,7 @@ async function dispatch(args: readonly string[], environment: Environment, serve
     }
     case "version":
     case "--version":
+    case "-v":
       none(rest);
       process.stdout.write(`${version}\n`);
       return 0;

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { keysCommand } from "../../src/cli/keys.ts";
+import { contractScopes, grantableScopes } from "../../src/cli/scopes.ts";
 import { UsageError } from "../../src/cli/usage.ts";
 import { verifyApiKey } from "../../src/server/api-key.ts";
 import { KeysFileError, readKeys } from "../../src/server/keys-file.ts";
@@ -149,4 +150,43 @@ describe("a file that is not one of keys", () => {
     writeFileSync(file, JSON.stringify({ keys: [{ id: "a", name: "b", hash, scopes: ["*"] }] }));
     expect(readKeys(file)).toEqual([{ id: "a", name: "b", hash, scopes: ["*"], namespaces: [] }]);
   });
+});
+
+describe("a request for a key", () => {
+  it.each([
+    ["cache:bogus", /no RPC asks for.*There are .*cache:read/s],
+    ["cache:raed", /did you mean cache:read\?/],
+    ["cash:*", /did you mean cache:\*\?/],
+  ])("for a scope that is none is refused: %s", async (scopes, message) => {
+    await expect(create("--name", "a", "--scopes", `cache:write,${scopes}`)).rejects.toThrow(message);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  it("by a name that is taken is refused, and the key that has it stays", async () => {
+    await create("--name", "a", "--scopes", "*");
+    await expect(create("--name", "a", "--scopes", "cache:read")).rejects.toThrow(UsageError);
+    expect(readKeys(file)).toHaveLength(1);
+  });
+});
+
+describe("without a file", () => {
+  it("the list says that there are no keys yet", async () => {
+    const remarks: string[] = [];
+    await keysCommand(["list", "--file", file], {
+      environment: {},
+      print: () => {},
+      remark: (line) => remarks.push(line),
+    });
+    expect(remarks).toEqual([expect.stringContaining(`no keys yet in ${file}`)]);
+  });
+
+  it("each command tells its usage when asked for help", async () => {
+    expect((await keys("create", "--help")).join("\n")).toContain("holdfast keys create --name NAME");
+    expect((await keys("-h")).join("\n")).toContain("holdfast keys revoke ID");
+  });
+});
+
+it("every scope that a key can be given is one that some RPC asks for", () => {
+  expect(contractScopes()).toEqual(expect.arrayContaining(["audit:append", "cache:read", "cache:write"]));
+  expect(grantableScopes()).toEqual(expect.arrayContaining(["*", "cache:*", "health:*"]));
 });

@@ -250,6 +250,8 @@ describe("commands", () => {
 
   it("tell the version, and the help", async () => {
     expect((await holdfast(["version"], { cwd })).stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
+    const { stdout } = await holdfast(["version"], { cwd });
+    for (const flag of ["--version", "-v"]) expect((await holdfast([flag], { cwd })).stdout).toBe(stdout);
     expect((await holdfast(["help"], { cwd })).stdout).toContain("keys create");
   });
 
