@@ -8,7 +8,7 @@ export type AlertName =
 export interface Alert {
   readonly name: AlertName;
   readonly active: boolean;
-  /** What was seen, against which threshold. */
+  /** What was seen, against which threshold; once it is resolved, first what is true since then. */
   readonly message: string;
   readonly raiseTime: number;
   readonly resolveTime: number | undefined;
@@ -17,6 +17,8 @@ export interface Alert {
 /** What the alerts are decided from. */
 export interface Vitals {
   readonly redisFailures: number;
+  /** Calls go past Redis for now: the breaker is not closed. */
+  readonly redisAvoided: boolean;
   readonly fallbackRate: number;
   readonly unhealthy: boolean;
   /** What is unhealthy, for people. */
@@ -33,24 +35,47 @@ export const fallbackThreshold = 0.5;
 /** How long a resolved alert stays in the report. */
 const keepResolvedMs = 3_600_000;
 
-/** Every alert, with its message where it holds. */
-export function conditions(vitals: Vitals): readonly (readonly [AlertName, string | undefined])[] {
+export interface Condition {
+  readonly name: AlertName;
+  /** What is the matter; undefined when the alert is not to be raised. */
+  readonly message: string | undefined;
+  /** Once raised, it is kept up though there is nothing new to say. */
+  readonly lasting?: boolean;
+  /** What is true when it is over. */
+  readonly over: string;
+}
+
+/** Every alert, and whether it is called for. */
+export function conditions(vitals: Vitals): readonly Condition[] {
   const percent = Math.round(vitals.fallbackRate * 100);
+  const fallbacks = `${percent} % of the cache calls of the last minute were answered without Redis`;
   return [
-    [
-      "REDIS_MULTIPLE_FAILURES",
-      vitals.redisFailures > redisFailureThreshold
-        ? `Redis failed ${vitals.redisFailures} times in a row (alert above ${redisFailureThreshold})`
-        : undefined,
-    ],
-    [
-      "HIGH_CACHE_FALLBACK_USAGE",
-      vitals.fallbackRate > fallbackThreshold
-        ? `${percent} % of the cache calls of the last minute were answered without Redis (alert above ${fallbackThreshold * 100} %)`
-        : undefined,
-    ],
-    ["SYSTEM_UNHEALTHY", vitals.unhealthy ? `calls fail: ${vitals.because}` : undefined],
-    ["LOCAL_TRUTH_SHARED", vitals.strangers.length > 0 ? truthShared(vitals.strangers) : undefined],
+    {
+      name: "REDIS_MULTIPLE_FAILURES",
+      message:
+        vitals.redisFailures > redisFailureThreshold
+          ? `Redis failed ${vitals.redisFailures} times in a row (alert above ${redisFailureThreshold})`
+          : undefined,
+      // One trial that went well ends the row, but not the time without Redis.
+      lasting: vitals.redisAvoided,
+      over: "Redis answers and is in use again",
+    },
+    {
+      name: "HIGH_CACHE_FALLBACK_USAGE",
+      message:
+        vitals.fallbackRate > fallbackThreshold ? `${fallbacks} (alert above ${fallbackThreshold * 100} %)` : undefined,
+      over: fallbacks,
+    },
+    {
+      name: "SYSTEM_UNHEALTHY",
+      message: vitals.unhealthy ? `calls fail: ${vitals.because}` : undefined,
+      over: "calls are answered again",
+    },
+    {
+      name: "LOCAL_TRUTH_SHARED",
+      message: vitals.strangers.length > 0 ? truthShared(vitals.strangers) : undefined,
+      over: "no other instance with SQL data of its own shares this Redis any more",
+    },
   ];
 }
 
@@ -73,15 +98,15 @@ export function createAlerts(sinks: readonly AlertSink[]) {
     /** Returns whether any alert was raised or resolved. */
     update(vitals: Vitals, now: number): boolean {
       let changed = false;
-      for (const [name, message] of conditions(vitals)) {
+      for (const { name, message, lasting, over } of conditions(vitals)) {
         const known = alerts.get(name);
         if (message !== undefined && !known?.active) {
           put({ name, active: true, message, raiseTime: now, resolveTime: undefined });
           changed = true;
         } else if (message !== undefined && known) {
           alerts.set(name, { ...known, message });
-        } else if (known?.active) {
-          put({ ...known, active: false, resolveTime: now });
+        } else if (known?.active && !lasting) {
+          put({ ...known, active: false, message: `${over}; before: ${known.message}`, resolveTime: now });
           changed = true;
         }
       }

@@ -140,6 +140,7 @@ export function createHealth(options: HealthOptions): Health {
     const unhealthy = overall(found) === "unhealthy";
     const vitals = {
       redisFailures: options.redisFailures() + (redis ? (failedInRow.get(redis) ?? 0) : 0),
+      redisAvoided: (redis?.breaker?.() ?? "closed") !== "closed",
       fallbackRate: options.cacheHealth().fallbackRate,
       unhealthy,
       because: found

@@ -214,6 +214,26 @@ describe("alerts", () => {
     ]);
   });
 
+  it("of Redis is over when its breaker is closed again, not with the first call that went well", async () => {
+    const { health, seen, redis, raised } = setUp();
+    seen.redisFailures = 7;
+    redis.position = "open";
+    await health.checkNow();
+    for (const position of ["open", "half_open"] as const) {
+      Object.assign(seen, { redisFailures: 0 });
+      redis.position = position;
+      await health.checkNow();
+      expect(activeAlerts(health)).toContain("REDIS_MULTIPLE_FAILURES");
+    }
+    redis.position = "closed";
+    await health.checkNow();
+    expect(activeAlerts(health)).not.toContain("REDIS_MULTIPLE_FAILURES");
+    expect(raised.map(({ message }) => message)).toEqual([
+      "Redis failed 7 times in a row (alert above 5)",
+      "Redis answers and is in use again; before: Redis failed 7 times in a row (alert above 5)",
+    ]);
+  });
+
   it("are listed active ones first, and resolved ones for an hour", async () => {
     const { health, numbers, seen, time } = setUp();
     numbers.fallbackRate = 1;

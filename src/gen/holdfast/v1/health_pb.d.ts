@@ -200,7 +200,7 @@ export declare type Alert = Message<"holdfast.v1.Alert"> & {
   active: boolean;
 
   /**
-   * What was seen, against which threshold.
+   * What was seen, against which threshold; once it is resolved, first what is true since then.
    *
    * @generated from field: string message = 3;
    */
