@@ -15,6 +15,8 @@ export interface ResilientOptions {
   readonly kept: Kept;
   readonly healer: Healer;
   readonly noteAbsence: NoteAbsence;
+  /** Whether nobody else keeps changes in the refuge, so that what `kept` does not list is not there. Default: false. */
+  readonly isOwnRefuge?: boolean;
 }
 
 export function createResilientStore(options: ResilientOptions): CacheStore {
@@ -41,7 +43,13 @@ export function createResilientStore(options: ResilientOptions): CacheStore {
     }
   }
 
-  async function readRefuge(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+  function readRefuge(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
+    const isKept = kept.hasMark(namespace) || keys.some((key) => kept.hasKey(namespace, key));
+    if (options.isOwnRefuge && !isKept) return Promise.resolve(keys.map(() => ({ ...UNKNOWN, layer: refuge.layer })));
+    return askRefuge(namespace, keys);
+  }
+
+  async function askRefuge(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
     try {
       const [results, raised] = await Promise.all([
         refuge.readKept(namespace, keys),

@@ -94,6 +94,18 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
     open();
   }
 
+  /** Made for each call while it is open, and never a surprise: where it came from is not worth a walk through the stack. */
+  function refusal(): BreakerOpenError {
+    const waited = clock.monotonic() - openedAt;
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
+    try {
+      return new BreakerOpenError(part, Math.max(1, Math.ceil(options.resetTimeoutMs - waited)));
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit;
+    }
+  }
+
   function succeeded(began: number): void {
     if (began === period) counter.success();
   }
@@ -144,10 +156,7 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
     succeeded,
     failed: ended,
     execute: async (work) => {
-      if (state !== "closed") {
-        const waited = clock.monotonic() - openedAt;
-        throw new BreakerOpenError(part, Math.max(1, Math.ceil(options.resetTimeoutMs - waited)));
-      }
+      if (state !== "closed") throw refusal();
       const began = period;
       try {
         const result = await work();

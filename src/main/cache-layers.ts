@@ -87,7 +87,15 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     isCallersMistake(error) || error instanceof RedisReplyError || error instanceof RefugeAwayError;
   const guarded = createGuarded(breaker, timeoutMs, isAnswer);
   const noteAbsence = createAbsenceNotes(log, clock);
-  const resilient = createResilientStore({ primary: hot, refuge, guarded, kept, healer, noteAbsence });
+  const resilient = createResilientStore({
+    primary: hot,
+    refuge,
+    isOwnRefuge: !database.shared,
+    guarded,
+    kept,
+    healer,
+    noteAbsence,
+  });
   const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now(), noteAbsence });
   return {
     storeOf: (namespace) => (namespace.policy.durable ? durable : resilient),
