@@ -93,6 +93,8 @@ export interface LoadedConfig {
   readonly config: Config;
   /** Every setting as it is in force, secrets masked, and where it came from. */
   readonly effective: readonly Effective[];
+  /** Variables that look like mistyped settings, and may be another program's. */
+  readonly doubts: readonly string[];
   readonly file: string | undefined;
 }
 
@@ -121,7 +123,7 @@ export function resolveConfig(environment: Environment, file: ConfigFile | undef
   const config = read(reader);
   reader.refuseUnknown(["HOLDFAST_CONFIG"]);
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
-  return { config: deepFreeze(config), effective: reader.effective, file: file?.name };
+  return { config: deepFreeze(config), effective: reader.effective, doubts: reader.doubts(), file: file?.name };
 }
 
 function read(reader: Reader): Config {

@@ -19,6 +19,6 @@ const { run } = await import("./cli/run.ts");
 const code = await run({
   args: argv.slice(2),
   environment: env,
-  serve: async (config) => (await import("./main/serve.ts")).serve(config),
+  serve: async (config, doubts) => (await import("./main/serve.ts")).serve(config, doubts),
 });
 process.exit(code);

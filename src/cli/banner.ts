@@ -6,6 +6,8 @@ export interface BannerFacts {
   readonly httpPort: number;
   readonly tls: boolean;
   readonly keys: boolean;
+  /** What it stands on and who gets in, in words. */
+  readonly behind: string;
 }
 
 /** Three things to try, to be pasted as they are into a shell in the project's directory. */
@@ -16,9 +18,8 @@ export function banner(facts: BannerFacts): string {
   const header = keys ? `-H "authorization: Bearer $HOLDFAST_API_KEY" ` : "";
   const options = keys ? `, { headers: { authorization: "Bearer " + process.env.HOLDFAST_API_KEY } }` : "";
   return `
-Holdfast ${version} (${topology}): gRPC on ${grpc}, HTTP on ${http}. Three things to try${
-    keys ? ", with a key from `holdfast keys create` in HOLDFAST_API_KEY" : ""
-  }:
+Holdfast ${version} (${topology}): gRPC on ${grpc}, HTTP on ${http}.
+${facts.behind}. Three things to try${keys ? ", with a key from `holdfast keys create` in HOLDFAST_API_KEY" : ""}:
 
 # 1. grpcurl, which learns the API from the server itself
 grpcurl ${tls ? "" : "-plaintext "}${header}-d '{"key": "greeting", "value": {"text": "hello"}}' ${grpc} holdfast.v1.CacheService/Set

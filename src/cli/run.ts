@@ -7,7 +7,7 @@ export interface Cli {
   readonly args: readonly string[];
   readonly environment: Environment;
   /** Runs the server until it is told to stop; resolves with the exit code. */
-  serve(config: Config): Promise<number>;
+  serve(config: Config, doubts: readonly string[]): Promise<number>;
 }
 
 /** Runs one command. Resolves with the exit code: 0 done, 1 failed, 2 not understood. */
@@ -30,13 +30,17 @@ export async function run({ args, environment, serve }: Cli): Promise<number> {
 async function dispatch(args: readonly string[], environment: Environment, serve: Cli["serve"]): Promise<number> {
   const [command = "serve", ...rest] = args;
   switch (command) {
-    case "serve":
+    case "serve": {
       none(rest);
-      return serve((await loadConfig(environment)).config);
+      const { config, doubts } = await loadConfig(environment);
+      return serve(config, doubts);
+    }
     case "config": {
       const { values } = parseArgs({ args: rest, options: { json: { type: "boolean" } } });
       const { configAsJson, configAsYaml } = await import("./config.ts");
-      process.stdout.write((values.json ? configAsJson : configAsYaml)(await loadConfig(environment)));
+      const loaded = await loadConfig(environment);
+      for (const doubt of loaded.doubts) process.stderr.write(`holdfast: ${doubt}\n`);
+      process.stdout.write((values.json ? configAsJson : configAsYaml)(loaded));
       return 0;
     }
     case "keys": {

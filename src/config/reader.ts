@@ -1,6 +1,6 @@
+import { didYouMean, suggest } from "../infra/suggest.ts";
 import { type Kind, Refusal, type Shown } from "./kind.ts";
 import type { Mistake } from "./mistakes.ts";
-import { didYouMean } from "../infra/suggest.ts";
 
 /** A setting: where it may be written, and what it is. */
 export interface Setting<T> {
@@ -131,6 +131,20 @@ export class Reader {
     }
     const { file } = this.#sources;
     if (file) this.#refuseUnknownKeys(file.name, file.content, []);
+  }
+
+  /**
+   * Variables that are nearly a setting's. Those of our own prefix are refused if unknown; the others belong to other programs as
+   * well, so that one can only ask.
+   */
+  doubts(): readonly string[] {
+    const known = [...this.#variables].filter((name) => !name.startsWith("HOLDFAST_"));
+    const prefixes = ["REDIS_", "CACHE_", "DATABASE_", "CIRCUIT_BREAKER_"];
+    return Object.keys(this.#sources.environment).flatMap((name) => {
+      if (this.#variables.has(name) || !prefixes.some((prefix) => name.startsWith(prefix))) return [];
+      const meant = suggest(name, known, 2);
+      return meant === undefined ? [] : `${name} is not a setting, and nothing reads it; did you mean ${meant}?`;
+    });
   }
 
   #refuseUnknownKeys(file: string, node: unknown, above: readonly string[]): void {

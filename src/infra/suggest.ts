@@ -1,10 +1,17 @@
-/** The candidate that was most likely meant: at most a third of its letters mistyped. Undefined when none is near. */
-export function suggest(written: string, candidates: Iterable<string>): string | undefined {
+/**
+ * The candidate that was most likely meant: at most a third of its letters mistyped, and no more than `most`. Undefined when
+ * none is near.
+ */
+export function suggest(
+  written: string,
+  candidates: Iterable<string>,
+  most = Number.POSITIVE_INFINITY,
+): string | undefined {
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
     const distance = editDistance(written.toLowerCase(), candidate.toLowerCase());
-    if (distance < bestDistance && distance <= Math.max(1, candidate.length / 3)) {
+    if (distance < bestDistance && distance <= Math.min(most, Math.max(1, candidate.length / 3))) {
       best = candidate;
       bestDistance = distance;
     }

@@ -14,14 +14,16 @@ import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
 import { ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
+import { openToStrangers, servingFacts, servingInWords } from "./serving.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
 import { tellStartFailure } from "./start-failure.ts";
 import { isNamed, readCertificate, readKey } from "./tls.ts";
 
 /** Puts the parts together, serves until told to stop, and takes them apart in the reverse order. */
-export async function serve(config: Config): Promise<number> {
+export async function serve(config: Config, doubts: readonly string[]): Promise<number> {
   const log = createLog({ level: config.logLevel });
   dieOfDefects(log);
+  for (const doubt of doubts) log.warn({}, doubt);
   const signals = listenToSignals(log);
   await using parts = new AsyncDisposableStack();
   const startTime = Date.now();
@@ -69,10 +71,13 @@ export async function serve(config: Config): Promise<number> {
       cache.endWaiting();
       return servers.drain(config.server.drainTimeoutMs);
     });
-    log.info({ ...ports, topology, version, instanceId, pid: process.pid }, "serving");
+    const serving = servingFacts(config, keys?.count);
+    log.info({ ...serving, ...ports, topology, version, instanceId, pid: process.pid }, "serving");
+    const open = openToStrangers(config);
+    if (open !== undefined) log.warn({}, open);
     if (config.banner || process.stdout.isTTY) {
       const facts = { version, topology, host: server.host, tls: server.tls !== undefined, ...ports };
-      process.stdout.write(banner({ ...facts, keys: keys !== undefined }));
+      process.stdout.write(banner({ ...facts, keys: keys !== undefined, behind: servingInWords(serving) }));
     }
   } catch (err) {
     if (signals.stop.aborted) return 0;

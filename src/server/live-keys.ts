@@ -6,6 +6,8 @@ import { readKeys } from "./keys-file.ts";
 
 export interface LiveKeys {
   readonly authenticator: Authenticator;
+  /** How many are in force. */
+  readonly count: number;
   /** Reads the file again now. */
   reload(): void;
   close(): void;
@@ -24,12 +26,15 @@ export interface LiveKeysOptions {
  * seconds. A file that becomes unreadable changes nothing, so that a slip of an editor locks nobody out and lets nobody in.
  */
 export function createLiveKeys({ file, clientCertificates, log, pollMs = 1000 }: LiveKeysOptions): LiveKeys {
-  let current = authenticatorOf(readKeys(file), clientCertificates);
+  const first = readKeys(file);
+  let count = first.length;
+  let current = authenticatorOf(first, clientCertificates);
 
   function reload(): void {
     try {
       const records = readKeys(file);
       current = authenticatorOf(records, clientCertificates);
+      count = records.length;
       log.info({ file, keys: records.length }, "API keys read again");
     } catch (err) {
       log.error({ err }, "API keys not read again: those read before stay in force");
@@ -44,6 +49,9 @@ export function createLiveKeys({ file, clientCertificates, log, pollMs = 1000 }:
       everyone: undefined,
       authenticate: (credentials) => current.authenticate(credentials),
       objectionTo: (caller) => current.objectionTo(caller),
+    },
+    get count() {
+      return count;
     },
     reload,
     close: () => unwatchFile(file, reload),

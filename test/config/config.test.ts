@@ -282,3 +282,27 @@ describe("what is printed", () => {
     });
   });
 });
+
+describe("a variable that is no setting", () => {
+  it.each([
+    ["REDIS_URI", "REDIS_URL"],
+    ["CACHE_TTTL", "CACHE_TTL"],
+    ["DATABASE_UR", "DATABASE_URL"],
+    ["CIRCUIT_BREAKER_FAILURE_TRESHOLD", "CIRCUIT_BREAKER_FAILURE_THRESHOLD"],
+  ])("but nearly one is doubted, not refused: %s", (written, meant) => {
+    const { doubts } = resolveConfig({ [written]: "1" }, undefined);
+    expect(doubts).toEqual([`${written} is not a setting, and nothing reads it; did you mean ${meant}?`]);
+  });
+
+  it("and not near any is another program's", () => {
+    const others = {
+      REDIS_HOST: "h",
+      REDIS_PORT: "1",
+      REDIS_PASSWORD: "p",
+      DATABASE_HOST: "h",
+      CACHE_DIR: "/x",
+      REDISURL: "",
+    };
+    expect(resolveConfig({ ...others, REDIS_URL: "redis://h" }, undefined).doubts).toEqual([]);
+  });
+});

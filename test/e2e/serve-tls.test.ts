@@ -67,6 +67,8 @@ describe("a server that other machines can reach", () => {
     }
     await expect(fetch(`${server.httpUrl}/readyz`)).rejects.toThrow();
     expect(server.output()).toContain("HOLDFAST_API_KEY");
+    expect(server.output()).toContain("TLS on, API keys 1, ");
+    expect(server.output()).not.toContain("open to the network");
     expect(server.output()).toContain(`https://127.0.0.1:${new URL(server.httpUrl).port}`);
   });
 

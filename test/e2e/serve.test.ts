@@ -29,9 +29,26 @@ describe("a start", () => {
     await using server = await startHoldfast();
     const [serving] = logLines(server.output()).filter(({ msg }) => msg === "serving");
     expect(serving).toMatchObject({ topology: "embedded", version: expect.stringMatching(/^\d+\.\d+\.\d+/) });
+    const behind = { host: "127.0.0.1", tls: "off", keys: "off", sql: "sqlite", redis: "off" };
+    expect(serving).toMatchObject({ ...behind, dataDir: server.env.HOLDFAST_DATA_DIR });
+    expect(logLines(server.output()).filter(({ level }) => level === "warn")).toEqual([]);
     expect(`127.0.0.1:${serving?.grpcPort}`).toBe(server.grpcAddress);
     expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
     expect(server.output()).not.toContain("Three things");
+  });
+
+  it("warns when it is open to the network, and of variables that are nearly settings", async () => {
+    const env = { HOLDFAST_HOST: "0.0.0.0", HOLDFAST_INSECURE: "true", HOLDFAST_BANNER: "true", CACHE_TTTL: "60" };
+    await using server = await startHoldfast(env);
+    await until(() => server.output().includes("# 3. TypeScript"), { what: "the banner" });
+    const warnings = logLines(server.output()).filter(({ level }) => level === "warn");
+    expect(warnings.map(({ msg }) => msg)).toEqual([
+      "CACHE_TTTL is not a setting, and nothing reads it; did you mean CACHE_TTL?",
+      expect.stringMatching(/^HOLDFAST_INSECURE: 0\.0\.0\.0 is open to the network without TLS and API keys/),
+    ]);
+    expect(server.output()).toContain(
+      `TLS off, API keys off, SQL sqlite in ${server.env.HOLDFAST_DATA_DIR}, Redis off`,
+    );
   });
 
   it("names every mistake of the configuration and exits with 1", async () => {
