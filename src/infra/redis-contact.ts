@@ -19,12 +19,13 @@ export function createContactLog(log: Log): RedisContact {
       log.info({ server }, outages.has(server) ? "connected to Redis again" : "connected to Redis");
       outages.delete(server);
     },
-    lost(server, { message }) {
+    lost(server, { message, cause }) {
       const reasons = outages.get(server) ?? new Set();
       outages.set(server, reasons);
       if (reasons.has(message)) return;
       reasons.add(message);
-      log.warn({ server }, `${message}; connecting goes on in the background`);
+      const inside = cause instanceof Error ? { cause: cause.message } : {};
+      log.warn({ server, ...inside }, `${message}; connecting goes on in the background`);
     },
   };
 }
