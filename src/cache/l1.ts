@@ -1,4 +1,5 @@
 import { LRUCache } from "lru-cache";
+import { createChurnTable } from "../infra/churn-table.ts";
 import type { Namespace, TagMark } from "./namespace.ts";
 import type { CacheRecord, CacheValue } from "./record.ts";
 
@@ -73,7 +74,7 @@ const TAG_BYTES = 120;
 const NEW_TAG_BYTES = 200;
 
 export function createL1({ maxBytes, maxItems, monotonic }: L1Options): L1 {
-  const pendings = new Map<string, Pending>();
+  const pendings = createChurnTable<Pending>();
   let epoch = 0;
   const copies = new LRUCache<string, Held>({
     maxSize: Math.max(1, maxBytes),

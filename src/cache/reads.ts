@@ -1,4 +1,5 @@
 import type { ServedBy } from "../infra/call.ts";
+import { createChurnTable } from "../infra/churn-table.ts";
 import type { Clock } from "../infra/clock.ts";
 import { UnavailableError } from "../infra/failure.ts";
 import type { Arrivals } from "./arrivals.ts";
@@ -71,7 +72,7 @@ export interface ReadsOptions {
 const DEAF_POLL_MS = 200;
 
 export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }: ReadsOptions): Reads {
-  const loads = new Map<string, Promise<Found>>();
+  const loads = createChurnTable<Promise<Found>>();
   const nameOf = (namespace: Namespace, key: string) => `${namespace.name}/${key}`;
 
   function fromMemory(namespace: Namespace, key: string): Held | undefined {
@@ -98,6 +99,12 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
   }
 
   function lookOne(namespace: Namespace, key: string): Promise<Found> {
+    // Where memory is not used, nothing need be watched for while the read is under way.
+    if (namespace.policy.l1TtlMs === 0) {
+      return storeOf(namespace)
+        .read(namespace.name, [key])
+        .then(([result]) => meaning(namespace, key, result));
+    }
     const pending = l1.begin(namespace, key);
     const end = () => l1.end(namespace, key, pending);
     const reading = storeOf(namespace)
@@ -115,13 +122,14 @@ export function createReads({ l1, storeOf, versions, arrivals, clock, coherent }
     pending: Pending | undefined,
     makeRoom: boolean,
   ): Found {
-    if (result === undefined || pending === undefined) throw new Error("a read got no result");
-    const found = judge(namespace, key, result);
-    const isKeepable = found.outcome === "hit" && !found.degraded && result.passing !== true && found.record;
-    return isKeepable ? { ...found, held: l1.put(namespace, key, isKeepable, pending, makeRoom) } : found;
+    const found = meaning(namespace, key, result);
+    const isKeepable = found.outcome === "hit" && !found.degraded && result?.passing !== true && found.record;
+    if (!isKeepable || pending === undefined) return found;
+    return { ...found, held: l1.put(namespace, key, isKeepable, pending, makeRoom) };
   }
 
-  function judge(namespace: Namespace, key: string, result: ReadResult): Found {
+  function meaning(namespace: Namespace, key: string, result: ReadResult | undefined): Found {
+    if (result === undefined) throw new Error("a read got no result");
     if (result.unknown || isBehindCopy(namespace, key, result)) return fromCopy(namespace, key, result);
     const { record, layer } = result;
     const seen = record?.version ?? 0;

@@ -26,6 +26,10 @@ export class Call implements CallContext {
   onAbort: ((failure: Failure) => void) | undefined = undefined;
   /** Wakes whoever waits for the caller's next message. */
   onInterrupt: ((failure: Failure) => void) | undefined = undefined;
+  /** Its place among the calls under way; kept by CallList. */
+  isListed = false;
+  older: Call | undefined = undefined;
+  newer: Call | undefined = undefined;
   private controller: AbortController | undefined = undefined;
   private timer: NodeJS.Timeout | undefined = undefined;
 

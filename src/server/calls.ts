@@ -3,6 +3,7 @@ import type { Log } from "../infra/log.ts";
 import type { Counter, Family, Gauge, Histogram, Metrics } from "../infra/metrics.ts";
 import type { AuthenticatedCaller } from "./auth.ts";
 import { Call, deadlineExceeded } from "./call.ts";
+import { createCallList } from "./call-list.ts";
 import { type CallError, callErrorOf, codeName } from "./errors.ts";
 import type { Method } from "./method.ts";
 
@@ -65,7 +66,7 @@ export function createCalls(options: CallsOptions): Calls {
     ]),
   };
   const waiting = { grpc: metrics.waiting.with({ plane: "grpc" }), http: metrics.waiting.with({ plane: "http" }) };
-  const underWay = new Set<Call>();
+  const underWay = createCallList();
   let whenIdle: (() => void)[] = [];
   let draining = false;
   let seen = 0;
