@@ -10,7 +10,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file holdfast/v1/fencing.proto.
  */
 export const file_holdfast_v1_fencing = /*@__PURE__*/
-  fileDesc("Chlob2xkZmFzdC92MS9mZW5jaW5nLnByb3RvEgtob2xkZmFzdC52MSImCgdGZW5jaW5nEgwKBGxvY2sYASABKAkSDQoFdG9rZW4YAiABKARiBnByb3RvMw");
+  fileDesc("Chlob2xkZmFzdC92MS9mZW5jaW5nLnByb3RvEgtob2xkZmFzdC52MSImCgdGZW5jaW5nEgwKBGxvY2sYASABKAkSDQoFdG9rZW4YAiABKARCOQoPZGV2LmhvbGRmYXN0LnYxUAFaFmhvbGRmYXN0L3YxO2hvbGRmYXN0djGqAgtIb2xkZmFzdC5WMWIGcHJvdG8z");
 
 /**
  * Describes the message holdfast.v1.Fencing.

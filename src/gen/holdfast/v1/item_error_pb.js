@@ -10,7 +10,7 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file holdfast/v1/item_error.proto.
  */
 export const file_holdfast_v1_item_error = /*@__PURE__*/
-  fileDesc("Chxob2xkZmFzdC92MS9pdGVtX2Vycm9yLnByb3RvEgtob2xkZmFzdC52MSJJCglJdGVtRXJyb3ISDAoEY29kZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDQoFZmllbGQYAyABKAkSDwoHbWVzc2FnZRgEIAEoCWIGcHJvdG8z");
+  fileDesc("Chxob2xkZmFzdC92MS9pdGVtX2Vycm9yLnByb3RvEgtob2xkZmFzdC52MSJJCglJdGVtRXJyb3ISDAoEY29kZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDQoFZmllbGQYAyABKAkSDwoHbWVzc2FnZRgEIAEoCUI5Cg9kZXYuaG9sZGZhc3QudjFQAVoWaG9sZGZhc3QvdjE7aG9sZGZhc3R2MaoCC0hvbGRmYXN0LlYxYgZwcm90bzM");
 
 /**
  * Describes the message holdfast.v1.ItemError.
