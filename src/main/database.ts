@@ -11,8 +11,8 @@ import { operatorText } from "./start-failure.ts";
 /** How long a start waits for a Postgres that does not answer, as when both come up together. */
 const patienceMs = 30_000;
 const retryMs = 500;
-/** It is asked again every second: unlike Redis it has no stand-in for durable data, so its return must not be missed. */
-const sqlBreaker = { failureThreshold: 3, resetTimeoutMs: 1_000, halfOpenMaxCalls: 1 };
+/** It is asked again twice a second: unlike Redis it has no stand-in for durable data, so its return must not be missed. */
+const sqlBreaker = { failureThreshold: 3, resetTimeoutMs: 500, halfOpenMaxCalls: 1 };
 
 /**
  * Opens the database and brings its schema up to date. Nothing can be served before that: not even what Redis holds, because

@@ -95,6 +95,22 @@ const faults: { name: string; mayFail: boolean; happen: () => Promise<void> }[] 
   },
 ];
 
+/** Every instance has found SQL again, and no longer leaves it alone. */
+async function truthInUse(namespace: string): Promise<void> {
+  for (const { grpcAddress } of setup.instances) {
+    using client = createCacheClient(grpcAddress);
+    const stores = () =>
+      client.put(namespace, "probe", "probe").then(
+        () => true,
+        (error: unknown) => {
+          if (error instanceof CallFailed && error.code === "UNAVAILABLE") return false;
+          throw error;
+        },
+      );
+    await until(stores, { what: "SQL to be used again", timeoutMs: 30_000 });
+  }
+}
+
 describe("a durable namespace, under load", () => {
   it.each(faults)("keeps every acknowledged write when $name", async ({ name, mayFail, happen }) => {
     const namespace = `truth-${faults.findIndex((fault) => fault.name === name)}`;
@@ -103,6 +119,7 @@ describe("a durable namespace, under load", () => {
     const loads = await startRegisters(setup.instances, job);
     await happen();
     await healed(setup);
+    await truthInUse(namespace);
     await delay(300);
     const reports = await Promise.all(loads.map((load) => load.stop()));
     await healed(setup);
