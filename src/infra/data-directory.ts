@@ -8,6 +8,9 @@ export interface DataDirectoryLock extends Disposable {
   release(): void;
 }
 
+/** Locks that were not released. Without a reference the collector would close them, and nobody would notice. */
+const held = new Set<Sqlite.Database>();
+
 /**
  * Makes the directory (for this user only) when it is missing, and takes it for this process. Two servers on one directory
  * would each hold half of the truth. The lock is the operating system's, so it ends with the process, however that ends.
@@ -30,7 +33,11 @@ export function lockDataDirectory(dir: string): DataDirectoryLock {
     db.close();
     throw unusable(directory, error);
   }
-  const release = () => void db.close();
+  held.add(db);
+  const release = () => {
+    held.delete(db);
+    db.close();
+  };
   return { directory, release, [Symbol.dispose]: release };
 }
 

@@ -49,13 +49,15 @@ describe("the data directory", () => {
   it("names the process that holds it, and is free as soon as that one is killed", async () => {
     const directory = join(scratch.path, "killed");
     const module = new URL("../../src/infra/data-directory.ts", import.meta.url).href;
+    // Nothing refers to the lock, and the collector runs: it must be held all the same.
     const script = `const { lockDataDirectory } = await import(${JSON.stringify(module)});
       lockDataDirectory(process.argv[1]);
+      for (let i = 0; i < 3; i++) { globalThis.gc(); await new Promise(setImmediate); }
       console.log("locked by", process.pid);
       setInterval(() => {}, 1000);`;
     const child = await startChild({
       command: process.execPath,
-      args: ["--input-type=module", "-e", script, directory],
+      args: ["--expose-gc", "--input-type=module", "-e", script, directory],
       isReady: (line) => line.startsWith("locked"),
     });
     const pid = /locked by (\d+)/.exec(child.output())?.[1];
