@@ -1,8 +1,8 @@
 /**
- * A small map for entries that come and go with each call. A `Map` under such churn builds its table anew every few hundred
- * calls, and each table that was left points to the next: once one of them has grown old, the collector keeps all that follow,
- * with the calls in them, until its next full collection. Measured, that took a third of the processor time of a read from
- * Redis. This one never rebuilds: it has a fixed number of buckets, and an entry that leaves points nowhere.
+ * A small map for entries that come and go with each call. With a `Map` in its place, what had ended survived young collections
+ * until the next full one, and calls cost visibly more. The likely reason is that a `Map` under churn builds its table anew, and
+ * each table that was left points to the next (docs/decisions/0014 says what was measured and what was not). This one never
+ * rebuilds: it has a fixed number of buckets, and an entry that leaves points nowhere.
  */
 export interface ChurnTable<Value> {
   get(name: string): Value | undefined;
