@@ -1,5 +1,4 @@
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { type FieldViolation, InvalidFieldsError } from "../infra/failure.ts";
+import { Fields, textFault } from "../infra/fields.ts";
 
 /** The limits that the contract states. */
 export const LIMITS = {
@@ -10,58 +9,21 @@ export const LIMITS = {
   batch: 1000,
   replyBytes: 4 * 1024 * 1024,
   contentTypeBytes: 128,
-  requestIdBytes: 128,
   patterns: 100,
   ttlMs: 10 * 365 * 86_400_000,
   leaseTtlMs: 600_000,
   waitMs: 30_000,
-  pageSize: 1000,
-  pageSizeDefault: 100,
 } as const;
 
 export const DEFAULT_NAMESPACE = "default";
 const NAMESPACE = /^[A-Za-z0-9._:-]{1,128}$/;
 
-/** What is wrong with a text, if anything. */
-export function textFault(value: string, mostBytes: number, mayBeEmpty = false): string | undefined {
-  if (value === "") return mayBeEmpty ? undefined : "must not be empty";
-  // A character takes at most three bytes for each of its UTF-16 units, so short texts need not be counted.
-  if (value.length * 3 > mostBytes) {
-    const bytes = Buffer.byteLength(value);
-    if (bytes > mostBytes) return `is ${bytes} bytes long; the limit is ${mostBytes}`;
-  }
-  return value.includes("\0") ? "must not contain the character NUL" : undefined;
-}
-
 export function keyFault(value: string): string | undefined {
   return textFault(value, LIMITS.keyBytes);
 }
 
-const NONE: readonly FieldViolation[] = [];
-
-/** Collects what is wrong with a request, so that the caller learns all of it at once. A class: it is made for each call. */
-export class Fields {
-  #violations: FieldViolation[] | undefined;
-
-  get violations(): readonly FieldViolation[] {
-    return this.#violations ?? NONE;
-  }
-
-  refuse(field: string, description: string): void {
-    this.#violations ??= [];
-    this.#violations.push({ field, description });
-  }
-
-  /** Throws if anything was refused. */
-  done(): void {
-    if (this.#violations !== undefined) throw new InvalidFieldsError(this.#violations);
-  }
-
-  text(field: string, value: string, mostBytes: number, mayBeEmpty = false): void {
-    const fault = textFault(value, mostBytes, mayBeEmpty);
-    if (fault !== undefined) this.refuse(field, fault);
-  }
-
+/** What is wrong with a request of the cache. */
+export class CacheFields extends Fields {
   key(field: string, value: string): void {
     const fault = keyFault(value);
     if (fault !== undefined) this.refuse(field, fault);
@@ -73,25 +35,5 @@ export class Fields {
       this.refuse("namespace", `must be 1 to ${LIMITS.namespaceBytes} letters, digits or any of . _ : -`);
     }
     return value;
-  }
-
-  count(field: string, length: number, most: number): void {
-    if (length === 0) this.refuse(field, "must not be empty");
-    else if (length > most) this.refuse(field, `has ${length} elements; the limit is ${most}`);
-  }
-
-  /**
-   * Whole milliseconds of a duration from more than zero (or zero, when allowed) up to `most`; what is shorter than one counts
-   * as one. Undefined when unset or refused.
-   */
-  duration(field: string, value: Duration | undefined, mostMs: number, mayBeZero = false): number | undefined {
-    if (value === undefined) return undefined;
-    const ms = Number(value.seconds) * 1000 + value.nanos / 1_000_000;
-    if (value.nanos > 999_999_999) this.refuse(field, "is not a duration: it has more than 999,999,999 nanoseconds");
-    else if (ms < 0 || value.nanos < 0) this.refuse(field, "must not be negative");
-    else if (ms === 0 && !mayBeZero) this.refuse(field, "must be more than zero");
-    else if (ms > mostMs) this.refuse(field, `is ${ms / 1000} seconds; the limit is ${mostMs / 1000}`);
-    else return Math.ceil(ms);
-    return undefined;
   }
 }

@@ -3,7 +3,7 @@ import type { Fencing } from "../gen/holdfast/v1/fencing_pb.js";
 import type { CallContext } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { RequestedExpiry } from "./expiry.ts";
-import { type Fields, LIMITS } from "./fields.ts";
+import { type CacheFields, LIMITS } from "./fields.ts";
 import type { NamespacePolicy } from "./policy.ts";
 import type { LeaseWish } from "./reads.ts";
 import type { CacheValue } from "./record.ts";
@@ -11,7 +11,7 @@ import type { SetOrder } from "./writes.ts";
 
 /** What the fields of requests mean; what is wrong with them goes to `fields`. */
 
-export function expiryOf(fields: Fields, field: string, expiry: Expiry | undefined): RequestedExpiry {
+export function expiryOf(fields: CacheFields, field: string, expiry: Expiry | undefined): RequestedExpiry {
   switch (expiry?.kind.case) {
     case undefined:
       return "policy";
@@ -26,7 +26,7 @@ export function expiryOf(fields: Fields, field: string, expiry: Expiry | undefin
 }
 
 export function cacheValueOf(
-  fields: Fields,
+  fields: CacheFields,
   field: string,
   value: Value | undefined,
   policy: NamespacePolicy,
@@ -43,7 +43,7 @@ export function cacheValueOf(
   return { data, contentType };
 }
 
-export function tagsOf(fields: Fields, field: string, tags: readonly string[]): readonly string[] {
+export function tagsOf(fields: CacheFields, field: string, tags: readonly string[]): readonly string[] {
   if (tags.length > LIMITS.tags) fields.refuse(field, `has ${tags.length} elements; the limit is ${LIMITS.tags}`);
   tags.forEach((tag, i) => {
     fields.text(`${field}[${i}]`, tag, LIMITS.tagBytes);
@@ -52,7 +52,7 @@ export function tagsOf(fields: Fields, field: string, tags: readonly string[]): 
 }
 
 export function orderOf(
-  fields: Fields,
+  fields: CacheFields,
   item: Pick<SetItem, "key" | "value" | "expiry" | "tags" | "ifAbsent">,
   leaseToken: string,
   policy: NamespacePolicy,
@@ -71,7 +71,7 @@ export function orderOf(
 /** An answer must still travel: waiting ends this much before the caller stops listening. */
 const TRAVEL_MS = 50;
 
-export function wishOf(fields: Fields, request: CacheServiceGetRequest, call: CallContext): LeaseWish | undefined {
+export function wishOf(fields: CacheFields, request: CacheServiceGetRequest, call: CallContext): LeaseWish | undefined {
   const ttlMs = fields.duration("lease_ttl", request.leaseTtl, LIMITS.leaseTtlMs);
   const asked = fields.duration("wait_timeout", request.waitTimeout, LIMITS.waitMs, true);
   if (request.waitTimeout !== undefined && request.leaseTtl === undefined) {
@@ -99,17 +99,7 @@ export function requireNoFencing(fencing: Fencing | undefined): void {
   );
 }
 
-export function pageSizeOf(fields: Fields, pageSize: number): number {
-  if (pageSize < 0) fields.refuse("page_size", "must not be negative");
-  return pageSize === 0 ? LIMITS.pageSizeDefault : Math.min(pageSize, LIMITS.pageSize);
-}
-
 /** A version from the wire. One beyond what this server ever gives out matches nothing, which is right. */
 export function versionOf(version: bigint): number {
   return Number(version);
-}
-
-export function requestIdOf(fields: Fields, requestId: string): string {
-  fields.text("request_id", requestId, LIMITS.requestIdBytes, true);
-  return requestId;
 }

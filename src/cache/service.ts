@@ -21,7 +21,7 @@ import {
 import { type CallContext, type EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Cache } from "./cache.ts";
-import { Fields, keyFault, LIMITS } from "./fields.ts";
+import { CacheFields, keyFault, LIMITS } from "./fields.ts";
 import type { Held } from "./l1.ts";
 import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
@@ -39,17 +39,7 @@ import {
   statsOf,
   watchReply,
 } from "./replies.ts";
-import {
-  cacheValueOf,
-  expiryOf,
-  orderOf,
-  pageSizeOf,
-  requestIdOf,
-  requireNoFencing,
-  tagsOf,
-  versionOf,
-  wishOf,
-} from "./requests.ts";
+import { cacheValueOf, expiryOf, orderOf, requireNoFencing, tagsOf, versionOf, wishOf } from "./requests.ts";
 import { boundOf } from "./wire.ts";
 
 export interface CacheServiceOptions {
@@ -77,7 +67,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
 
   return mount(CacheService, {
     get(request, call) {
-      const fields = new Fields();
+      const fields = new CacheFields();
       const name = fields.namespace(request.namespace);
       fields.key("key", request.key);
       const wish = wishOf(fields, request, call);
@@ -127,7 +117,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       fields.count("items", request.items.length, LIMITS.batch);
       fields.done();
       const items = request.items.map((item) => {
-        const own = new Fields();
+        const own = new CacheFields();
         const order = orderOf(own, item, "", namespace.policy);
         return { order, fault: own.violations[0] };
       });
@@ -202,7 +192,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       const { fields, namespace } = begin(request.namespace);
       fields.key("key", request.key);
       const expiry = expiryOf(fields, "expiry", request.expiry);
-      const requestId = requestIdOf(fields, request.requestId);
+      const requestId = fields.requestId(request.requestId);
       fields.done();
       const { delta = 1n, initial } = request;
       const answer = await cache.increment(namespace, request.key, { delta, initial, expiry, requestId });
@@ -225,7 +215,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
         value: cacheValueOf(fields, "value", request.value, namespace.policy),
         expiry: expiryOf(fields, "expiry", request.expiry),
         tags: tagsOf(fields, "tags", request.tags),
-        requestId: requestIdOf(fields, request.requestId),
+        requestId: fields.requestId(request.requestId),
       };
       fields.done();
       const answer = await cache.compareAndSet(namespace, order);
@@ -262,7 +252,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
     async listKeys(request, call) {
       const { fields, namespace } = begin(request.namespace);
       fields.text("prefix", request.prefix, LIMITS.keyBytes, true);
-      const pageSize = pageSizeOf(fields, request.pageSize);
+      const pageSize = fields.pageSize(request.pageSize);
       fields.done();
       const page = await cache.list(namespace, request.prefix, pageSize, request.pageToken);
       if (page.degraded) call.degraded();
@@ -355,8 +345,8 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
   }
 
   /** The namespace of a request, once its name is known to be good: its policy is needed to check the rest. */
-  function begin(name: string): { fields: Fields; namespace: Namespace } {
-    const fields = new Fields();
+  function begin(name: string): { fields: CacheFields; namespace: Namespace } {
+    const fields = new CacheFields();
     const checked = fields.namespace(name);
     fields.done();
     return { fields, namespace: cache.namespaces.get(checked) };
