@@ -14,6 +14,8 @@ export interface SqlStatement {
 
 export interface SqlSession {
   query<Row extends SqlRow>(sql: string, params?: readonly SqlValue[]): Promise<Row[]>;
+  /** One statement for each row of parameters, in order; what they return is not wanted. The fast way to insert many in SQLite. */
+  each(sql: string, rows: readonly (readonly SqlValue[])[]): Promise<void>;
 }
 
 export interface Database {

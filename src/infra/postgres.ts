@@ -61,7 +61,14 @@ async function runAll(session: PostgresSession, statements: readonly SqlStatemen
 }
 
 async function runTransaction<T>(session: PostgresSession, work: (tx: SqlSession) => Promise<T>): Promise<T> {
-  const guard = guardSession(async (sql, params) => (await session.run(sql, params)).rows);
+  const guard = guardSession(
+    async (sql, params) => (await session.run(sql, params)).rows,
+    async (sql, rows) => {
+      // All are on their way at once; the first that failed explains the others.
+      const sent = await Promise.allSettled(rows.map((params) => session.run(sql, params)));
+      for (const one of sent) if (one.status === "rejected") throw one.reason;
+    },
+  );
   await session.run("BEGIN");
   try {
     const result = await work(guard.tx);

@@ -15,6 +15,7 @@ export interface GuardedSession {
  */
 export function guardSession(
   run: (sql: string, params: readonly SqlValue[]) => SqlRow[] | Promise<SqlRow[]>,
+  runEach: (sql: string, rows: readonly (readonly SqlValue[])[]) => void | Promise<void>,
 ): GuardedSession {
   let failed: { readonly error: unknown } | undefined;
   let ended = false;
@@ -23,19 +24,23 @@ export function guardSession(
     if (failed !== undefined) throw failed.error;
   }
 
+  async function guarded<T>(work: () => T | Promise<T>): Promise<T> {
+    if (ended) throw new Error("the transaction has ended");
+    check();
+    try {
+      return await work();
+    } catch (error) {
+      failed ??= { error };
+      throw error;
+    }
+  }
+
   return {
     tx: {
-      async query<Row extends SqlRow>(sql: string, params: readonly SqlValue[] = []): Promise<Row[]> {
-        if (ended) throw new Error("the transaction has ended");
-        check();
-        try {
-          // The caller knows what its statement returns.
-          return (await run(sql, params)) as Row[];
-        } catch (error) {
-          failed ??= { error };
-          throw error;
-        }
-      },
+      // The caller knows what its statement returns.
+      query: async <Row extends SqlRow>(sql: string, params: readonly SqlValue[] = []) =>
+        (await guarded(() => run(sql, params))) as Row[],
+      each: (sql, rows) => guarded(() => runEach(sql, rows)),
     },
     check,
     end() {

@@ -9,6 +9,8 @@ export interface SqliteConnection {
   readonly inTransaction: boolean;
   /** Runs one statement and returns its rows, if it has any. */
   run(sql: string, params: readonly SqlValue[]): SqlRow[];
+  /** Runs one statement for each row of parameters. */
+  runEach(sql: string, rows: readonly (readonly SqlValue[])[]): void;
   /** Like run, and refuses a statement that would change something. */
   read(sql: string, params: readonly SqlValue[]): SqlRow[];
   begin(): void;
@@ -78,6 +80,10 @@ export function connectSqlite(path: string, options: { busyTimeoutMs: number }):
       return db.inTransaction;
     },
     run: (sql, params) => execute(prepare(sql), params),
+    runEach(sql, rows) {
+      const ready = prepare(sql);
+      for (const params of rows) execute(ready, params);
+    },
     read(sql, params) {
       const ready = prepare(sql);
       if (!ready.statement.readonly) throw new Error(`query() only reads; use write() for: ${sql}`);

@@ -137,13 +137,17 @@ export function createSqliteWriter(options: {
 
   async function runInteractive<T>(work: (tx: SqlSession) => Promise<T>): Promise<T> {
     // Mapped here too, so that the work sees what its caller would.
-    const guard = guardSession((sql, params) => {
+    const mapped = <Result>(run: () => Result): Result => {
       try {
-        return connection.run(sql, params);
+        return run();
       } catch (error) {
         throw toCallerError(error, path);
       }
-    });
+    };
+    const guard = guardSession(
+      (sql, params) => mapped(() => connection.run(sql, params)),
+      (sql, rows) => mapped(() => connection.runEach(sql, rows)),
+    );
     try {
       const result = await work(guard.tx);
       guard.end();
