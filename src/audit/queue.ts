@@ -1,4 +1,12 @@
+import { UnavailableError } from "../infra/failure.ts";
 import type { RecordId, Sealed } from "./record.ts";
+
+/** The queue answers, but has no room: as many records as allowed wait to be archived, or Redis is out of memory. */
+export class QueueFullError extends UnavailableError {
+  constructor(message: string, details: { readonly cause?: unknown } = {}) {
+    super("AUDIT_QUEUE_FULL", message, details);
+  }
+}
 
 /**
  * What the queue made of a record.

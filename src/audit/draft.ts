@@ -1,0 +1,65 @@
+import type { AuditAppend, AuditEntry } from "../gen/holdfast/v1/audit_pb.js";
+import { Failure } from "../infra/failure.ts";
+import { Fields } from "../infra/fields.ts";
+import { checkEntry, LIMITS } from "./entry.ts";
+import { seal } from "./leaf.ts";
+import type { Sealed } from "./record.ts";
+
+/** Why a record is refused by itself, the rest of its batch being none the worse for it. */
+export interface Refused {
+  readonly refused: Failure;
+}
+
+const PRODUCER = /^[A-Za-z0-9._:-]{1,128}$/;
+
+export function checkProducer(fields: Fields, producer: string): void {
+  if (PRODUCER.test(producer)) return;
+  fields.refuse("producer", `must be 1 to ${LIMITS.producerBytes} letters, digits or any of . _ : -`);
+}
+
+/** Seals one record of a request, or says what is wrong with it; fields are named from the record on. */
+export function draft(producer: string, append: AuditAppend, acceptUs: number): Sealed | Refused {
+  const fields = new Fields();
+  const sequence = sequenceOf(fields, append.sequence);
+  return draftEntry({ producer, sequence }, append.entry, acceptUs, fields);
+}
+
+/** The same for a record whose identity the server gives. */
+export function draftEntry(
+  id: { readonly producer: string; readonly sequence: number },
+  entry: AuditEntry | undefined,
+  acceptUs: number,
+  fields = new Fields(),
+): Sealed | Refused {
+  if (entry === undefined) fields.refuse("entry", "is required");
+  else checkEntry(fields, "entry.", entry);
+  try {
+    fields.done();
+  } catch (error) {
+    if (error instanceof Failure) return { refused: error };
+    throw error;
+  }
+  if (entry === undefined) throw new Error("an entry that is missing was not refused");
+  const sealed = seal(id, acceptUs, entry);
+  return sealed.leaf.length > LIMITS.recordBytes ? { refused: tooLarge(sealed.leaf.length) } : sealed;
+}
+
+export function isRefused(made: Sealed | Refused): made is Refused {
+  return "refused" in made;
+}
+
+function sequenceOf(fields: Fields, sequence: bigint): number {
+  if (sequence < 1n || sequence > BigInt(Number.MAX_SAFE_INTEGER)) {
+    fields.refuse("sequence", "must be from 1 to 2^53 - 1");
+    return 0;
+  }
+  return Number(sequence);
+}
+
+function tooLarge(bytes: number): Failure {
+  return new Failure(
+    "too_large",
+    "RECORD_TOO_LARGE",
+    `the record takes ${bytes} bytes; the limit is ${LIMITS.recordBytes}`,
+  );
+}
