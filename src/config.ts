@@ -69,6 +69,22 @@ export interface CacheSettings {
   readonly l1: { readonly maxBytes: number; readonly maxItems: number | undefined };
 }
 
+export interface AuditSettings {
+  /** Where the journal is. No two instances may share it. */
+  readonly backupDir: string;
+  readonly journalMaxBytes: number;
+  readonly recoveryIntervalMs: number;
+  /** The Redis stream on which records wait for the archive, and how many may. */
+  readonly stream: string;
+  readonly streamMaxLength: number;
+  /** Undefined: records are kept for ever, however many. */
+  readonly retention: { readonly maxAgeMs: number | undefined; readonly maxRecords: number | undefined };
+  /** The file of the Ed25519 key that signs checkpoints; made when it is missing. */
+  readonly signingKeyFile: string;
+  /** What checkpoints call this log. */
+  readonly origin: string;
+}
+
 /** What was configured, complete and checked. Frozen through and through. */
 export interface Config {
   readonly topology: Topology;
@@ -82,8 +98,7 @@ export interface Config {
   readonly database: DatabaseSettings;
   readonly breaker: BreakerSettings;
   readonly cache: CacheSettings;
-  /** Kept for the audit log. */
-  readonly audit: { readonly backupDir: string; readonly recoveryIntervalMs: number };
+  readonly audit: AuditSettings;
   readonly health: { readonly checkIntervalMs: number };
 }
 
@@ -169,13 +184,7 @@ function read(reader: Reader): Config {
         ),
       },
     },
-    audit: {
-      backupDir: reader.required(setting("AUDIT_BACKUP_PATH", "audit.backup_path", path()), join(dataDir, "audit")),
-      recoveryIntervalMs: reader.required(
-        setting("AUDIT_RECOVERY_INTERVAL", "audit.recovery_interval", duration({ bare: "ms", min: second, max: day })),
-        5 * minute,
-      ),
-    },
+    audit: readAudit(reader, dataDir),
     health: {
       checkIntervalMs: reader.required(
         setting("HEALTH_CHECK_INTERVAL", "health.check_interval", duration({ bare: "ms", min: 100, max: hour })),
@@ -254,6 +263,52 @@ function readDatabase(reader: Reader, dataDir: string): DatabaseSettings {
   );
   if (url === undefined) return { kind: "sqlite", file: join(dataDir, "holdfast.db") };
   return { kind: "postgres", url, poolSize, connectTimeoutMs, statementTimeoutMs };
+}
+
+function readAudit(reader: Reader, dataDir: string): AuditSettings {
+  return {
+    backupDir: reader.required(setting("AUDIT_BACKUP_PATH", "audit.backup_path", path()), join(dataDir, "audit")),
+    journalMaxBytes: reader.required(
+      setting("AUDIT_JOURNAL_MAX_BYTES", "audit.journal_max_bytes", size({ min: MiB, max: 1024 * 1024 * MiB })),
+      1024 * MiB,
+    ),
+    recoveryIntervalMs: reader.required(
+      setting("AUDIT_RECOVERY_INTERVAL", "audit.recovery_interval", duration({ bare: "ms", min: second, max: day })),
+      5 * minute,
+    ),
+    stream: reader.required(
+      setting(
+        "AUDIT_STREAM",
+        "audit.stream",
+        text('a key of 1 to 128 letters, digits and "._:-"', /^[A-Za-z0-9._:-]{1,128}$/),
+      ),
+      "audit_queue:stream",
+    ),
+    streamMaxLength: reader.required(
+      setting("AUDIT_STREAM_MAX_LENGTH", "audit.stream_max_length", integer({ min: 1000, max: 100_000_000 })),
+      250_000,
+    ),
+    retention: {
+      maxAgeMs: reader.optional(
+        setting("AUDIT_RETENTION_AGE", "audit.retention.age", duration({ bare: "s", min: minute, max: 36_500 * day })),
+      ),
+      maxRecords: reader.optional(
+        setting("AUDIT_RETENTION_COUNT", "audit.retention.count", integer({ min: 1, max: 1_000_000_000_000 })),
+      ),
+    },
+    signingKeyFile: reader.required(
+      setting("AUDIT_SIGNING_KEY", "audit.signing_key", path()),
+      join(dataDir, "audit-signing-key.pem"),
+    ),
+    origin: reader.required(
+      setting(
+        "AUDIT_ORIGIN",
+        "audit.origin",
+        text('a name of 1 to 128 letters, digits and "._:/-"', /^[A-Za-z0-9._:/-]{1,128}$/),
+      ),
+      "holdfast",
+    ),
+  };
 }
 
 function readBreaker(reader: Reader): BreakerSettings {

@@ -39,7 +39,7 @@ describe("defaults", () => {
         policies: { fallback: { ttlMs: 3_600_000, l1TtlMs: 300_000 }, strict: false },
         l1: { maxBytes: 24 * 1024 * 1024, maxItems: undefined },
       },
-      audit: { recoveryIntervalMs: 300_000 },
+      audit: { recoveryIntervalMs: 300_000, stream: "audit_queue:stream" },
       health: { checkIntervalMs: 60_000 },
     });
   });

@@ -27,10 +27,10 @@ describe("examples/holdfast.yaml", () => {
   it("is right with every line that is commented out, too", () => {
     const everything = source
       .replaceAll(
-        /^( *)# (?=(?: *)(?:tls|cert|key|client_ca|ca|api_keys_file|instance_id|url|eager_refresh|max_items|backup_path): ?)/gm,
+        /^( *)# (?=(?: *)(?:tls|cert|key|client_ca|ca|api_keys_file|instance_id|url|eager_refresh|max_items|backup_path|signing_key|retention): ?)/gm,
         "$1",
       )
-      .replaceAll(/^( *)# ( +(?:cert|key|client_ca|ca):)/gm, "$1$2")
+      .replaceAll(/^( *)# ( +(?:cert|key|client_ca|ca|age|count):)/gm, "$1$2")
       .replaceAll(/: [\w.]+\.(pem|key|yaml)(?= )/g, `: ${JSON.stringify(import.meta.filename)}`)
       .replace("redis://127", "rediss://127");
     const { effective, config } = resolveConfig({}, { name: "holdfast.yaml", content: parse(everything) });
