@@ -40,6 +40,8 @@ export interface Journal {
   find(id: RecordId): Promise<Uint8Array | undefined>;
   /** Whether a record of this identity was damaged and set aside. */
   isQuarantined(id: RecordId): boolean;
+  /** The sequences of a producer of which `isQuarantined` is true. */
+  quarantined(producer: string): HeldRanges;
   condition(): JournalCondition;
   /** Waits until what was appended is on the disk, and closes. */
   close(): Promise<void>;

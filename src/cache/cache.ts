@@ -2,6 +2,7 @@ import type { Backplane } from "../infra/backplane.ts";
 import type { Clock } from "../infra/clock.ts";
 import { invalidField } from "../infra/failure.ts";
 import type { Log } from "../infra/log.ts";
+import { type NamedRequest, namedRequest } from "../infra/named-request.ts";
 import { createArrivals } from "./arrivals.ts";
 import { CACHE_TOPIC, type Change, decodeChange, encodeChange } from "./change.ts";
 import { counterSum, counterValue } from "./counter.ts";
@@ -12,7 +13,6 @@ import { createNamespaces, type Namespace, type Namespaces } from "./namespace.t
 import type { PolicyFor } from "./policy.ts";
 import { createReads, type Reads } from "./reads.ts";
 import type { CacheRecord, CacheValue } from "./record.ts";
-import { type NamedRequest, namedRequest } from "./request-memory.ts";
 import type { CacheStore, KeyPage } from "./store.ts";
 import type { Versions } from "./version.ts";
 import { createWarmer, type Warmer } from "./warm.ts";

@@ -1,6 +1,7 @@
 import type { ServedBy } from "../infra/call.ts";
 import type { Clock } from "../infra/clock.ts";
 import { Failure } from "../infra/failure.ts";
+import type { NamedRequest } from "../infra/named-request.ts";
 import { lifetime, type RequestedExpiry } from "./expiry.ts";
 import type { L1 } from "./l1.ts";
 import { guardOf } from "./lease.ts";
@@ -8,7 +9,7 @@ import type { Namespace } from "./namespace.ts";
 import { portions } from "./portions.ts";
 import type { Reads } from "./reads.ts";
 import { type CacheRecord, type CacheValue, type Draft, tombstone } from "./record.ts";
-import { createOwnAnswers, type NamedRequest, recalledAnswer, rememberedAnswer } from "./request-memory.ts";
+import { createOwnAnswers, recalledAnswer, rememberedAnswer } from "./request-memory.ts";
 import type { CacheStore, Guard, Write, WriteResult } from "./store.ts";
 import type { Versions } from "./version.ts";
 

@@ -1,0 +1,23 @@
+import type { CallContext, ServedBy } from "../../src/infra/call.ts";
+
+/** A call as an RPC sees it, which keeps what the RPC says of its answer. */
+export interface TestCall extends CallContext {
+  readonly said: { servedBy: ServedBy | undefined; degraded: boolean };
+}
+
+export function testCall(caller = "tester", signal = new AbortController().signal): TestCall {
+  const said: TestCall["said"] = { servedBy: undefined, degraded: false };
+  return {
+    method: "test",
+    caller: { name: caller, hasScope: () => true, mayUse: () => true },
+    deadline: undefined,
+    signal,
+    said,
+    servedBy(layer) {
+      said.servedBy = layer;
+    },
+    degraded() {
+      said.degraded = true;
+    },
+  };
+}
