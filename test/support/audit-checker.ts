@@ -1,0 +1,259 @@
+import { equals, fromBinary } from "@bufbuild/protobuf";
+import { AuditEntrySchema, type AuditLeaf, AuditLeafSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
+import { type Claims, createSequenceSet, type RequestClaim, type SequenceSet } from "./audit-claims.ts";
+import { entryOf, REQUEST_RESOURCE, requestEntryOf } from "./audit-entries.ts";
+import { createGrowingTree, hashOfLeaf } from "./audit-tree.ts";
+
+/** A row of the archive, as the database holds it. */
+export interface ArchivedLeaf {
+  readonly leafIndex: number;
+  readonly producer: string;
+  readonly sequence: number;
+  readonly leafHash: Uint8Array;
+  readonly leaf: Uint8Array | null;
+}
+
+export interface SignedRoot {
+  readonly treeSize: number;
+  readonly rootHash: Uint8Array;
+  /** Where it comes from, as it should read in a finding. */
+  readonly from: string;
+}
+
+/** What the archive holds. */
+export interface ArchiveContent {
+  /** All of them, by leaf index. */
+  readonly leaves: AsyncIterable<ArchivedLeaf> | Iterable<ArchivedLeaf>;
+  /** Roots that the server stated, now or earlier. The whole tree's must be among them. */
+  readonly roots: readonly SignedRoot[];
+  /** Records that were put aside because another with their identity was held. */
+  readonly conflicts: number;
+}
+
+export type Fault =
+  | "lost"
+  | "doubled"
+  | "altered"
+  | "stranger"
+  | "missing leaf"
+  | "wrong hash"
+  | "wrong root"
+  | "conflict"
+  | "bad ack";
+
+export interface Account {
+  readonly sent: number;
+  readonly acked: number;
+  /** Records of the producers and callers; reviews and the like are not theirs. */
+  readonly archived: number;
+  /** Archived although nobody was told so: allowed, and usual when a server is killed. */
+  readonly archivedUnacked: number;
+  readonly leaves: number;
+  readonly requests: { readonly sent: number; readonly acked: number };
+  readonly faults: Readonly<Partial<Record<Fault, number>>>;
+  /** The first few of them, to be read. */
+  readonly examples: readonly string[];
+}
+
+const MOST_EXAMPLES = 20;
+
+/**
+ * Compares what producers and callers say with what the archive holds: everything acknowledged is there exactly once and is what was
+ * sent, nothing else is there but what was sent, and the tree is whole and has the roots that were stated.
+ */
+export async function checkArchive(claims: Claims, content: ArchiveContent): Promise<Account> {
+  const faults: Partial<Record<Fault, number>> = {};
+  const examples: string[] = [];
+  const found = (fault: Fault, what: string) => {
+    faults[fault] = (faults[fault] ?? 0) + 1;
+    if (examples.length < MOST_EXAMPLES) examples.push(`${fault}: ${what}`);
+  };
+  for (const { producer, problems } of claims.producers) {
+    for (const problem of problems) found("bad ack", `${producer}: ${problem}`);
+  }
+  for (const problem of claims.problems) found("bad ack", problem);
+  if (content.conflicts > 0) found("conflict", `${content.conflicts} records were put aside`);
+
+  const producers = new Map(claims.producers.map((claim) => [claim.producer, producerCheck(claim)]));
+  const requests = requestCheck(claims.requests);
+  const tree = treeCheck(content.roots, found);
+  for await (const row of content.leaves) {
+    tree.leaf(row);
+    const leaf = readLeaf(row, found);
+    if (leaf === undefined) continue;
+    const producer = producers.get(row.producer);
+    if (producer !== undefined) producer.leaf(row, leaf, found);
+    else if (leaf.entry?.resource?.type === REQUEST_RESOURCE) requests.leaf(row, leaf, found);
+    else found("stranger", `${idOf(row)} was sent by nobody`);
+  }
+  tree.finish();
+  const checks = [...producers.values(), requests];
+  for (const check of checks) check.finish(found);
+  const sum = (of: (check: Check) => number) => checks.reduce((total, check) => total + of(check), 0);
+  return {
+    sent: sum((check) => check.sent),
+    acked: sum((check) => check.acked),
+    archived: sum((check) => check.archived),
+    archivedUnacked: sum((check) => check.archivedUnacked),
+    leaves: tree.leaves,
+    requests: {
+      sent: claims.requests.length,
+      acked: claims.requests.filter(({ ids }) => ids !== undefined).length,
+    },
+    faults,
+    examples,
+  };
+}
+
+type Found = (fault: Fault, what: string) => void;
+
+/** Records of one kind of sender. */
+interface Check {
+  readonly sent: number;
+  readonly acked: number;
+  readonly archived: number;
+  readonly archivedUnacked: number;
+  leaf(row: ArchivedLeaf, leaf: AuditLeaf, found: Found): void;
+  finish(found: Found): void;
+}
+
+const idOf = ({ producer, sequence }: { producer: string; sequence: number }) => `${producer}/${sequence}`;
+
+/** The leaf, if it is what was hashed and names the identity under which it is kept. */
+function readLeaf(row: ArchivedLeaf, found: Found): AuditLeaf | undefined {
+  if (row.leaf === null) {
+    found("lost", `${idOf(row)} is archived without its content`);
+    return undefined;
+  }
+  if (!hashOfLeaf(row.leaf).equals(row.leafHash)) found("wrong hash", `${idOf(row)} is not what was hashed`);
+  const leaf = fromBinary(AuditLeafSchema, row.leaf);
+  if (leaf.producer !== row.producer || Number(leaf.sequence) !== row.sequence) {
+    found("altered", `${idOf(row)} is kept with the content of ${leaf.producer}/${leaf.sequence}`);
+  }
+  return leaf;
+}
+
+function producerCheck(claim: Claims["producers"][number]): Check {
+  const { producer } = claim;
+  const sent = createSequenceSet(claim.sent);
+  const acked = createSequenceSet(claim.acked);
+  const archived = createSequenceSet();
+  return {
+    sent: sent.size,
+    acked: acked.size,
+    get archived() {
+      return archived.size;
+    },
+    get archivedUnacked() {
+      return count(archived, (sequence) => !acked.has(sequence));
+    },
+    leaf({ sequence }, { entry }, found) {
+      const id = idOf({ producer, sequence });
+      if (!sent.has(sequence)) found("stranger", `${id} was never sent`);
+      if (!archived.add(sequence)) found("doubled", `${id} is archived twice`);
+      if (entry === undefined || !equals(AuditEntrySchema, entry, entryOf(producer, sequence))) {
+        found("altered", `${id} is archived with another content than was sent`);
+      }
+    },
+    finish(found) {
+      for (const sequence of members(acked)) {
+        const id = idOf({ producer, sequence });
+        if (!archived.has(sequence)) found("lost", `${id} was acked and is not archived`);
+        if (!sent.has(sequence)) found("bad ack", `${id} was acked and never sent`);
+      }
+    },
+  };
+}
+
+/** Records that the server named: known by their content, since the name may have been lost with the ack. */
+function requestCheck(claims: readonly RequestClaim[]): Check {
+  const byRequest = new Map(claims.map((claim) => [claim.requestId, claim]));
+  const archived = new Map<string, string>();
+  let archivedUnacked = 0;
+  const records = (some: readonly RequestClaim[]) => some.reduce((total, claim) => total + claim.records, 0);
+  return {
+    sent: records(claims),
+    acked: records(claims.filter(({ ids }) => ids !== undefined)),
+    get archived() {
+      return archived.size;
+    },
+    get archivedUnacked() {
+      return archivedUnacked;
+    },
+    leaf(row, { entry }, found) {
+      const id = idOf(row);
+      const place = entry?.resource?.id ?? "";
+      const [, requestId = "", digits = ""] = /^(.*)#(\d+)$/.exec(place) ?? [];
+      const claim = byRequest.get(requestId);
+      const at = Number(digits);
+      if (claim === undefined || at >= claim.records) {
+        found("stranger", `${id}, which is ${place}, was sent by nobody`);
+        return;
+      }
+      const earlier = archived.get(place);
+      if (earlier !== undefined) found("doubled", `${place} is archived as ${earlier} and as ${id}`);
+      archived.set(place, id);
+      if (claim.ids === undefined) archivedUnacked++;
+      else if (claim.ids[at] !== id)
+        found("bad ack", `${place} was acked as ${claim.ids[at]} and is archived as ${id}`);
+      if (entry === undefined || !equals(AuditEntrySchema, entry, requestEntryOf(requestId, at))) {
+        found("altered", `${id} is archived with another content than was sent`);
+      }
+    },
+    finish(found) {
+      for (const { requestId, records: count, ids } of claims) {
+        for (let at = 0; ids !== undefined && at < count; at++) {
+          if (!archived.has(`${requestId}#${at}`)) found("lost", `${requestId}#${at} was acked and is not archived`);
+        }
+      }
+    },
+  };
+}
+
+function treeCheck(roots: readonly SignedRoot[], found: Found) {
+  const tree = createGrowingTree();
+  const waiting = [...roots].sort((one, other) => one.treeSize - other.treeSize);
+  let next = 0;
+  let expected = 0;
+  let covered = false;
+  const compare = () => {
+    for (let stated = waiting[next]; stated?.treeSize === tree.size; stated = waiting[++next]) {
+      covered = true;
+      if (!tree.root().equals(stated.rootHash)) {
+        found("wrong root", `of ${stated.treeSize} leaves, as stated by ${stated.from}`);
+      }
+    }
+  };
+  compare();
+  return {
+    get leaves() {
+      return tree.size;
+    },
+    leaf({ leafIndex, leafHash }: ArchivedLeaf) {
+      if (leafIndex !== expected) found("missing leaf", `${leafIndex} comes where ${expected} should be`);
+      expected = leafIndex + 1;
+      covered = false;
+      tree.add(leafHash);
+      compare();
+    },
+    finish() {
+      if (!covered) found("wrong root", `nobody stated that of all ${tree.size} leaves`);
+      for (const { treeSize, from } of waiting.slice(next)) {
+        found("missing leaf", `${from} stated a tree of ${treeSize} leaves, there are ${tree.size}`);
+      }
+    },
+  };
+}
+
+function* members(set: SequenceSet): Generator<number> {
+  for (const [at, byte] of set.bits.entries()) {
+    if (byte === 0) continue;
+    for (let bit = 0; bit < 8; bit++) if ((byte & (1 << bit)) !== 0) yield at * 8 + bit;
+  }
+}
+
+function count(set: SequenceSet, wanted: (sequence: number) => boolean): number {
+  let found = 0;
+  for (const sequence of members(set)) if (wanted(sequence)) found++;
+  return found;
+}
