@@ -30,18 +30,20 @@ export interface OpenArchive {
 export interface OpenArchives extends AsyncDisposable {
   readonly instances: readonly [OpenArchive, ...OpenArchive[]];
   readonly clock: MovedClock;
+  /** The file, or the url. */
+  readonly where: string;
 }
 
 export async function openArchives(kind: (typeof KINDS)[number], count = 1): Promise<OpenArchives> {
   await using parts = new AsyncDisposableStack();
   const clock = movedClock();
   const directory = parts.adopt(scratchDirectory("audit"), (it) => it.remove());
-  const url = kind === "postgres" ? await freshDatabase() : "";
+  const where = kind === "postgres" ? await freshDatabase() : join(directory.path, "audit.db");
   const open = async (): Promise<OpenArchive> => {
     const database = parts.adopt(
       kind === "postgres"
-        ? openPostgres({ url, poolSize: 10, statementTimeoutMs: 20_000, connectTimeoutMs: 20_000 })
-        : openSqlite({ path: join(directory.path, "audit.db") }),
+        ? openPostgres({ url: where, poolSize: 10, statementTimeoutMs: 20_000, connectTimeoutMs: 20_000 })
+        : openSqlite({ path: where }),
       (it) => it.close(),
     );
     await migrate(database, migrations);
@@ -53,7 +55,7 @@ export async function openArchives(kind: (typeof KINDS)[number], count = 1): Pro
   const instances: [OpenArchive, ...OpenArchive[]] = [await open()];
   for (let other = 0; other < others; other++) instances.push(await open());
   const kept = parts.move();
-  return { instances, clock, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return { instances, clock, where, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 /** A record with an actor and an action, unless it is given others. */
