@@ -28,10 +28,10 @@ export function createAppendRpcs(options: AppendOptions): Pick<Rpcs<typeof Audit
     if (producer !== "") return records.map((record) => draft(producer, record, acceptUs));
     const count = records.length;
     const ids = requestId === "" ? identity.take(count) : identity.ofRequest(call.caller.name, requestId, count);
-    return records.map(({ entry }, at) => {
+    return records.map((record, at) => {
       const id = ids[at];
       if (id === undefined) throw new Error("too few identities were given");
-      return draftEntry(id, entry, acceptUs);
+      return draftEntry(id, record, acceptUs);
     });
   }
 

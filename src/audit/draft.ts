@@ -1,9 +1,10 @@
-import type { AuditAppend, AuditEntry } from "../gen/holdfast/v1/audit_pb.js";
-import { Failure } from "../infra/failure.ts";
+import type { AuditAppend } from "../gen/holdfast/v1/audit_pb.js";
+import { Failure, InvalidFieldsError } from "../infra/failure.ts";
 import { Fields } from "../infra/fields.ts";
 import { checkEntry, LIMITS } from "./entry.ts";
-import { seal } from "./leaf.ts";
-import type { Sealed } from "./record.ts";
+import { seal, sealScanned } from "./leaf.ts";
+import type { RecordId, Sealed } from "./record.ts";
+import { isScanned } from "./requests.ts";
 
 /** Why a record is refused by itself, the rest of its batch being none the worse for it. */
 export interface Refused {
@@ -21,26 +22,23 @@ export function checkProducer(fields: Fields, producer: string): void {
 export function draft(producer: string, append: AuditAppend, acceptUs: number): Sealed | Refused {
   const fields = new Fields();
   const sequence = sequenceOf(fields, append.sequence);
-  return draftEntry({ producer, sequence }, append.entry, acceptUs, fields);
+  return draftEntry({ producer, sequence }, append, acceptUs, fields);
 }
 
 /** The same for a record whose identity the server gives. */
 export function draftEntry(
-  id: { readonly producer: string; readonly sequence: number },
-  entry: AuditEntry | undefined,
+  id: RecordId,
+  append: AuditAppend,
   acceptUs: number,
   fields = new Fields(),
 ): Sealed | Refused {
-  if (entry === undefined) fields.refuse("entry", "is required");
-  else checkEntry(fields, "entry.", entry);
-  try {
-    fields.done();
-  } catch (error) {
-    if (error instanceof Failure) return { refused: error };
-    throw error;
-  }
-  if (entry === undefined) throw new Error("an entry that is missing was not refused");
-  const sealed = seal(id, acceptUs, entry);
+  const { entry } = append;
+  const scanned = isScanned(append);
+  if (!scanned && entry === undefined) fields.refuse("entry", "is required");
+  else if (entry !== undefined) checkEntry(fields, "entry.", entry);
+  if (fields.violations.length > 0) return { refused: new InvalidFieldsError(fields.violations) };
+  const sealed = scanned ? sealScanned(id, acceptUs, append.scanned) : entry && seal(id, acceptUs, entry);
+  if (sealed === undefined) throw new Error("an entry that is missing was not refused");
   return sealed.leaf.length > LIMITS.recordBytes ? { refused: tooLarge(sealed.leaf.length) } : sealed;
 }
 

@@ -1,4 +1,4 @@
-import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethod, DescService, Message, MessageShape } from "@bufbuild/protobuf";
 
 /** Where an answer came from; the reply's `holdfast-served-by`. */
 export type ServedBy = "l1" | "redis" | "postgres" | "sqlite" | "journal";
@@ -62,13 +62,25 @@ export type Rpcs<S extends DescService> = { [K in keyof S["method"]]?: Rpc<S["me
 export interface Mounted {
   readonly service: DescService;
   readonly rpcs: Readonly<Record<string, unknown>>;
+  readonly decoders?: Readonly<Record<string, RequestDecoder | undefined>>;
 }
+
+/**
+ * Reads a request of one RPC from protobuf binary, for RPCs on which the ordinary decoder would cost most of the time. What it
+ * returns is given to that RPC alone, which must treat it as the message it stands for; it throws when the bytes are none.
+ */
+export type RequestDecoder = (bytes: Uint8Array) => Message;
 
 /** Whether this build answers at least one of its RPCs. */
 export function isImplemented({ rpcs }: Mounted): boolean {
   return Object.keys(rpcs).length > 0;
 }
 
-export function mount<S extends DescService>(service: S, rpcs: Rpcs<S>): Mounted {
-  return { service, rpcs: rpcs as Readonly<Record<string, unknown>> };
+/** Requests of the RPCs that `decoders` names are decoded by these where they come in binary. */
+export function mount<S extends DescService>(
+  service: S,
+  rpcs: Rpcs<S>,
+  decoders: { readonly [K in keyof S["method"]]?: (bytes: Uint8Array) => Input<S["method"][K]> } = {},
+): Mounted {
+  return { service, rpcs: rpcs as Readonly<Record<string, unknown>>, decoders };
 }

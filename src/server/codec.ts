@@ -15,10 +15,13 @@ export class Malformed {
 }
 
 /** Decodes a request. Strings that are not UTF-8, truncated messages and wrong wire types are malformed. */
-export function requestDecoder(desc: DescMessage): (bytes: Buffer) => Message | Malformed {
+export function requestDecoder(
+  desc: DescMessage,
+  decode: (bytes: Uint8Array) => Message = (bytes) => fromBinary(desc, bytes),
+): (bytes: Buffer) => Message | Malformed {
   return (bytes) => {
     try {
-      return fromBinary(desc, bytes);
+      return decode(bytes);
     } catch (error) {
       return new Malformed(malformed(desc, error));
     }

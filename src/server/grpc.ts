@@ -127,7 +127,7 @@ function definitionOf(method: Method): MethodDefinition<unknown, Buffer> {
     path: `/${method.name}`,
     requestStream: methodKind === "client_streaming" || methodKind === "bidi_streaming",
     responseStream: methodKind === "server_streaming" || methodKind === "bidi_streaming",
-    requestDeserialize: requestDecoder(input),
+    requestDeserialize: requestDecoder(input, method.decoder),
     responseSerialize: passBytes,
     // The client's half, which a server never uses.
     requestSerialize: () => Buffer.alloc(0),
