@@ -1,6 +1,7 @@
 import { setImmediate as immediately } from "node:timers/promises";
 import { AuditSequenceState as State } from "../gen/holdfast/v1/audit_pb.js";
 import type { SequenceRange } from "./archive.ts";
+import { Ranges } from "./held-ranges.ts";
 import type { Tiers } from "./lookup.ts";
 
 /** Sequences that follow each other and are in the same state. */
@@ -119,24 +120,19 @@ function firstReaching(ranges: readonly SequenceRange[], sequence: number): numb
   return low;
 }
 
-/** What the segments of the journal hold of a producer: each segment's ranges rise, but a record may be in several. */
+/** What the journal holds of a producer. A record may be in several of its segments. */
 function journaledRanges(journal: NonNullable<Tiers["journal"]>, producer: string): readonly SequenceRange[] {
-  return merge(journal.segments().flatMap(({ held }) => held.get(producer) ?? []));
-}
-
-/** The same sequences as ranges that rise and do not touch. */
-function merge(ranges: readonly SequenceRange[]): readonly SequenceRange[] {
-  const merged: SequenceRange[] = [];
-  for (const range of ranges.toSorted((one, other) => one.first - other.first)) {
-    const before = merged.at(-1);
-    if (before === undefined || range.first > before.last + 1) merged.push(range);
-    else if (range.last > before.last) merged[merged.length - 1] = { first: before.first, last: range.last };
+  const ranges = new Ranges();
+  for (const { held } of journal.segments()) {
+    for (const { first, last } of held.get(producer) ?? []) ranges.add(first, last);
   }
-  return merged;
+  return [...ranges];
 }
 
-function rangesOf(rising: readonly number[]): readonly SequenceRange[] {
-  return merge(rising.map((sequence) => ({ first: sequence, last: sequence })));
+function rangesOf(sequences: readonly number[]): readonly SequenceRange[] {
+  const ranges = new Ranges();
+  for (const sequence of sequences) ranges.add(sequence, sequence);
+  return [...ranges];
 }
 
 function lastOf(ranges: readonly SequenceRange[]): number {
