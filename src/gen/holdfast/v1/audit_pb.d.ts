@@ -1127,7 +1127,7 @@ export declare type AuditServiceIsApprovedRequest = Message<"holdfast.v1.AuditSe
     case: "id";
   } | {
     /**
-     * A resource: the newest record about it (by occur_time, then by id) whose status is not NOT_REQUIRED decides. So a
+     * A resource: the newest record about it (by occur_time, then by leaf_index) whose status is not NOT_REQUIRED decides. So a
      * newer pending record withdraws an older approval until it is approved itself.
      *
      * @generated from field: holdfast.v1.AuditSubject subject = 2;
@@ -2138,8 +2138,8 @@ export declare const AuditServiceExportRequestSchema: GenMessage<AuditServiceExp
  */
 export declare type AuditServiceExportResponse = Message<"holdfast.v1.AuditServiceExportResponse"> & {
   /**
-   * Whole lines, about 64 KiB and 1 MiB at most. Written one after the other, the chunks make the file. May be empty in
-   * the last.
+   * Whole lines, about 64 KiB; more than 1 MiB only where a single line is. Written one after the other, the chunks make
+   * the file. May be empty in the last.
    *
    * @generated from field: bytes data = 1;
    */
@@ -2153,7 +2153,7 @@ export declare type AuditServiceExportResponse = Message<"holdfast.v1.AuditServi
   records: number;
 
   /**
-   * To resume after this chunk, for a day. Opaque.
+   * To resume after this chunk, for a day; then OUT_OF_RANGE (RESUME_TOO_OLD). Opaque.
    *
    * @generated from field: string resume_token = 3;
    */
@@ -3189,8 +3189,8 @@ export declare const AuditService: GenService<{
     output: typeof AuditServiceGetResponseSchema;
   },
   /**
-   * Lists the records that match, by occur_time and then by id. Paging is stable: a record that was there when the listing
-   * began is listed once; one that arrives meanwhile is listed if its place is still to come.
+   * Lists the records that match, by occur_time in microseconds and then by leaf_index. Paging is stable: a record that was
+   * there when the listing began is listed once; one that arrives meanwhile is listed if its place is still to come.
    *
    * @generated from rpc holdfast.v1.AuditService.List
    */
@@ -3301,8 +3301,9 @@ export declare const AuditService: GenService<{
     output: typeof AuditServiceRequeueDeadLettersResponseSchema;
   },
   /**
-   * Streams every record that matches and was there when the call began, once each, by occur_time and then by id, the
-   * oldest first, as lines of text. It waits for a slow reader. Broken off, it can be resumed; see resume_token.
+   * Streams every record that matches and was there when the call began, once each, by occur_time in microseconds and then
+   * by leaf_index, the oldest first, as lines of text. It waits for a slow reader. Broken off, it can be resumed; see
+   * resume_token.
    *
    * @generated from rpc holdfast.v1.AuditService.Export
    */
