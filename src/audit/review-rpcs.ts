@@ -72,6 +72,7 @@ export function createReviewRpcs({
         fields.text("subject.resource.type", resource?.type ?? "", LIMITS.resourceTypeBytes);
         fields.text("subject.resource.id", resource?.id ?? "", LIMITS.resourceIdBytes);
         fields.text("subject.action", action, LIMITS.actionBytes, true);
+        fields.done();
         const filter = filterOf(
           fields,
           "subject",
@@ -81,7 +82,6 @@ export function createReviewRpcs({
             statuses: REVIEWABLE,
           }),
         );
-        fields.done();
         // An action that ends in "*" is meant as it is written, where a filter would take it for a beginning.
         const exactly = action === "" ? filter : { ...filter, actions: new Set([action]) };
         return (signal) => newest(search, exactly, signal);
