@@ -3,9 +3,9 @@ import { expect, it } from "vitest";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { complaints, gauge } from "../support/bad-caller.ts";
 import { frame } from "../support/bad-frames.ts";
-import { residentMiB } from "../support/bad-watchers.ts";
 import { createCacheClient } from "../support/cache-client.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
+import { residentMiB } from "../support/resident-memory.ts";
 import { until } from "../support/until.ts";
 
 const WATCHERS = 20;

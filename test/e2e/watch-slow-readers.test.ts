@@ -1,9 +1,10 @@
 import { expect, it } from "vitest";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { complaints, gauge } from "../support/bad-caller.ts";
-import { connectWatchers, openWatcher, residentMiB, type Watcher } from "../support/bad-watchers.ts";
+import { connectWatchers, openWatcher, type Watcher } from "../support/bad-watchers.ts";
 import { createCacheClient } from "../support/cache-client.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
+import { residentMiB } from "../support/resident-memory.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 

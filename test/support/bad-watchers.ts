@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from "node:http2";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import {
@@ -93,11 +92,4 @@ function watcherOf(stream: ClientHttp2Stream): Watcher {
     watcher.onEvent(event);
   }
   return watcher;
-}
-
-/** The memory a process holds, in MiB. */
-export function residentMiB(pid: number): number {
-  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-  if (kib === undefined) throw new Error(`process ${pid} does not say how much memory it holds`);
-  return Number(kib) / 1024;
 }

@@ -3,7 +3,7 @@ import { type Child, startChild } from "./child.ts";
 import { freePort, onFreePort } from "./free-port.ts";
 import { scratchDirectory } from "./scratch.ts";
 
-const root = join(import.meta.dirname, "../..");
+const repository = join(import.meta.dirname, "../..");
 
 export interface HoldfastProcess extends AsyncDisposable {
   /** "127.0.0.1:port" of the gRPC plane. */
@@ -30,15 +30,19 @@ export interface HoldfastProcess extends AsyncDisposable {
 
 /**
  * Runs the server as a process of its own, on free ports and a data directory of its own, and resolves when it serves. Settings
- * of this process's environment do not reach it: only `env` does.
+ * of this process's environment do not reach it: only `env` does. `root` is where the code is: this repository, or a copy with
+ * planted bugs.
  */
-export async function startHoldfast(env: Readonly<Record<string, string>> = {}): Promise<HoldfastProcess> {
+export async function startHoldfast(
+  env: Readonly<Record<string, string>> = {},
+  root = repository,
+): Promise<HoldfastProcess> {
   const directory = scratchDirectory("data");
   const given = { HOLDFAST_DATA_DIR: directory.path, ...env };
   // Not port 0: the system's choice could not be kept over a restart.
   const first = await onFreePort(async (port) => {
     const ports = { HOLDFAST_GRPC_PORT: String(port), HOLDFAST_HTTP_PORT: String(await freePort()) };
-    return runHoldfast({ ...ports, ...given });
+    return runHoldfast({ ...ports, ...given }, root);
   }).catch((error: unknown) => {
     directory.remove();
     throw error;
@@ -62,7 +66,7 @@ export async function startHoldfast(env: Readonly<Record<string, string>> = {}):
     stop,
     restart: async () => {
       await stop();
-      ({ child } = await runHoldfast(settings));
+      ({ child } = await runHoldfast(settings, root));
     },
     [Symbol.asyncDispose]: async () => {
       await stop();
@@ -81,7 +85,7 @@ interface Serving {
   readonly httpPort: number;
 }
 
-async function runHoldfast(env: Readonly<Record<string, string>>): Promise<Serving & { child: Child }> {
+async function runHoldfast(env: Readonly<Record<string, string>>, root: string): Promise<Serving & { child: Child }> {
   let serving: Serving | undefined;
   const child = await startChild({
     command: process.execPath,

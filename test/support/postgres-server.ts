@@ -24,6 +24,8 @@ export interface PostgresServer extends AsyncDisposable {
   resume(): void;
   /** Ends it and all its connections at once, as a crash would. */
   kill(): Promise<void>;
+  /** Ends it and all its connections as an administrator would; its data stays, for a `restart`. */
+  shutDown(): Promise<void>;
   /** Starts it again on the same port and data. */
   restart(): Promise<void>;
   /** Ends it and removes its data. */
@@ -82,9 +84,10 @@ async function startPostgresOn(port: number, installation: Installation): Promis
   const url = `postgres://${superuser}@127.0.0.1:${port}/postgres`;
   const start = () => runPostgres(port, installation);
   let child: Child = await start();
+  // SIGINT is Postgres's "fast" shutdown: it does not wait for clients to leave.
+  const shutDown = () => child.stop("SIGINT");
   const stop = async () => {
-    // SIGINT is Postgres's "fast" shutdown: it does not wait for clients to leave.
-    await child.stop("SIGINT");
+    await shutDown();
     directory.remove();
   };
   return {
@@ -98,8 +101,9 @@ async function startPostgresOn(port: number, installation: Installation): Promis
     pause: () => child.pause(),
     resume: () => child.resume(),
     kill: () => child.kill(),
+    shutDown,
     restart: async () => {
-      await child.stop("SIGINT");
+      await shutDown();
       child = await start();
     },
     stop,

@@ -1,3 +1,5 @@
+import { readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { findBinary } from "./binaries.ts";
 import { type Child, startChild } from "./child.ts";
 import { onFreePort } from "./free-port.ts";
@@ -24,6 +26,8 @@ export interface RedisServer extends AsyncDisposable {
   kill(): Promise<void>;
   /** Starts it again on the same port and directory, after `kill` or a clean shutdown of its own. */
   restart(): Promise<void>;
+  /** Removes what it had persisted, once it was killed: the next start is an empty one. */
+  forget(): void;
   /** Ends it and removes its directory. */
   stop(): Promise<void>;
 }
@@ -61,6 +65,9 @@ async function startRedisOn(port: number, args: readonly string[]): Promise<Redi
     restart: async () => {
       await child.stop("SIGTERM");
       child = await start();
+    },
+    forget: () => {
+      for (const name of readdirSync(directory.path)) rmSync(join(directory.path, name), { recursive: true });
     },
     stop,
     [Symbol.asyncDispose]: stop,
