@@ -1127,8 +1127,8 @@ export declare type AuditServiceIsApprovedRequest = Message<"holdfast.v1.AuditSe
     case: "id";
   } | {
     /**
-     * A resource: the newest record about it (by occur_time, then by leaf_index) whose status is not NOT_REQUIRED decides. So a
-     * newer pending record withdraws an older approval until it is approved itself.
+     * A resource: the newest record about it (by occur_time, then by leaf_index) whose status is not NOT_REQUIRED
+     * decides. So a newer pending record withdraws an older approval until it is approved itself.
      *
      * @generated from field: holdfast.v1.AuditSubject subject = 2;
      */
