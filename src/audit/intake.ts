@@ -27,7 +27,19 @@ export interface Kept {
   readonly servedBy: ServedBy;
 }
 
+/** What has come in since the start, in records. */
+export interface IntakeCounts {
+  readonly queued: number;
+  readonly archived: number;
+  readonly journaled: number;
+  readonly duplicates: number;
+  readonly refused: number;
+  /** Of those archived: because Redis was away or full. */
+  readonly pastRedis: number;
+}
+
 export interface Intake {
+  readonly counts: IntakeCounts;
   /**
    * Keeps records as safely as configured, and at least as `minimum` says (UNSPECIFIED: the journal and one tier behind it, or
    * the journal alone when none answers). Rejects with UnavailableError when that cannot be: then some may have been kept.
@@ -56,6 +68,22 @@ class DurabilityNotReachedError extends UnavailableError {
 
 /** The write path: journal and queue side by side, else the archive, else the journal alone. */
 export function createIntake({ archive, journal, queue: redis, onLocal }: IntakeOptions): Intake {
+  const counts = { queued: 0, archived: 0, journaled: 0, duplicates: 0, refused: 0, pastRedis: 0 };
+
+  function count(records: readonly Sealed[], kept: Kept): Kept {
+    let appended = records.length;
+    for (const { outcome } of kept.exceptions?.values() ?? []) {
+      appended--;
+      if (outcome === "duplicate") counts.duplicates++;
+      else counts.refused++;
+    }
+    if (kept.durability === AuditDurability.QUEUED) counts.queued += appended;
+    else if (kept.durability === AuditDurability.ARCHIVED) counts.archived += appended;
+    else counts.journaled += appended;
+    if (kept.durability === AuditDurability.ARCHIVED && kept.degraded) counts.pastRedis += appended;
+    return kept;
+  }
+
   async function intoArchive(records: readonly Sealed[], degraded: boolean): Promise<Kept> {
     const placed = await archive.append(records, "refuse");
     return { ...archived(placed), degraded, servedBy: archive.kind };
@@ -151,33 +179,26 @@ export function createIntake({ archive, journal, queue: redis, onLocal }: Intake
     if (journaled.status === "fulfilled" && queued.status === "fulfilled") return queued.value;
     rethrowDefects(journaled, queued);
     // One of the two is away: the archive makes up for either.
-    return beyondQueue(records, minimum, journaled.status === "fulfilled");
+    const isJournaled = journaled.status === "fulfilled";
+    return intoArchive(records, true).catch((error) => beyondArchive(records, minimum, isJournaled, error));
   }
 
-  async function beyondQueue(records: readonly Sealed[], minimum: Durability, journaled: boolean): Promise<Kept> {
-    try {
-      return await intoArchive(records, true);
-    } catch (error) {
-      if (!(error instanceof UnavailableError)) throw error;
-      if (minimum > AuditDurability.JOURNALED) throw new DurabilityNotReachedError(error);
-      if (!journaled) await journal.append(records);
-      onLocal(records);
-      return JOURNALED;
-    }
+  async function beyondArchive(records: readonly Sealed[], minimum: Durability, journaled: boolean, error: unknown) {
+    if (!isAway(error)) throw error;
+    if (minimum > AuditDurability.JOURNALED) throw new DurabilityNotReachedError(error);
+    if (!journaled) await journal.append(records);
+    onLocal(records);
+    return JOURNALED;
   }
 
   return {
+    counts,
     async keep(records, minimum) {
-      if (redis !== undefined && minimum !== AuditDurability.ARCHIVED) return throughQueue(records, minimum);
-      try {
-        return await intoArchive(records, false);
-      } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
-        if (minimum > AuditDurability.JOURNALED) throw new DurabilityNotReachedError(error);
-        await journal.append(records);
-        onLocal(records);
-        return JOURNALED;
+      if (redis !== undefined && minimum !== AuditDurability.ARCHIVED) {
+        return count(records, await throughQueue(records, minimum));
       }
+      const kept = await intoArchive(records, false).catch((error) => beyondArchive(records, minimum, false, error));
+      return count(records, kept);
     },
     async deliver(records) {
       try {

@@ -2,6 +2,7 @@
 export type AlertName =
   | "REDIS_MULTIPLE_FAILURES"
   | "HIGH_CACHE_FALLBACK_USAGE"
+  | "AUDIT_FILE_BACKUP_ACTIVE"
   | "SYSTEM_UNHEALTHY"
   | "LOCAL_TRUTH_SHARED";
 
@@ -20,6 +21,8 @@ export interface Vitals {
   /** Calls go past Redis for now: the breaker is not closed. */
   readonly redisAvoided: boolean;
   readonly fallbackRate: number;
+  /** Audit records that are on this instance's disk alone. */
+  readonly journalOnly: number;
   readonly unhealthy: boolean;
   /** What is unhealthy, for people. */
   readonly because: string;
@@ -65,6 +68,14 @@ export function conditions(vitals: Vitals): readonly Condition[] {
       message:
         vitals.fallbackRate > fallbackThreshold ? `${fallbacks} (alert above ${fallbackThreshold * 100} %)` : undefined,
       over: fallbacks,
+    },
+    {
+      name: "AUDIT_FILE_BACKUP_ACTIVE",
+      message:
+        vitals.journalOnly > 0
+          ? `${vitals.journalOnly} audit records are on the disk of this instance alone (alert above 0)`
+          : undefined,
+      over: "every audit record of this instance is in Redis or SQL as well",
     },
     {
       name: "SYSTEM_UNHEALTHY",

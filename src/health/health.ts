@@ -23,9 +23,24 @@ export interface CacheHealthNumbers {
   readonly unhealedChanges: number;
 }
 
+/** How the audit log does, as it counts it. */
+export interface AuditHealthNumbers {
+  /** Where a record that is appended now goes. */
+  readonly tiers: readonly string[];
+  readonly queuedRecords: number;
+  /** How long the oldest of them has waited, in milliseconds. */
+  readonly lagMs: number | undefined;
+  /** Records on this instance's disk alone. */
+  readonly journalOnlyRecords: number;
+  readonly quarantinedRecords: number;
+  /** Whether this instance is the archiver. */
+  readonly archiving: boolean;
+}
+
 export interface HealthOptions {
   readonly components: readonly Component[];
   readonly cacheHealth: () => CacheHealthNumbers;
+  readonly auditHealth: () => AuditHealthNumbers;
   /** Redis failures in a row that calls ran into. */
   readonly redisFailures: () => number;
   /** Ids of the instances that share this Redis, sorted; and of those among them that hold another SQL truth. */
@@ -47,6 +62,7 @@ export interface HealthSnapshot {
   readonly components: readonly Observation[];
   readonly redis: RedisNumbers | undefined;
   readonly cache: CacheHealthNumbers;
+  readonly audit: AuditHealthNumbers;
   readonly alerts: readonly Alert[];
   readonly instances: readonly string[];
 }
@@ -142,6 +158,7 @@ export function createHealth(options: HealthOptions): Health {
       redisFailures: options.redisFailures() + (redis ? (failedInRow.get(redis) ?? 0) : 0),
       redisAvoided: (redis?.breaker?.() ?? "closed") !== "closed",
       fallbackRate: options.cacheHealth().fallbackRate,
+      journalOnly: options.auditHealth().journalOnlyRecords,
       unhealthy,
       because: found
         .flatMap(({ name, state, message }) => (state === "unhealthy" ? `${name}: ${message}` : []))
@@ -201,6 +218,7 @@ export function createHealth(options: HealthOptions): Health {
         components,
         redis,
         cache: options.cacheHealth(),
+        audit: options.auditHealth(),
         alerts: alerts.list(clock.now()),
         instances: options.instances().all,
       };

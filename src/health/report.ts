@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Duration, DurationSchema, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import {
   AlertSchema,
+  AuditHealthSchema,
   BreakerState,
   CacheHealthSchema,
   type ComponentHealth,
@@ -38,7 +39,7 @@ const breakerStates: Readonly<Record<BreakerPosition, BreakerState>> = {
 
 /** The snapshot in the words of the contract. */
 export function toReport(snapshot: HealthSnapshot, identity: Identity): HealthReport {
-  const { redis, cache } = snapshot;
+  const { redis, cache, audit } = snapshot;
   return create(HealthReportSchema, {
     state: states[snapshot.state],
     components: snapshot.components.map(toComponent),
@@ -52,6 +53,14 @@ export function toReport(snapshot: HealthSnapshot, identity: Identity): HealthRe
       }),
     }),
     cache: create(CacheHealthSchema, { ...cache, unhealedChanges: BigInt(cache.unhealedChanges) }),
+    audit: create(AuditHealthSchema, {
+      tiers: [...audit.tiers],
+      queuedRecords: BigInt(audit.queuedRecords),
+      ...(audit.lagMs !== undefined && { lag: toDuration(audit.lagMs) }),
+      journalOnlyRecords: BigInt(audit.journalOnlyRecords),
+      quarantinedRecords: BigInt(audit.quarantinedRecords),
+      archiving: audit.archiving,
+    }),
     alerts: snapshot.alerts.map(({ name, active, message, raiseTime, resolveTime }) =>
       create(AlertSchema, {
         name,

@@ -59,6 +59,7 @@ describe("docs/operations.md", () => {
       redisFailures: 0,
       redisAvoided: false,
       fallbackRate: 0,
+      journalOnly: 0,
       unhealthy: false,
       because: "",
       strangers: [],

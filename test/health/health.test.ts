@@ -28,11 +28,16 @@ function setUp(timing: { recheckIntervalMs?: number; suspicionIntervalMs?: numbe
   const time = { now: 1_000_000 };
   const [sql, redis, backplane] = [part("sql"), part("redis"), part("backplane")];
   const numbers = { l1HitRate: 0.9, l2HitRate: 0.5, fallbackRate: 0, unhealedChanges: 0 };
+  const audit = {
+    ...{ tiers: ["sqlite"], queuedRecords: 0, lagMs: undefined, journalOnlyRecords: 0 },
+    ...{ quarantinedRecords: 0, archiving: false },
+  };
   const seen = { strangers: [] as string[], redisFailures: 0 };
   const raised: Alert[] = [];
   const health = createHealth({
     components: [sql, redis, backplane, { name: "journal", kind: "", whenUnwell: "" }],
     cacheHealth: () => numbers,
+    auditHealth: () => audit,
     redisFailures: () => seen.redisFailures,
     instances: () => ({ all: ["me", ...seen.strangers], strangers: seen.strangers }),
     checkIntervalMs: hour,
@@ -42,7 +47,7 @@ function setUp(timing: { recheckIntervalMs?: number; suspicionIntervalMs?: numbe
     sinks: [(alert) => raised.push(alert)],
     clock: { now: () => time.now, monotonic: () => performance.now() },
   });
-  return { health, sql, redis, backplane, numbers, seen, raised, time };
+  return { health, sql, redis, backplane, numbers, audit, seen, raised, time };
 }
 
 const fails = (message: string) => async () => {
@@ -190,6 +195,17 @@ describe("alerts", () => {
     numbers.fallbackRate = rate;
     await health.checkNow();
     expect(activeAlerts(health).includes("HIGH_CACHE_FALLBACK_USAGE")).toBe(expected);
+  });
+
+  it("tell of audit records that are on one disk alone, until they are not", async () => {
+    const { health, audit } = setUp();
+    audit.journalOnlyRecords = 3;
+    await health.checkNow();
+    expect(health.snapshot().alerts).toMatchObject([{ name: "AUDIT_FILE_BACKUP_ACTIVE", active: true }]);
+    expect(health.snapshot().alerts[0]?.message).toContain("3 audit records");
+    audit.journalOnlyRecords = 0;
+    await health.checkNow();
+    expect(activeAlerts(health)).toEqual([]);
   });
 
   it("of a shared Redis name the others and what to do", async () => {

@@ -179,6 +179,61 @@ export declare type CacheHealth = Message<"holdfast.v1.CacheHealth"> & {
 export declare const CacheHealthSchema: GenMessage<CacheHealth>;
 
 /**
+ * How the audit log does, as this instance sees it.
+ *
+ * @generated from message holdfast.v1.AuditHealth
+ */
+export declare type AuditHealth = Message<"holdfast.v1.AuditHealth"> & {
+  /**
+   * Where a record that is appended now goes, in the order of the tiers: "journal", "redis", "sqlite", "postgres".
+   *
+   * @generated from field: repeated string tiers = 1;
+   */
+  tiers: string[];
+
+  /**
+   * Records in Redis that are not in the archive yet.
+   *
+   * @generated from field: uint64 queued_records = 2;
+   */
+  queuedRecords: bigint;
+
+  /**
+   * How long the oldest of them has waited. Unset when none does.
+   *
+   * @generated from field: google.protobuf.Duration lag = 3;
+   */
+  lag?: Duration | undefined;
+
+  /**
+   * Acknowledged records that are in this instance's journal alone, because neither Redis nor SQL answered.
+   *
+   * @generated from field: uint64 journal_only_records = 4;
+   */
+  journalOnlyRecords: bigint;
+
+  /**
+   * Damaged records of this instance's journal that were set aside.
+   *
+   * @generated from field: uint64 quarantined_records = 5;
+   */
+  quarantinedRecords: bigint;
+
+  /**
+   * Whether this instance is the one that brings records from Redis into the archive.
+   *
+   * @generated from field: bool archiving = 6;
+   */
+  archiving: boolean;
+};
+
+/**
+ * Describes the message holdfast.v1.AuditHealth.
+ * Use `create(AuditHealthSchema)` to create a new message.
+ */
+export declare const AuditHealthSchema: GenMessage<AuditHealth>;
+
+/**
  * A condition that someone should look at.
  *
  * @generated from message holdfast.v1.Alert
@@ -302,6 +357,13 @@ export declare type HealthReport = Message<"holdfast.v1.HealthReport"> & {
    * @generated from field: google.protobuf.Timestamp start_time = 10;
    */
   startTime?: Timestamp | undefined;
+
+  /**
+   * How the audit log does.
+   *
+   * @generated from field: holdfast.v1.AuditHealth audit = 11;
+   */
+  audit?: AuditHealth | undefined;
 };
 
 /**
