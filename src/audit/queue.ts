@@ -36,6 +36,10 @@ export interface QueueCondition {
   readonly bytes: number;
   /** accept_time of the oldest of them, in microseconds; undefined: none. */
   readonly oldestAcceptUs: number | undefined;
+  /** Entries of the stream that are not ours and stay in it, as far as they were looked at. */
+  readonly foreign: number;
+  /** Entries that could not be read, and were put aside. */
+  readonly quarantined: number;
 }
 
 /**

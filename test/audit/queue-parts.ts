@@ -1,0 +1,48 @@
+import { onTestFinished } from "vitest";
+import { createGrowth, type Growth } from "../../src/audit/growth.ts";
+import { seal } from "../../src/audit/leaf.ts";
+import type { Queue } from "../../src/audit/queue.ts";
+import type { Sealed } from "../../src/audit/record.ts";
+import { createRedisQueue } from "../../src/audit/redis-queue.ts";
+import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
+import type { Redis } from "../../src/infra/redis.ts";
+import { entryOf } from "../support/audit-entries.ts";
+
+export const STREAM = "audit_queue:stream";
+export const PRODUCERS = `{${STREAM}}:producers`;
+export const QUARANTINE = `{${STREAM}}:quarantine`;
+export const LEASE = `{${STREAM}}:archiver`;
+export const tailOf = (producer: string) => `{${STREAM}}:tail:${producer}`;
+
+export const ACCEPT_US = 1_750_000_000_000_000;
+
+export function recordOf(producer: string, sequence: number): Sealed {
+  return seal({ producer, sequence }, ACCEPT_US + sequence, entryOf(producer, sequence));
+}
+
+/** Those with the sequences from the first to the last. */
+export function recordsOf(producer: string, first: number, last: number): Sealed[] {
+  return Array.from({ length: last - first + 1 }, (_, at) => recordOf(producer, first + at));
+}
+
+export function openGrowth(): Growth {
+  const growth = createGrowth(createLocalBackplane());
+  onTestFinished(() => growth.close());
+  return growth;
+}
+
+export function openQueue(redis: Redis, growth: Growth = openGrowth(), maxLength = 250_000): Queue {
+  return createRedisQueue({ redis, streamKey: STREAM, maxLength, growth });
+}
+
+/** As a producer that the archive holds nothing of. */
+export function seedsFor(...producers: readonly string[]): ReadonlyMap<string, number> {
+  return new Map(producers.map((producer) => [producer, 0]));
+}
+
+/** The identities in the stream, in its order; "foreign" for what is none of ours. */
+export async function inStream(redis: Redis): Promise<string[]> {
+  const entries = await redis.command("xrange", STREAM, "-", "+");
+  if (!Array.isArray(entries)) throw new TypeError("XRANGE did not answer with a list");
+  return entries.map(([, fields]) => (fields[0] === "producer" ? `${fields[1]}/${fields[3]}` : "foreign"));
+}
