@@ -32,12 +32,15 @@ export interface Tree {
 
 /** Hashes that the archive must have are missing, or contradict each other. */
 export class DamagedTreeError extends Failure {
+  readonly what: string;
+
   constructor(what: string) {
     super(
       "precondition",
       "ARCHIVE_DAMAGED",
       `the audit archive is damaged: ${what}; \`holdfast verify\` tells all of it`,
     );
+    this.what = what;
   }
 }
 
@@ -121,15 +124,18 @@ function createReader(hashes: Pick<TreeHashes, "hashes">, size: number): Reader 
     const nodes = (await block(kept, (first - within) / BLOCK)).slice(within, within + width);
     return fold(
       nodes.map((node, at) => {
-        if (node === undefined) throw new DamagedTreeError(missing(kept, first + at));
+        if (node === undefined) throw new DamagedTreeError(missingNode(kept, first + at));
         return node;
       }),
     );
   };
 }
 
-function missing(level: number, index: number): string {
-  return level === 0 ? `leaf ${index} is missing` : `the hash of ${describeNode(level, index)} is missing`;
+/** That a hash is missing, in words. */
+export function missingNode(level: number, index: number): string {
+  return level === 0
+    ? `leaf ${index} is missing`
+    : `the hash that was kept of ${describeNode(level, index)} is missing`;
 }
 
 /** Such as "the leaves 256 to 511". */

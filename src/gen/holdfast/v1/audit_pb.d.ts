@@ -2429,7 +2429,7 @@ export declare const AuditInclusionCheckSchema: GenMessage<AuditInclusionCheck>;
  */
 export declare type AuditConsistencyCheck = Message<"holdfast.v1.AuditConsistencyCheck"> & {
   /**
-   * The tree_size of the older checkpoint; more than 0.
+   * The tree_size of the older checkpoint; more than 0. Larger than the archive now is: valid = false.
    *
    * @generated from field: uint64 old_tree_size = 1;
    */
@@ -3326,7 +3326,7 @@ export declare const AuditService: GenService<{
   /**
    * The signed root of the archive's Merkle tree (RFC 6962 hashing, SHA-256). Keep it outside of Holdfast: nobody can
    * then change, remove or reorder any record below its tree_size without Verify showing it. Covers archived records
-   * only.
+   * only. FAILED_PRECONDITION (ARCHIVE_DAMAGED) when the archive contradicts itself: such a root is not signed.
    *
    * @generated from rpc holdfast.v1.AuditService.Checkpoint
    */
@@ -3338,7 +3338,8 @@ export declare const AuditService: GenService<{
   /**
    * Proves that a record is in the archive, that the archive has only grown since an older checkpoint, or that a range
    * of it is intact. The proofs can be checked without trusting the server. A check that fails is a value (valid =
-   * false), not an error.
+   * false), not an error; parts of the answer that the damaged archive cannot give are unset then. OUT_OF_RANGE
+   * (TREE_TOO_SMALL) when the archive is smaller than the tree asked for.
    *
    * @generated from rpc holdfast.v1.AuditService.Verify
    */
