@@ -117,8 +117,10 @@ export class Identities implements ReadonlyMap<string, HeldRanges> {
     }
   }
 
-  addAll(others: Identities): void {
-    for (const { producer, first, last } of others.runs()) this.add(producer, first, last);
+  addAll(others: ReadonlyMap<string, HeldRanges>): void {
+    for (const [producer, ranges] of others) {
+      for (const { first, last } of ranges) this.add(producer, first, last);
+    }
   }
 
   remove(producer: string, first: number, last: number): void {
@@ -128,7 +130,7 @@ export class Identities implements ReadonlyMap<string, HeldRanges> {
     if (known instanceof Ranges ? known.isEmpty : first <= known && known <= last) this.#byProducer.delete(producer);
   }
 
-  removeAll(others: Identities): void {
+  removeAll(others: ReadonlyMap<string, HeldRanges>): void {
     for (const [producer] of this.#byProducer) {
       for (const { first, last } of others.get(producer) ?? []) this.remove(producer, first, last);
     }
@@ -138,7 +140,7 @@ export class Identities implements ReadonlyMap<string, HeldRanges> {
     return overlap(this.#byProducer.get(producer), sequence, sequence);
   }
 
-  overlaps(others: Identities): boolean {
+  overlaps(others: ReadonlyMap<string, HeldRanges>): boolean {
     for (const [producer] of this.#byProducer) {
       for (const { first, last } of others.get(producer) ?? []) {
         if (overlap(this.#byProducer.get(producer), first, last)) return true;

@@ -23,6 +23,8 @@ import {
 import { unseal } from "./leaf.ts";
 import type { RecordId, Sealed } from "./record.ts";
 
+const RECORDS_AT_ONCE = 500;
+
 export interface JournalOptions {
   /** Made when it is missing; of this process alone. */
   readonly directory: string;
@@ -183,7 +185,7 @@ function createJournal(
       for (const damage of unreadable) await setAside(segment, damage, quarantine, log);
       for (const { producer, sequence } of records) readable.add(producer, sequence, sequence);
       count += records.length;
-      if (records.length > 0) yield records;
+      for (let at = 0; at < records.length; at += RECORDS_AT_ONCE) yield records.slice(at, at + RECORDS_AT_ONCE);
     }
     if (!sealed || count === segment.records) return;
     // What was there when it was written, and is no more: now it is known whose the damaged records were.
