@@ -11,9 +11,10 @@ import {
 import type { CallContext } from "../infra/call.ts";
 import { Failure, InvalidFieldsError, invalidField } from "../infra/failure.ts";
 import { Fields } from "../infra/fields.ts";
+import type { Durability } from "./doubts.ts";
 import { checkProducer, draft, isRefused } from "./draft.ts";
 import { LIMITS } from "./entry.ts";
-import { type Durability, type Intake, identityReused, type Kept } from "./intake.ts";
+import { type Intake, identityReused, type Kept } from "./intake.ts";
 import type { Sealed } from "./record.ts";
 import type { Room } from "./room.ts";
 

@@ -1,20 +1,11 @@
 import { AuditDurability } from "../gen/holdfast/v1/audit_pb.js";
-import type { Breaker } from "../infra/breaker.ts";
 import type { ServedBy } from "../infra/call.ts";
 import { Failure, UnavailableError } from "../infra/failure.ts";
 import type { Archive, Placed } from "./archive.ts";
+import { type Durability, type Exception, isAway, settleDoubts } from "./doubts.ts";
 import type { Journal } from "./journal.ts";
-import { sameContent } from "./leaf.ts";
-import { type Queue, QueueFullError } from "./queue.ts";
+import type { Queue } from "./queue.ts";
 import { idOf, type Sealed } from "./record.ts";
-
-export type Durability = AuditDurability;
-
-/** A record that was not simply appended. */
-export interface Exception {
-  readonly outcome: "duplicate" | "differs";
-  readonly durability: Durability;
-}
 
 /** What became of records that were to be kept. */
 export interface Kept {
@@ -52,8 +43,8 @@ export interface Intake {
 export interface IntakeOptions {
   readonly archive: Archive;
   readonly journal: Journal;
-  /** Where there is Redis. Its breaker keeps calls away from it while it fails. */
-  readonly queue: { readonly queue: Queue; readonly breaker: Breaker } | undefined;
+  /** Where there is Redis. It rejects at once while Redis fails. */
+  readonly queue: Queue | undefined;
   /** Told of records that are in the journal alone. */
   readonly onLocal: (records: readonly Sealed[]) => void;
 }
@@ -67,7 +58,7 @@ class DurabilityNotReachedError extends UnavailableError {
 }
 
 /** The write path: journal and queue side by side, else the archive, else the journal alone. */
-export function createIntake({ archive, journal, queue: redis, onLocal }: IntakeOptions): Intake {
+export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions): Intake {
   const counts = { queued: 0, archived: 0, journaled: 0, duplicates: 0, refused: 0, pastRedis: 0 };
 
   function count(records: readonly Sealed[], kept: Kept): Kept {
@@ -89,93 +80,14 @@ export function createIntake({ archive, journal, queue: redis, onLocal }: Intake
     return { ...archived(placed), degraded, servedBy: archive.kind };
   }
 
-  async function guarded<T>(work: (queue: Queue) => Promise<T>): Promise<T> {
-    if (redis === undefined) throw new Error("there is no queue");
-    // A queue that is full is there: its refusal must not open the breaker.
-    let full: QueueFullError | undefined;
-    const answer = await redis.breaker.execute(async () => {
-      try {
-        return await work(redis.queue);
-      } catch (error) {
-        if (!(error instanceof QueueFullError)) throw error;
-        full = error;
-        return undefined;
-      }
-    });
-    if (answer === undefined) throw full ?? new Error("the queue gave no answer");
-    return answer;
+  async function intoQueue(queue: Queue, records: readonly Sealed[]): Promise<Kept> {
+    const outcomes = await queue.append({ records });
+    if (outcomes.every((outcome) => outcome === "queued")) return QUEUED;
+    return { ...QUEUED, ...(await settleDoubts({ queue, archive }, records, outcomes)) };
   }
 
-  async function intoQueue(records: readonly Sealed[]): Promise<Kept> {
-    const outcomes = await guarded((queue) => queue.append({ records }));
-    const doubtful = outcomes.flatMap((outcome, at) => (outcome === "queued" ? [] : [at]));
-    if (doubtful.length === 0) return QUEUED;
-    const exceptions = new Map<number, Exception>();
-    const degraded = await settleDoubts(records, outcomes, exceptions);
-    return { ...QUEUED, degraded, exceptions: exceptions.size === 0 ? undefined : exceptions };
-  }
-
-  /** Finds out about those that the queue could not place. Returns whether the archive could not be asked. */
-  async function settleDoubts(
-    records: readonly Sealed[],
-    outcomes: readonly string[],
-    exceptions: Map<number, Exception>,
-  ): Promise<boolean> {
-    const all = records.map((record, at) => ({ record, at }));
-    let degraded = false;
-    let doubts = all
-      .filter(({ at }) => outcomes[at] !== "queued")
-      .map((one) => ({ ...one, outcome: outcomes[one.at] }));
-    const strangers = doubts.filter(({ outcome }) => outcome === "stranger");
-    if (strangers.length > 0) {
-      const seeds = await seedsOf(new Set(strangers.map(({ record }) => record.producer)));
-      degraded ||= seeds === undefined;
-      const again = await guarded((queue) =>
-        queue.append({ records: strangers.map(({ record }) => record), ...(seeds ? { seeds } : { settled: true }) }),
-      );
-      doubts = doubts
-        .filter(({ outcome }) => outcome !== "stranger")
-        .concat(
-          strangers.map((one, i) => ({ ...one, outcome: again[i] })).filter(({ outcome }) => outcome !== "queued"),
-        );
-    }
-    if (doubts.length === 0) return degraded;
-    const queued = await guarded((queue) => queue.find(doubts.map(({ record }) => record)));
-    const unplaced = doubts.filter(({ record, at }, i) => {
-      const leaf = queued[i];
-      if (leaf !== undefined) exceptions.set(at, exceptionOf(record, leaf, AuditDurability.QUEUED));
-      return leaf === undefined;
-    });
-    if (unplaced.length === 0) return degraded;
-    const held = await unlessAway(() => archive.find(unplaced.map(({ record }) => record)));
-    degraded ||= held === undefined;
-    const missing = unplaced.filter(({ record, at }, i) => {
-      const found = held?.[i];
-      if (found !== undefined) exceptions.set(at, exceptionOf(record, found.leaf, AuditDurability.ARCHIVED));
-      return found === undefined;
-    });
-    if (missing.length === 0) return degraded;
-    // Should the archive hold one after all, or another caller be sending it too: the archive keeps one of each.
-    const last = await guarded((queue) =>
-      queue.append({ records: missing.map(({ record }) => record), settled: true }),
-    );
-    for (const [i, { at }] of missing.entries()) {
-      if (last[i] !== "queued") exceptions.set(at, { outcome: "duplicate", durability: AuditDurability.QUEUED });
-    }
-    return degraded;
-  }
-
-  /** What the archive holds of producers; undefined when it cannot be asked. */
-  async function seedsOf(producers: ReadonlySet<string>): Promise<ReadonlyMap<string, number> | undefined> {
-    return unlessAway(async () => {
-      const seeds = new Map<string, number>();
-      for (const producer of producers) seeds.set(producer, await archive.lastSequence(producer));
-      return seeds;
-    });
-  }
-
-  async function throughQueue(records: readonly Sealed[], minimum: Durability): Promise<Kept> {
-    const [journaled, queued] = await Promise.allSettled([journal.append(records), intoQueue(records)]);
+  async function throughQueue(queue: Queue, records: readonly Sealed[], minimum: Durability): Promise<Kept> {
+    const [journaled, queued] = await Promise.allSettled([journal.append(records), intoQueue(queue, records)]);
     if (journaled.status === "fulfilled" && queued.status === "fulfilled") return queued.value;
     rethrowDefects(journaled, queued);
     // One of the two is away: the archive makes up for either.
@@ -194,8 +106,8 @@ export function createIntake({ archive, journal, queue: redis, onLocal }: Intake
   return {
     counts,
     async keep(records, minimum) {
-      if (redis !== undefined && minimum !== AuditDurability.ARCHIVED) {
-        return count(records, await throughQueue(records, minimum));
+      if (queue !== undefined && minimum !== AuditDurability.ARCHIVED) {
+        return count(records, await throughQueue(queue, records, minimum));
       }
       const kept = await intoArchive(records, false).catch((error) => beyondArchive(records, minimum, false, error));
       return count(records, kept);
@@ -204,8 +116,8 @@ export function createIntake({ archive, journal, queue: redis, onLocal }: Intake
       try {
         await archive.append(records, "keep");
       } catch (error) {
-        if (!(error instanceof UnavailableError) || redis === undefined) throw error;
-        await guarded((queue) => queue.append({ records, settled: true }));
+        if (!isAway(error) || queue === undefined) throw error;
+        await queue.append({ records, settled: true });
       }
     },
   };
@@ -243,25 +155,7 @@ function archived(placed: readonly Placed[]): Pick<Kept, "durability" | "excepti
   return { durability: AuditDurability.ARCHIVED, exceptions };
 }
 
-/** A record of this identity is held. Its leaf is null when retention has dropped it. */
-function exceptionOf(record: Sealed, leaf: Uint8Array | null, durability: Durability): Exception {
-  return { outcome: leaf === null || sameContent(leaf, record.leaf) ? "duplicate" : "differs", durability };
-}
-
-async function unlessAway<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof UnavailableError) return undefined;
-    throw error;
-  }
-}
-
 /** Only that something is away is made up for by something else. */
 function rethrowDefects(...settled: readonly PromiseSettledResult<unknown>[]): void {
   for (const one of settled) if (one.status === "rejected" && !isAway(one.reason)) throw one.reason;
-}
-
-function isAway(error: unknown): boolean {
-  return error instanceof UnavailableError;
 }

@@ -1,4 +1,3 @@
-import type { Breaker } from "../infra/breaker.ts";
 import { UnavailableError } from "../infra/failure.ts";
 import type { Queue } from "./queue.ts";
 
@@ -21,7 +20,7 @@ const PATIENCE_MS = 10_000;
 
 export interface SettledOptions {
   readonly recovery: Unsettled;
-  readonly queue: { readonly queue: Queue; readonly breaker: Breaker } | undefined;
+  readonly queue: Queue | undefined;
   /** Rejects while the archive cannot be asked: then there is no point in waiting. */
   readonly askArchive: () => Promise<unknown>;
 }
@@ -30,7 +29,7 @@ export function createSettled({ recovery, queue, askArchive }: SettledOptions): 
   async function drained(signal: AbortSignal): Promise<{ degraded: boolean }> {
     if (queue === undefined) return { degraded: false };
     try {
-      await queue.breaker.execute(() => queue.queue.drained(signal));
+      await queue.drained(signal);
       return { degraded: false };
     } catch (error) {
       if (signal.aborted || !(error instanceof UnavailableError)) throw error;

@@ -1,7 +1,7 @@
 import type { Config } from "../config.ts";
 import { type AlertSink, truthShared } from "../health/alerts.ts";
 import type { Component } from "../health/component.ts";
-import { type CacheHealthNumbers, createHealth, type Health } from "../health/health.ts";
+import { type AuditHealthNumbers, type CacheHealthNumbers, createHealth, type Health } from "../health/health.ts";
 import type { Backplane } from "../infra/backplane.ts";
 import type { Breaker } from "../infra/breaker.ts";
 import { systemClock } from "../infra/clock.ts";
@@ -21,15 +21,17 @@ export interface HealthParts {
   readonly redis: { readonly client: Redis; readonly breaker: Breaker; readonly instances: Instances } | undefined;
   readonly backplane: Backplane;
   readonly cacheHealth: () => CacheHealthNumbers;
+  readonly audit: { readonly health: () => AuditHealthNumbers; readonly journal: Component };
 }
 
 /** Health over the parts that this topology has; starts checking at once. */
 export function startHealth(parts: HealthParts): Health {
-  const { config, log, self, database, redis, backplane, cacheHealth } = parts;
+  const { config, log, self, database, redis, backplane, cacheHealth, audit } = parts;
   const strangerIds = () => strangers(redis?.instances.current ?? [], self).map(({ id }) => id);
   const health = createHealth({
-    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), journal],
+    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), audit.journal],
     cacheHealth,
+    auditHealth: audit.health,
     redisFailures: () => redis?.breaker.consecutiveFailures ?? 0,
     instances: () => ({ all: (redis?.instances.current ?? [self]).map(({ id }) => id), strangers: strangerIds() }),
     checkIntervalMs: config.health.checkIntervalMs,
@@ -44,9 +46,6 @@ export function startHealth(parts: HealthParts): Health {
   void health.checkNow();
   return health;
 }
-
-/** Until there is an audit log to keep one for. */
-const journal: Component = { name: "journal", kind: "", whenUnwell: "" };
 
 function sqlOf(database: Database, strangerIds: () => readonly string[]): Component {
   return {

@@ -7,6 +7,7 @@ import { createLog } from "../infra/log.ts";
 import { createMetrics } from "../infra/metrics.ts";
 import { observeDatabase } from "../infra/observed-database.ts";
 import { createServers } from "../server/server.ts";
+import { startAudit } from "./audit.ts";
 import { startCache } from "./cache.ts";
 import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
@@ -36,17 +37,18 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const database = parts.adopt(observed.database, (it) => it.close());
     const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
     const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
+    const audit = await startAudit({ config, log, metrics, database, redis, backplane, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
-        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health },
+        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health, audit },
         onSqlUnavailable: observed.onUnavailable,
       }),
       (it) => it.close(),
     );
     const pages = createHealthPages({ health, identity });
     const servers = createServers({
-      services: [...cache.services, createHealthService({ health, identity }), ...plannedServices],
+      services: [...cache.services, audit.service, createHealthService({ health, identity }), ...plannedServices],
       grpc: { host: server.host, port: server.grpcPort },
       http: { host: server.host, port: server.httpPort },
       metrics,

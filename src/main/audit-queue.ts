@@ -1,0 +1,37 @@
+import { randomBytes } from "node:crypto";
+import type { Archive } from "../audit/archive.ts";
+import { type Archiver, createArchiver } from "../audit/archiver.ts";
+import type { Growth } from "../audit/growth.ts";
+import { guardQueue } from "../audit/guarded-queue.ts";
+import type { Queue } from "../audit/queue.ts";
+import { createRedisBacklog } from "../audit/redis-backlog.ts";
+import { createRedisLease } from "../audit/redis-lease.ts";
+import { createRedisQueue } from "../audit/redis-queue.ts";
+import type { Config } from "../config.ts";
+import type { Clock } from "../infra/clock.ts";
+import type { Log } from "../infra/log.ts";
+import type { Coordination } from "./coordination.ts";
+
+export interface AuditQueueParts {
+  readonly config: Config;
+  readonly log: Log;
+  readonly redis: NonNullable<Coordination["redis"]>;
+  readonly growth: Growth;
+  readonly archive: Archive;
+  readonly clock: Clock;
+  readonly parts: AsyncDisposableStack;
+}
+
+/** The queue in Redis, and the archiver that empties it whenever this instance is the one. */
+export async function startAuditQueue(options: AuditQueueParts): Promise<{ queue: Queue; archiver: Archiver }> {
+  const { config, log, redis, growth, archive, clock, parts } = options;
+  const { stream: streamKey, streamMaxLength: maxLength } = config.audit;
+  const queue = guardQueue(createRedisQueue({ redis: redis.client, streamKey, maxLength, growth }), redis.breaker);
+  // An instance's id may be fixed, but a former life of it must not pass for this one.
+  const holder = `${config.instanceId}.${randomBytes(4).toString("hex")}`;
+  const backlog = createRedisBacklog({ redis: redis.client, streamKey, consumer: config.instanceId });
+  const lease = createRedisLease({ redis: redis.client, streamKey, holder });
+  const archiver = createArchiver({ backlog, lease, archive, clock, log });
+  parts.defer(() => archiver.close());
+  return { queue, archiver };
+}

@@ -1,0 +1,166 @@
+import { createAppendRpcs } from "../audit/append-rpcs.ts";
+import type { Archive } from "../audit/archive.ts";
+import { createGrowth, type Growth } from "../audit/growth.ts";
+import { createIntake } from "../audit/intake.ts";
+import type { Journal } from "../audit/journal.ts";
+import { openJournal } from "../audit/journal-directory.ts";
+import { lastSequence } from "../audit/last-sequence.ts";
+import { createListRpcs } from "../audit/list-rpcs.ts";
+import { createLookupRpcs } from "../audit/lookup-rpcs.ts";
+import { createProofRpcs } from "../audit/proof-rpcs.ts";
+import { createRecovery, type Recovery } from "../audit/recovery.ts";
+import { createReviewRpcs } from "../audit/review-rpcs.ts";
+import { createRoom } from "../audit/room.ts";
+import { createServerIdentity } from "../audit/server-identity.ts";
+import { createAuditService } from "../audit/service.ts";
+import { createSettled } from "../audit/settled.ts";
+import { loadSigningKey } from "../audit/signing-key.ts";
+import { createSqlArchive } from "../audit/sql-archive.ts";
+import { createSqlReviews } from "../audit/sql-reviews.ts";
+import { createSqlSearch } from "../audit/sql-search.ts";
+import { createSqlSequences } from "../audit/sql-sequences.ts";
+import { createSqlTree } from "../audit/sql-tree.ts";
+import { createUsage, type Usage } from "../audit/usage.ts";
+import type { Config } from "../config.ts";
+import type { Component } from "../health/component.ts";
+import type { AuditHealthNumbers } from "../health/health.ts";
+import type { Mounted } from "../infra/call.ts";
+import { systemClock } from "../infra/clock.ts";
+import type { Database } from "../infra/database.ts";
+import type { Log } from "../infra/log.ts";
+import type { Metrics } from "../infra/metrics.ts";
+import { startAuditQueue } from "./audit-queue.ts";
+import type { Coordination } from "./coordination.ts";
+
+export interface AuditParts extends Pick<Coordination, "redis" | "backplane"> {
+  readonly config: Config;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly database: Database;
+  /** What is added here is taken apart before the parts it stands on. */
+  readonly parts: AsyncDisposableStack;
+}
+
+export interface RunningAudit {
+  readonly service: Mounted;
+  readonly health: () => AuditHealthNumbers;
+  readonly journal: Component;
+}
+
+/** What all writers together may hold in memory while it is on its way. */
+const ROOM_BYTES = 32 * 1024 * 1024;
+
+/** The audit log over the tiers of this topology. */
+export async function startAudit(options: AuditParts): Promise<RunningAudit> {
+  const { config, metrics, database, redis, backplane, parts } = options;
+  const log = options.log.child({ component: "audit" });
+  const clock = systemClock;
+  const growth = parts.adopt(createGrowth(backplane), (it: Growth) => it.close());
+  const archive = parts.adopt(createSqlArchive({ database, growth, clock, log }), (it: Archive) => it.close());
+  const search = createSqlSearch({ database });
+  if (database.kind === "sqlite") {
+    const { createSqliteIndex } = await import("../audit/sqlite-index.ts");
+    const index = createSqliteIndex({ database, growth, log });
+    parts.defer(() => index.close());
+  }
+  const { backupDir: directory, journalMaxBytes: maxBytes } = config.audit;
+  const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
+  const tier = redis && (await startAuditQueue({ config, log, redis, growth, archive, clock, parts }));
+  const queue = tier?.queue;
+  const intake = createIntake({ archive, journal, queue, onLocal: (records) => recovery.markLocal(records) });
+  const recovery: Recovery = createRecovery({
+    ...{ journal, archive, clock, log, deliver: intake.deliver },
+    intervalMs: config.audit.recoveryIntervalMs,
+  });
+  parts.defer(() => recovery.close());
+  if (redis !== undefined) watchForLoss(redis, recovery, parts);
+  const settled = createSettled({ recovery, queue, askArchive: archive.size });
+  const settledOrThrow = async (signal: AbortSignal) => void (await settled(signal));
+  const signingKey = await loadSigningKey(config.audit.signingKeyFile);
+  const service = createAuditService([
+    createAppendRpcs({
+      ...{ intake, instanceId: config.instanceId, room: createRoom(ROOM_BYTES) },
+      identity: createServerIdentity(config.instanceId),
+      nowUs: () => clock.now() * 1000,
+      lastSequence: (producer) => lastSequence({ archive, journal, queue }, producer),
+    }),
+    createListRpcs({ search, archive, settled, clock }),
+    createLookupRpcs({ archive, queue, journal, sequences: createSqlSequences(database) }),
+    createReviewRpcs({ archive, reviews: createSqlReviews({ archive, clock }), search, settled: settledOrThrow }),
+    createProofRpcs({
+      ...{ archive, signingKey, clock, settled: settledOrThrow },
+      store: createSqlTree(database),
+      origin: config.audit.origin,
+    }),
+  ]);
+  const usage = parts.adopt(
+    createUsage({
+      ...{ metrics, clock, log },
+      sources: {
+        intake: () => intake.counts,
+        journal: () => journal.condition(),
+        recovery: () => recovery.condition(),
+        archiver: tier && (() => tier.archiver.condition()),
+        retention: () => ({ dropped: 0 }),
+        queue: tier && (() => tier.queue.condition()),
+        archiveSize: () => archive.size(),
+        groups: async () => [],
+      },
+    }),
+    (it: Usage) => it.close(),
+  );
+  return {
+    service,
+    health: () => {
+      const { unarchived, oldestAcceptUs } = usage.queue();
+      return {
+        tiers: queue === undefined ? [database.kind] : ["journal", "redis", database.kind],
+        queuedRecords: unarchived,
+        lagMs: oldestAcceptUs === undefined ? undefined : Math.max(0, clock.now() - oldestAcceptUs / 1000),
+        journalOnlyRecords: recovery.condition().localOnly,
+        quarantinedRecords: journal.condition().quarantined,
+        archiving: tier?.archiver.condition().leading ?? false,
+      };
+    },
+    journal: journalComponent(journal, recovery),
+  };
+}
+
+/** Redis may have lost what was queued whenever it is another one, and SQL is to have it while Redis is away. */
+function watchForLoss(
+  { client, breaker }: NonNullable<AuditParts["redis"]>,
+  recovery: Recovery,
+  parts: AsyncDisposableStack,
+): void {
+  const known = new Set<string>();
+  parts.defer(
+    client.onConnected((runId) => {
+      if (known.size > 0 && !known.has(runId)) recovery.suspectLoss();
+      known.add(runId);
+    }),
+  );
+  parts.defer(
+    breaker.onStateChange((state) => {
+      if (state === "open") recovery.suspectLoss();
+      else if (state === "closed") recovery.tierBack();
+    }),
+  );
+}
+
+function journalComponent(journal: Journal, recovery: Recovery): Component {
+  return {
+    name: "journal",
+    kind: "file",
+    check: async () => {
+      const { lastError, quarantined } = journal.condition();
+      if (lastError !== undefined) throw new Error(lastError.message);
+      const { localOnly } = recovery.condition();
+      if (localOnly > 0)
+        return { degraded: `${localOnly} audit records are in the journal alone: neither Redis nor SQL took them` };
+      return quarantined > 0
+        ? { degraded: `${quarantined} damaged audit records were set aside; see the log` }
+        : undefined;
+    },
+    whenUnwell: "audit records are kept only while SQL answers, and not at all when it does not",
+  };
+}
