@@ -71,7 +71,7 @@ async function driverFor(
 
 async function hasFewPending(sql: Sql): Promise<boolean> {
   const [row] = await sql.query<{ pending: number }>(
-    `SELECT count(*) AS pending FROM (SELECT 1 AS one FROM audit_record WHERE status = 2 LIMIT ${FEW_PENDING}) AS some`,
+    `SELECT count(*) AS pending FROM (SELECT 1 AS one FROM audit_record WHERE status = 2 LIMIT ${FEW_PENDING}) AS waiting`,
   );
   return row === undefined || row.pending < FEW_PENDING;
 }
