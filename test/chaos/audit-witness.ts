@@ -72,6 +72,15 @@ export async function proofsOf(
   const problems: string[] = [];
   const roots: SignedRoot[] = [];
   const counts = { inclusions: 0, consistencies: 0, checkedByServer: 0 };
+  /** A call that is to succeed; one that does not is a problem like any other. */
+  async function asked<T>(who: string, call: Promise<T>): Promise<T | undefined> {
+    return call.catch((error: unknown) => {
+      if (!(error instanceof CallFailed)) throw error;
+      problems.push(`${who}: ${error.message}`);
+      return undefined;
+    });
+  }
+
   for (const [at, { grpcAddress }] of instances.entries()) {
     using client = createAuditClient(grpcAddress);
     const newest = signedRoot(await client.checkpoint(), `the last checkpoint of instance ${at + 1}`);
@@ -79,22 +88,27 @@ export async function proofsOf(
     const step = Math.max(1, Math.floor(newest.treeSize / PROOFS));
     for (let leafIndex = at % step; leafIndex < newest.treeSize; leafIndex += step) {
       counts.inclusions++;
-      const problem = await inclusionProblem(client, archive, leafIndex, newest);
-      if (problem !== undefined) problems.push(`instance ${at + 1}, leaf ${leafIndex}: ${problem}`);
+      const who = `instance ${at + 1}, leaf ${leafIndex}`;
+      const problem = await asked(who, inclusionProblem(client, archive, leafIndex, newest));
+      if (problem !== undefined) problems.push(`${who}: ${problem}`);
     }
     const every = Math.max(1, Math.floor(witnessed.length / PROOFS));
     for (const older of witnessed.filter(({ treeSize }, n) => treeSize > 0 && n % every === at % every)) {
       counts.consistencies++;
-      const proof = await client.consistency(BigInt(older.treeSize), BigInt(newest.treeSize));
+      const who = `instance ${at + 1}, consistency with ${older.treeSize} leaves`;
+      const proof = await asked(who, client.consistency(BigInt(older.treeSize), BigInt(newest.treeSize)));
+      if (proof === undefined) continue;
       const path = proof.proof.case === "consistency" ? proof.proof.value.path : [];
       if (!isGrownFrom(sized(older), sized(newest), path) || !proof.valid || !leadsTo(proof, newest)) {
-        problems.push(`instance ${at + 1}: ${newest.treeSize} is not grown from ${older.treeSize}: ${proof.problem}`);
+        problems.push(`${who}: not proved; ${proof.problem}`);
       }
     }
     for (let next = 0n; next < newest.treeSize; ) {
-      const { valid, problem, proof } = await client.range(next, RANGE);
-      if (!valid || proof.case !== "range") problems.push(`instance ${at + 1}, from leaf ${next}: ${problem}`);
-      if (proof.case !== "range" || proof.value.checked === 0) break;
+      const who = `instance ${at + 1}, from leaf ${next}`;
+      const range = await asked(who, client.range(next, RANGE));
+      if (range?.proof.case !== "range" || range.proof.value.checked === 0) break;
+      if (!range.valid) problems.push(`${who}: ${range.problem}`);
+      const { proof } = range;
       counts.checkedByServer += proof.value.checked;
       next += BigInt(proof.value.checked);
     }

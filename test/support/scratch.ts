@@ -7,7 +7,7 @@ const made = new Set<string>();
 
 atEnd("directories", () => made.forEach(remove));
 
-export interface ScratchDirectory {
+export interface ScratchDirectory extends Disposable {
   readonly path: string;
   remove(): void;
 }
@@ -20,7 +20,7 @@ export function scratchDirectory(
   const path = mkdtempSync(join(tmpdir(), `holdfast-${purpose}-`));
   if (owner) chownSync(path, owner.uid, owner.gid);
   made.add(path);
-  return { path, remove: () => remove(path) };
+  return { path, remove: () => remove(path), [Symbol.dispose]: () => remove(path) };
 }
 
 function remove(path: string): void {
