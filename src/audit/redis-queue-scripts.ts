@@ -1,59 +1,7 @@
-import { defineScript } from "../infra/redis-script.ts";
+import { defineScript } from "../infra/redis.ts";
+import { FIRST_WAITING, IS_WHOLE, RECORD_AT } from "./redis-queue-lua.ts";
 
-/*
- * All scripts work on keys of one slot (see redis-queue-keys.ts). Redis may lose any of these keys by itself: evicted, flushed,
- * deleted by hand. So nothing is believed to wait in the stream because another key says so: the entry itself is looked at.
- *
- * Lists are unpacked in pieces, because Lua's stack is small.
- */
-
-/** Whether the entry `id` is the record of this identity. */
-const IS_RECORD = `
-local function recordAt(id, producer, sequence)
-  local fields = (redis.call('XRANGE', KEYS[1], id, id)[1] or {})[2]
-  if fields and #fields == 6 and fields[2] == producer and fields[4] == sequence then return fields[6] end
-end
-`;
-
-/**
- * Whether the tail of a producer tells of all its records that wait. It does not when the tail was lost since it was begun, nor
- * when the hash of producers was, so that nobody knows whether there was a tail.
- */
-const IS_WHOLE = `
-local function isWhole(tail, producer)
-  local known = redis.call('HMGET', KEYS[2], '/', producer .. '/')
-  if not known[1] then return redis.call('XLEN', KEYS[1]) == 0 end
-  return known[2] ~= known[1] or redis.call('HGET', tail, '/') == known[1]
-end
-`;
-
-/** The first entry that nobody has finished with. Those that are not ours stay in the stream when they are done with. */
-const FIRST_WAITING = `
-local function before(a, b)
-  local ams, an = string.match(a, '(%d+)-(%d+)')
-  local bms, bn = string.match(b, '(%d+)-(%d+)')
-  ams, an, bms, bn = tonumber(ams), tonumber(an), tonumber(bms), tonumber(bn)
-  return ams < bms or (ams == bms and an < bn)
-end
-local function firstWaiting(group)
-  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-  if not first then return nil end
-  if tonumber(redis.call('HGET', KEYS[2], '/foreign') or 0) == 0 then return first[1] end
-  local delivered
-  for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local name, last
-    for i = 1, #info, 2 do
-      if info[i] == 'name' then name = info[i + 1] elseif info[i] == 'last-delivered-id' then last = info[i + 1] end
-    end
-    if name == group then delivered = last end
-  end
-  if not delivered then return first[1] end
-  local pending = redis.call('XPENDING', KEYS[1], group, '-', '+', 1)[1]
-  local fresh = redis.call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)[1]
-  if pending and fresh and before(fresh[1], pending[1]) then return fresh[1] end
-  return (pending or fresh or {})[1]
-end
-`;
+/* Lists are unpacked in pieces, because Lua's stack is small. */
 
 /**
  * Appends records that are not in the queue, in order; all that have to be added, or none.
@@ -66,7 +14,7 @@ end
  */
 export const appendScript = defineScript({
   name: "audit-append",
-  lua: `${IS_RECORD}
+  lua: `${RECORD_AT}
 local stream, producers = KEYS[1], KEYS[2]
 local many = #KEYS - 2
 local first = 4 + 2 * many
@@ -188,7 +136,7 @@ return table.concat(outcomes)
 export const findScript = defineScript({
   name: "audit-find",
   buffers: true,
-  lua: `${IS_RECORD}${IS_WHOLE}
+  lua: `${RECORD_AT}${IS_WHOLE}
 local found = {}
 for at = 1, #ARGV, 3 do
   local tail, producer, sequence = KEYS[2 + tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
@@ -209,7 +157,7 @@ return found
 export const sequencesScript = defineScript({
   name: "audit-sequences",
   keys: 3,
-  lua: `${IS_RECORD}${IS_WHOLE}
+  lua: `${RECORD_AT}${IS_WHOLE}
 if not isWhole(KEYS[3], ARGV[1]) then return nil end
 local part = redis.call('HSCAN', KEYS[3], ARGV[2], 'COUNT', 500)
 local answer = {part[1]}
@@ -231,7 +179,7 @@ export const frontierScript = defineScript({
   lua: `${FIRST_WAITING}
 local first = firstWaiting(ARGV[1])
 if not first then return {} end
-return {first, redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]}
+return {first, lastEntry()}
 `,
 });
 
