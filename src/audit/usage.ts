@@ -18,10 +18,10 @@ export interface UsageSources {
   readonly queue: (() => Promise<QueueCondition>) | undefined;
   /** Asked every few seconds; rejects while SQL is away. */
   readonly archiveSize: () => Promise<number>;
-  readonly groups: () => Promise<readonly GroupCondition[]>;
+  readonly groups: () => Promise<readonly GroupSize[]>;
 }
 
-export interface GroupCondition {
+export interface GroupSize {
   readonly name: string;
   readonly lag: number;
   readonly pending: number;
@@ -47,7 +47,7 @@ export function createUsage(options: {
   const { sources, metrics, clock, log } = options;
   let queue = EMPTY;
   let size = 0;
-  let groups: readonly GroupCondition[] = [];
+  let groups: readonly GroupSize[] = [];
 
   const counter = (name: string, help: string) => metrics.counter(`holdfast_audit_${name}`, help).with({});
   const gauge = (name: string, help: string) => metrics.gauge(`holdfast_audit_${name}`, help).with({});

@@ -1,5 +1,6 @@
 import { createAppendRpcs } from "../audit/append-rpcs.ts";
 import type { Archive } from "../audit/archive.ts";
+import { createGroupRpcs } from "../audit/group-rpcs.ts";
 import { createGrowth, type Growth } from "../audit/growth.ts";
 import { createIntake } from "../audit/intake.ts";
 import type { Journal } from "../audit/journal.ts";
@@ -16,10 +17,14 @@ import { createAuditService } from "../audit/service.ts";
 import { createSettled } from "../audit/settled.ts";
 import { loadSigningKey } from "../audit/signing-key.ts";
 import { createSqlArchive } from "../audit/sql-archive.ts";
+import { groupSizes } from "../audit/sql-group-sizes.ts";
+import { createSqlGroups } from "../audit/sql-groups.ts";
+import { createSqlLeaves } from "../audit/sql-leaves.ts";
 import { createSqlReviews } from "../audit/sql-reviews.ts";
 import { createSqlSearch } from "../audit/sql-search.ts";
 import { createSqlSequences } from "../audit/sql-sequences.ts";
 import { createSqlTree } from "../audit/sql-tree.ts";
+import { createTailRpc } from "../audit/tail-rpc.ts";
 import { createUsage, type Usage } from "../audit/usage.ts";
 import type { Config } from "../config.ts";
 import type { Component } from "../health/component.ts";
@@ -87,6 +92,15 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     createListRpcs({ search, archive, settled, clock }),
     createLookupRpcs({ archive, queue, journal, sequences: createSqlSequences(database) }),
     createReviewRpcs({ archive, reviews: createSqlReviews({ archive, clock }), search, settled: settledOrThrow }),
+    createGroupRpcs({
+      ...{ growth, clock, log, settled: settledOrThrow, instanceId: config.instanceId },
+      groups: createSqlGroups({ database, clock }),
+      servedBy: database.kind,
+    }),
+    createTailRpc({
+      ...{ archive, growth, settled: settledOrThrow, instanceId: config.instanceId },
+      leaves: createSqlLeaves(database),
+    }),
     createProofRpcs({
       ...{ archive, signingKey, clock, settled: settledOrThrow },
       store: createSqlTree(database),
@@ -104,7 +118,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
         retention: () => ({ dropped: 0 }),
         queue: tier && (() => tier.queue.condition()),
         archiveSize: () => archive.size(),
-        groups: async () => [],
+        groups: () => groupSizes(database),
       },
     }),
     (it: Usage) => it.close(),
@@ -114,7 +128,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     health: () => {
       const { unarchived, oldestAcceptUs } = usage.queue();
       return {
-        tiers: queue === undefined ? [database.kind] : ["journal", "redis", database.kind],
+        tiers: redis?.breaker.state === "closed" ? ["journal", "redis", database.kind] : [database.kind],
         queuedRecords: unarchived,
         lagMs: oldestAcceptUs === undefined ? undefined : Math.max(0, clock.now() - oldestAcceptUs / 1000),
         journalOnlyRecords: recovery.condition().localOnly,

@@ -2,20 +2,20 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
-import { aimedAt, runTypeScript, typeErrors } from "./run-snippet.ts";
+import { aimedAt, runBash, runTypeScript, typeErrors } from "./run-snippet.ts";
 import { readDocument, root, snippetsOf, tableRows } from "./snippet.ts";
 
-const page = readDocument("docs/cache.md");
-const snippets = snippetsOf(page).filter(({ language }) => language === "typescript");
-const program = snippets.map(({ code }) => code).join("\n");
+describe.each(["docs/cache.md", "docs/audit.md"])("%s", (name) => {
+  const page = readDocument(name);
+  const snippets = snippetsOf(page).filter(({ language }) => language === "typescript");
+  const program = snippets.map(({ code }) => code).join("\n");
 
-let server: HoldfastProcess;
-beforeAll(async () => {
-  server = await startHoldfast();
-});
-afterAll(() => server.stop());
+  let server: HoldfastProcess;
+  beforeAll(async () => {
+    server = await startHoldfast();
+  });
+  afterAll(() => server.stop());
 
-describe("docs/cache.md", () => {
   it("is a program that does what its comments say", async () => {
     const { output, code } = await runTypeScript(aimedAt(server, program));
     for (const text of snippets.flatMap(({ expected }) => expected)) expect(output).toContain(text);
@@ -24,6 +24,15 @@ describe("docs/cache.md", () => {
 
   it("is a program that the compiler takes", async () => {
     expect(await typeErrors(program)).toBe("");
+  });
+
+  it("shows commands that do what it says", async () => {
+    for (const { language, code, expected, skip } of snippetsOf(page)) {
+      if (language !== "bash" || skip !== undefined) continue;
+      const outcome = await runBash(aimedAt(server, code), {});
+      for (const text of expected) expect(outcome.output).toContain(text);
+      expect(outcome.code).toBe(0);
+    }
   });
 
   it("names only reasons that errors really carry", () => {
