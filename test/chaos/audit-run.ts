@@ -115,7 +115,7 @@ async function sufferAll(
       done++;
     }
   };
-  await Promise.all(faults.filter(({ length }) => length > 0).map(inLane));
+  await Promise.all([delay(durationMs), ...faults.filter(({ length }) => length > 0).map(inLane)]);
   return counts;
 }
 
@@ -177,7 +177,13 @@ async function audit(
 function watchMemory({ instances }: AuditServers): Disposable & { readonly mostMiB: number } {
   let mostMiB = 0;
   const timer = setInterval(() => {
-    for (const { pid, exited } of instances) if (exited() === undefined) mostMiB = Math.max(mostMiB, residentMiB(pid));
+    for (const { pid } of instances) {
+      try {
+        mostMiB = Math.max(mostMiB, residentMiB(pid));
+      } catch {
+        // It was killed a moment ago.
+      }
+    }
   }, 1_000);
   return {
     get mostMiB() {

@@ -51,6 +51,8 @@ export function createOutbox({ producer, recordsPerSecond, seed }: OutboxOptions
   const acked = createSequenceSet();
   const waiting: Batch[] = [];
   let lastSequence = 0;
+  /** How large the next new batch is to be. */
+  let wanted = 1 + random(LARGEST_BATCH);
   let allowance = 0;
   let allowedAt = performance.now();
 
@@ -90,8 +92,10 @@ export function createOutbox({ producer, recordsPerSecond, seed }: OutboxOptions
     }
     if (!makeNew) return undefined;
     const fitting = Math.min(room.records, Math.floor(room.bytes / LARGEST_RECORD_BYTES));
-    const count = Math.min(1 + random(LARGEST_BATCH), fitting, allowed());
-    return count > 0 ? fresh(count) : undefined;
+    const count = Math.min(wanted, fitting);
+    if (count <= 0 || allowed() < count) return undefined;
+    wanted = 1 + random(LARGEST_BATCH);
+    return fresh(count);
   }
 
   return {
