@@ -72,6 +72,7 @@ export function shelfJournal(shelves: readonly Shelf[], damaged: Ranges, produce
     segments: () =>
       shelves.map((shelf, at) => ({
         name: String(at),
+        createdMs: 0,
         records: 0,
         bytes: 0,
         sealed: true,
