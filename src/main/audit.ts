@@ -10,6 +10,7 @@ import { createListRpcs } from "../audit/list-rpcs.ts";
 import { createLookupRpcs } from "../audit/lookup-rpcs.ts";
 import { createProofRpcs } from "../audit/proof-rpcs.ts";
 import { createRecovery, type Recovery } from "../audit/recovery.ts";
+import { startRetention } from "../audit/retention.ts";
 import { createReviewRpcs } from "../audit/review-rpcs.ts";
 import { createRoom } from "../audit/room.ts";
 import { createServerIdentity } from "../audit/server-identity.ts";
@@ -20,10 +21,12 @@ import { createSqlArchive } from "../audit/sql-archive.ts";
 import { groupSizes } from "../audit/sql-group-sizes.ts";
 import { createSqlGroups } from "../audit/sql-groups.ts";
 import { createSqlLeaves } from "../audit/sql-leaves.ts";
+import { createSqlRetention } from "../audit/sql-retention.ts";
 import { createSqlReviews } from "../audit/sql-reviews.ts";
 import { createSqlSearch } from "../audit/sql-search.ts";
 import { createSqlSequences } from "../audit/sql-sequences.ts";
 import { createSqlTree } from "../audit/sql-tree.ts";
+import type { SqliteIndex } from "../audit/sqlite-index.ts";
 import { createTailRpc } from "../audit/tail-rpc.ts";
 import { createUsage, type Usage } from "../audit/usage.ts";
 import type { Config } from "../config.ts";
@@ -63,11 +66,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   const growth = parts.adopt(createGrowth(backplane), (it: Growth) => it.close());
   const archive = parts.adopt(createSqlArchive({ database, growth, clock, log }), (it: Archive) => it.close());
   const search = createSqlSearch({ database });
-  if (database.kind === "sqlite") {
-    const { createSqliteIndex } = await import("../audit/sqlite-index.ts");
-    const index = createSqliteIndex({ database, growth, log });
-    parts.defer(() => index.close());
-  }
+  const index = await openIndex(options, growth, log);
   const { backupDir: directory, journalMaxBytes: maxBytes } = config.audit;
   const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
   const tier = redis && (await startAuditQueue({ config, log, redis, growth, archive, clock, parts }));
@@ -79,6 +78,11 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   });
   parts.defer(() => recovery.close());
   if (redis !== undefined) watchForLoss(redis, recovery, parts);
+  const retention = startRetention({
+    ...{ archive, clock, log, settings: config.audit.retention },
+    store: createSqlRetention({ database, ...(index && { forgetDropped: index.forgetDropped }) }),
+  });
+  parts.defer(() => retention.close());
   const settled = createSettled({ recovery, queue, askArchive: archive.size });
   const settledOrThrow = async (signal: AbortSignal) => void (await settled(signal));
   const signingKey = await loadSigningKey(config.audit.signingKeyFile);
@@ -115,7 +119,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
         journal: () => journal.condition(),
         recovery: () => recovery.condition(),
         archiver: tier && (() => tier.archiver.condition()),
-        retention: () => ({ dropped: 0 }),
+        retention: () => retention.condition(),
         queue: tier && (() => tier.queue.condition()),
         archiveSize: () => archive.size(),
         groups: () => groupSizes(database),
@@ -138,6 +142,13 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     },
     journal: journalComponent(journal, recovery),
   };
+}
+
+/** Postgres keeps its indexes itself. */
+async function openIndex({ database, parts }: AuditParts, growth: Growth, log: Log): Promise<SqliteIndex | undefined> {
+  if (database.kind !== "sqlite") return undefined;
+  const { createSqliteIndex } = await import("../audit/sqlite-index.ts");
+  return parts.adopt(createSqliteIndex({ database, growth, log }), (it) => it.close());
 }
 
 /** Redis may have lost what was queued whenever it is another one, and SQL is to have it while Redis is away. */
