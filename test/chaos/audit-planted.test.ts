@@ -20,10 +20,10 @@ const planted: readonly Planted[] = [
     patches: [
       {
         file: "src/audit/intake.ts",
-        text: "    const [journaled, queued] = await Promise.allSettled([journal.append(records), intoQueue(records)]);\n",
-        instead: `    setTimeout(() => void Promise.allSettled([journal.append(records), intoQueue(records)]), 200);
+        text: "  async function throughQueue(queue: Queue, records: readonly Sealed[], minimum: Durability): Promise<Kept> {\n",
+        instead: `  async function throughQueue(queue, records, minimum) {
+    setTimeout(() => void Promise.allSettled([journal.append(records), intoQueue(queue, records)]), 200);
     if (records.length > 0) return QUEUED;
-    const [journaled, queued] = await Promise.allSettled([journal.append(records), intoQueue(records)]);
 `,
       },
     ],
@@ -47,12 +47,24 @@ const planted: readonly Planted[] = [
     faults: [["Redis killed", "Redis restarted empty", "Redis frozen"], ["an instance killed"]],
     found: "doubled",
   },
+  {
+    bug: "does not deliver again what Redis has forgotten",
+    patches: [
+      {
+        file: "src/audit/intake.ts",
+        text: "    async deliver(records) {\n",
+        instead: "    async deliver(records) {\n      if (records.length > 0) return;\n",
+      },
+    ],
+    faults: [["Redis flushed", "Redis restarted empty"], ["Postgres frozen"]],
+    found: "lost",
+  },
 ];
 
 it.each(planted)("the run fails on a server that $bug", async ({ patches, faults, found }) => {
   using copy = plantBug(patches);
   const times = { calmMs: [500, 1_500], holdMs: [300, 1_000] } as const;
-  const options = { seed: 7, durationMs: 12_000, faults, times, root: copy.path, patienceMs: 15_000 };
+  const options = { seed: 7, durationMs: 12_000, faults, times, root: copy.path, patienceMs: 8_000 };
   const report = await runAuditChaos(options);
   console.log(accountInWords(report));
   expect(report.account.faults[found]).toBeGreaterThan(0);

@@ -51,11 +51,11 @@ export interface Account {
   readonly leaves: number;
   readonly requests: { readonly sent: number; readonly acked: number };
   readonly faults: Readonly<Partial<Record<Fault, number>>>;
-  /** The first few of them, to be read. */
+  /** The first few of each, to be read. */
   readonly examples: readonly string[];
 }
 
-const MOST_EXAMPLES = 20;
+const MOST_EXAMPLES = 5;
 
 /**
  * Compares what producers and callers say with what the archive holds: everything acknowledged is there exactly once and is what was
@@ -65,8 +65,9 @@ export async function checkArchive(claims: Claims, content: ArchiveContent): Pro
   const faults: Partial<Record<Fault, number>> = {};
   const examples: string[] = [];
   const found = (fault: Fault, what: string) => {
-    faults[fault] = (faults[fault] ?? 0) + 1;
-    if (examples.length < MOST_EXAMPLES) examples.push(`${fault}: ${what}`);
+    const times = (faults[fault] ?? 0) + 1;
+    faults[fault] = times;
+    if (times <= MOST_EXAMPLES) examples.push(`${fault}: ${what}`);
   };
   for (const { producer, problems } of claims.producers) {
     for (const problem of problems) found("bad ack", `${producer}: ${problem}`);
