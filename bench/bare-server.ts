@@ -1,11 +1,13 @@
 import { type DescMethod, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { Server, ServerCredentials, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { AuditService, AuditServiceAppendResponseSchema } from "../src/gen/holdfast/v1/audit_pb.js";
 import {
   CacheService,
   CacheServiceGetManyResponseSchema,
   CacheServiceGetResponseSchema,
   CacheServiceSetResponseSchema,
 } from "../src/gen/holdfast/v1/cache_pb.js";
+import { appendReply } from "./audit-messages.ts";
 import { getManyReply, getReply, setReply } from "./messages.ts";
 
 /**
@@ -16,16 +18,18 @@ const replies = new Map<string, Message>([
   [CacheServiceGetResponseSchema.typeName, getReply()],
   [CacheServiceGetManyResponseSchema.typeName, getManyReply(50)],
   [CacheServiceSetResponseSchema.typeName, setReply()],
+  [AuditServiceAppendResponseSchema.typeName, appendReply()],
 ]);
 
 const server = new Server();
 const definition: Record<string, object> = {};
 const handlers: UntypedServiceImplementation = {};
-for (const method of CacheService.methods as readonly DescMethod[]) {
+for (const method of [...CacheService.methods, ...AuditService.methods] as readonly DescMethod[]) {
   const reply = replies.get(method.output.typeName);
   if (reply === undefined) continue;
-  definition[method.name] = {
-    path: `/${CacheService.typeName}/${method.name}`,
+  const path = `/${method.parent.typeName}/${method.name}`;
+  definition[path] = {
+    path,
     requestStream: false,
     responseStream: false,
     requestDeserialize: (bytes: Buffer) => fromBinary(method.input, bytes),
@@ -36,7 +40,7 @@ for (const method of CacheService.methods as readonly DescMethod[]) {
     },
     responseDeserialize: (bytes: Buffer) => fromBinary(method.output, bytes),
   };
-  handlers[method.name] = (_call: unknown, done: (error: null, reply: Message) => void) => done(null, reply);
+  handlers[path] = (_call: unknown, done: (error: null, reply: Message) => void) => done(null, reply);
 }
 server.addService(definition as never, handlers);
 server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, port) => {

@@ -1,6 +1,6 @@
 import type { RedisServer } from "../test/support/redis-server.ts";
 import { until } from "../test/support/until.ts";
-import { type Call, median, slice } from "./ratio.ts";
+import { type CacheCall, median, slice } from "./ratio.ts";
 import type { Side } from "./sides.ts";
 
 /** How much slower a Get is while Redis is frozen and the breaker open: the p99 against the healthy one. */
@@ -17,7 +17,7 @@ const ROUNDS = 3;
 export async function measureFrozen(
   side: Side,
   redis: RedisServer,
-  call: Call,
+  call: CacheCall,
   sliceMs: number,
 ): Promise<FrozenFigures> {
   const calm = { ...call, connections: 2, streams: 4 };

@@ -1,4 +1,20 @@
 import { connect, type Socket } from "node:net";
+import {
+  ACK,
+  END_HEADERS,
+  END_STREAM,
+  FIRST_WINDOW,
+  FRAME,
+  frame,
+  frameReader,
+  HEAD,
+  headerBlock,
+  MESSAGE_HEAD,
+  message,
+  opening,
+  WINDOW,
+  windowUpdate,
+} from "./h2-frames.ts";
 
 /**
  * A load generator for unary gRPC that costs little itself: it writes HTTP/2 frames by hand from prepared bodies and reads only
@@ -15,6 +31,8 @@ export interface LoadOptions {
   /** Calls in flight on each connection. */
   readonly streams: number;
   readonly durationMs: number;
+  /** Changes a message, which begins at `at` of these bytes, before it is sent, so that no two calls of a connection are alike. */
+  readonly patch?: (bytes: Buffer, at: number, connection: number, call: number) => void;
 }
 
 export interface LoadResult {
@@ -25,51 +43,6 @@ export interface LoadResult {
   readonly p50: number;
   readonly p99: number;
   readonly max: number;
-}
-
-const FRAME = { data: 0, headers: 1, settings: 4, ping: 6, goaway: 7, windowUpdate: 8 } as const;
-const END_STREAM = 1;
-const END_HEADERS = 4;
-const ACK = 1;
-const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-const WINDOW = 0x3fffffff;
-
-function frame(type: number, flags: number, stream: number, payload: Uint8Array): Buffer {
-  const head = Buffer.alloc(9 + payload.length);
-  head.writeUIntBE(payload.length, 0, 3);
-  head.writeUInt8(type, 3);
-  head.writeUInt8(flags, 4);
-  head.writeUInt32BE(stream, 5);
-  head.set(payload, 9);
-  return head;
-}
-
-/** HPACK without tables: each field literal and never indexed, so one block serves every call. */
-function headerBlock(path: string): Buffer {
-  const fields = [
-    [":method", "POST"],
-    [":scheme", "http"],
-    [":path", path],
-    [":authority", "localhost"],
-    ["content-type", "application/grpc"],
-    ["te", "trailers"],
-  ];
-  const parts = fields.map(([name = "", value = ""]) =>
-    Buffer.concat([
-      Buffer.from([0x10, name.length]),
-      Buffer.from(name),
-      Buffer.from([value.length]),
-      Buffer.from(value),
-    ]),
-  );
-  return Buffer.concat(parts);
-}
-
-function message(body: Uint8Array): Buffer {
-  const framed = Buffer.alloc(5 + body.length);
-  framed.writeUInt32BE(body.length, 1);
-  framed.set(body, 5);
-  return framed;
 }
 
 export async function load(options: LoadOptions): Promise<LoadResult> {
@@ -84,7 +57,7 @@ export async function load(options: LoadOptions): Promise<LoadResult> {
   const until = begun + options.durationMs;
   await Promise.all(
     Array.from({ length: options.connections }, (_, i) =>
-      drive({ ...options, requests, until, latencies, counts, first: i }),
+      drive({ ...options, requests, until, latencies, counts, connection: i }),
     ),
   );
   const seconds = (performance.now() - begun) / 1000;
@@ -98,20 +71,20 @@ interface Drive extends LoadOptions {
   readonly until: number;
   readonly latencies: number[];
   readonly counts: { calls: number; failed: number };
-  readonly first: number;
+  readonly connection: number;
 }
 
 function drive(options: Drive): Promise<void> {
-  const { requests, until, latencies, counts, streams } = options;
+  const { requests, until, latencies, counts, streams, connection, patch } = options;
   return new Promise((resolve, reject) => {
     const socket: Socket = connect({ port: options.port, host: "127.0.0.1", noDelay: true });
     const begun = new Map<number, number>();
     const answered = new Set<number>();
     let nextStream = 1;
-    let nextRequest = options.first * 7919;
+    let nextRequest = connection * 7919;
+    let call = 0;
     let received = 0;
-    let window = 65_535;
-    let rest: Buffer<ArrayBufferLike> = Buffer.alloc(0);
+    let window = FIRST_WINDOW;
     let settled = false;
     const out: Buffer[] = [];
 
@@ -125,12 +98,13 @@ function drive(options: Drive): Promise<void> {
         const request = requests[nextRequest++ % requests.length];
         if (request === undefined) return;
         const { bytes, dataAt } = request;
-        const size = bytes.length - dataAt - 9;
+        const size = bytes.length - dataAt - HEAD;
         if (size > window) return;
         window -= size;
         const copy = Buffer.from(bytes);
         copy.writeUInt32BE(nextStream, 5);
         copy.writeUInt32BE(nextStream, dataAt + 5);
+        patch?.(copy, dataAt + HEAD + MESSAGE_HEAD, connection, call++);
         begun.set(nextStream, now);
         nextStream += 2;
         out.push(copy);
@@ -165,10 +139,8 @@ function drive(options: Drive): Promise<void> {
         if (payload.length > 0) answered.add(stream);
         if (flags & END_STREAM) finish(stream);
         if (received > WINDOW / 4) {
-          const grant = Buffer.alloc(4);
-          grant.writeUInt32BE(received);
+          out.push(windowUpdate(received));
           received = 0;
-          out.push(frame(FRAME.windowUpdate, 0, 0, grant));
         }
       } else if (type === FRAME.headers) {
         if (flags & END_STREAM) finish(stream);
@@ -180,40 +152,21 @@ function drive(options: Drive): Promise<void> {
         if (stream === 0) window += payload.readUInt32BE(0);
       } else if (type === FRAME.goaway) {
         reject(new Error("the server closed the connection"));
-      } else if (type === 3) {
+      } else if (type === FRAME.resetStream) {
         finish(stream);
       }
     }
 
+    const read = frameReader(onFrame);
     socket.on("data", (chunk: Buffer) => {
-      const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-      let at = 0;
-      while (bytes.length - at >= 9) {
-        const length = bytes.readUIntBE(at, 3);
-        if (bytes.length - at < 9 + length) break;
-        onFrame(
-          bytes.readUInt8(at + 3),
-          bytes.readUInt8(at + 4),
-          bytes.readUInt32BE(at + 5) & 0x7fffffff,
-          bytes.subarray(at + 9, at + 9 + length),
-        );
-        at += 9 + length;
-      }
-      rest = bytes.subarray(at);
+      read(chunk);
       send();
       flush();
     });
     socket.on("error", reject);
     socket.on("close", () => (settled ? undefined : reject(new Error("the connection was lost"))));
     socket.on("connect", () => {
-      const settings = Buffer.alloc(12);
-      settings.writeUInt16BE(4, 0);
-      settings.writeUInt32BE(WINDOW, 2);
-      settings.writeUInt16BE(1, 6);
-      settings.writeUInt32BE(0, 8);
-      const grant = Buffer.alloc(4);
-      grant.writeUInt32BE(WINDOW);
-      out.push(PREFACE, frame(FRAME.settings, 0, 0, settings), frame(FRAME.windowUpdate, 0, 0, grant));
+      out.push(...opening());
       send();
       flush();
     });

@@ -1,20 +1,34 @@
-import { load } from "./h2-load.ts";
+import { appendLoad, listLoad } from "./audit-messages.ts";
+import { type LoadOptions, load } from "./h2-load.ts";
 import { getManyRequests, getRequests, setRequests } from "./messages.ts";
 import type { Call } from "./ratio.ts";
 
 /** `node load-process.ts '{"port":..., "path":"Get", ...}'`: makes the load and prints what came of it as a line of JSON. */
-interface Order extends Call {
+type Order = Call & {
   readonly port: number;
   readonly connections: number;
   readonly streams: number;
   readonly durationMs: number;
+};
+
+const CACHE = "/holdfast.v1.CacheService";
+const AUDIT = "/holdfast.v1.AuditService";
+
+function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
+  switch (order.path) {
+    case "Get":
+      return { path: `${CACHE}/Get`, bodies: getRequests(order.namespace) };
+    case "GetMany":
+      return { path: `${CACHE}/GetMany`, bodies: getManyRequests(order.namespace, 50) };
+    case "Set":
+      return { path: `${CACHE}/Set`, bodies: setRequests(order.namespace) };
+    case "Append":
+      return { path: `${AUDIT}/Append`, ...appendLoad() };
+    case "List":
+      return { path: `${AUDIT}/List`, ...listLoad(order.actors) };
+  }
 }
 
 const order = JSON.parse(process.argv[2] ?? "{}") as Order;
-const bodies = {
-  Get: () => getRequests(order.namespace),
-  GetMany: () => getManyRequests(order.namespace, 50),
-  Set: () => setRequests(order.namespace),
-}[order.path]();
-const result = await load({ ...order, path: `/holdfast.v1.CacheService/${order.path}`, bodies });
+const result = await load({ ...order, ...loadOf(order) });
 process.stdout.write(`${JSON.stringify(result)}\n`);

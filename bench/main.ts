@@ -1,7 +1,10 @@
 import { parseArgs } from "node:util";
 import { startRedis } from "../test/support/redis-server.ts";
+import type { AuditCases } from "./audit-cases.ts";
+import { measureEmbedded } from "./audit-embedded-cases.ts";
+import { measureQueue } from "./audit-queue-cases.ts";
 import { measureFrozen } from "./frozen.ts";
-import { type Call, compare } from "./ratio.ts";
+import { type CacheCall, type Call, compare } from "./ratio.ts";
 import { type Row, table, writeReport } from "./report.ts";
 import { benchYaml, OTHER_CORE, pin, type Side, startBare, startHoldfast } from "./sides.ts";
 import { measureStart } from "./start.ts";
@@ -41,14 +44,14 @@ interface Case {
   readonly name: string;
   readonly call: Call;
   readonly target: number;
-  /** Stored before it is read. */
-  readonly seed?: boolean;
+  /** The namespace that is filled before it is read. */
+  readonly seed?: string;
 }
 
 async function runCase(bare: Side, ours: Side, { name, call, target, seed }: Case): Promise<void> {
   if (!wanted(name)) return;
   process.stderr.write(`${name} ...\n`);
-  if (seed) await fill(ours, call.namespace);
+  if (seed !== undefined) await fill(ours, seed);
   const { rate, cpu, rounds: done } = await compare(bare, ours, call, { rounds, sliceMs });
   rows.push({
     name,
@@ -71,12 +74,12 @@ const frozenNames = { memory: "Get while Redis is frozen, L1", beyond: "Get whil
   {
     await using ours = await startHoldfast({ HOLDFAST_CONFIG: benchYaml });
     const namespace = "default";
-    await runCase(bare, ours, { name: "Get, L1 hit", call: { path: "Get", namespace }, target: 0.85, seed: true });
+    await runCase(bare, ours, { name: "Get, L1 hit", call: { path: "Get", namespace }, target: 0.85, seed: namespace });
     await runCase(bare, ours, {
       name: "GetMany of 50, L1",
       call: { path: "GetMany", namespace },
       target: 0.6,
-      seed: true,
+      seed: namespace,
     });
     await runCase(bare, ours, {
       name: "Set embedded, SQLite",
@@ -91,11 +94,12 @@ const frozenNames = { memory: "Get while Redis is frozen, L1", beyond: "Get whil
     REDIS_URL: redis.url,
     CIRCUIT_BREAKER_RESET_TIMEOUT: "1000",
   });
-  const beyond: Call = { path: "Get", namespace: "beyond-memory" };
-  await runCase(bare, ours, { name: "Get from Redis, L1 off", call: beyond, target: 0.7, seed: true });
+  const beyond: CacheCall = { path: "Get", namespace: "beyond-memory" };
+  await runCase(bare, ours, { name: "Get from Redis, L1 off", call: beyond, target: 0.7, seed: beyond.namespace });
   await runCase(bare, ours, { name: "Set with Redis", call: { path: "Set", namespace: "default" }, target: 0.5 });
+  const memory: CacheCall = { path: "Get", namespace: "default" };
   for (const [name, call] of [
-    [frozenNames.memory, { path: "Get", namespace: "default" }],
+    [frozenNames.memory, memory],
     [frozenNames.beyond, beyond],
   ] as const) {
     if (!wanted(name)) continue;
@@ -132,6 +136,14 @@ if (wanted("start and memory")) {
   bound("memory at rest", Math.max(emptyMB, restMB), 100, "MB", `${Math.round(emptyMB)} MB with nothing stored`);
   bound("memory with L1 full", fullMB, 150, "MB", `after reading all ${items} items`);
 }
+
+const audit: AuditCases = {
+  ...{ rounds, sliceMs, wanted },
+  items: Number(values.items),
+  add: (row) => void rows.push(row),
+};
+await measureQueue(audit);
+await measureEmbedded(audit);
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);
 if (rows.some((row) => !row.reached)) process.exitCode = 1;

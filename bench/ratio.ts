@@ -1,15 +1,29 @@
-import { join } from "node:path";
-import { startChild } from "../test/support/child.ts";
 import type { LoadResult } from "./h2-load.ts";
-import { cpuMs, OTHER_CORE, pinned, type Side } from "./sides.ts";
+import { cpuMs, OTHER_CORE, runOn, type Side } from "./sides.ts";
 
-/** One kind of call, for both sides. */
-export interface Call {
-  readonly path: "Get" | "GetMany" | "Set";
-  readonly namespace: string;
+interface Concurrency {
   readonly connections?: number;
   readonly streams?: number;
 }
+
+export interface CacheCall extends Concurrency {
+  readonly path: "Get" | "GetMany" | "Set";
+  readonly namespace: string;
+}
+
+/** Each connection is a producer whose sequences rise from call to call. */
+export interface AppendCall extends Concurrency {
+  readonly path: "Append";
+}
+
+/** A page of 100 of each of these actors in turn. */
+export interface ListCall extends Concurrency {
+  readonly path: "List";
+  readonly actors: readonly string[];
+}
+
+/** One kind of call, for both sides. */
+export type Call = CacheCall | AppendCall | ListCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;
@@ -21,15 +35,8 @@ export interface Slice extends LoadResult {
 export async function slice(side: Side, call: Call, durationMs: number): Promise<Slice> {
   const before = cpuMs(side.pid) ?? Number.NaN;
   const options = { port: side.port, connections: 4, streams: 50, ...call, durationMs };
-  const [command = "", ...args] = pinned(OTHER_CORE, [
-    process.execPath,
-    join(import.meta.dirname, "load-process.ts"),
-    JSON.stringify(options),
-  ]);
-  const child = await startChild({ command, args, isReady: (line) => line.startsWith("{") });
+  const result = await runOn<LoadResult>(OTHER_CORE, "load-process.ts", options);
   const cpu = (cpuMs(side.pid) ?? Number.NaN) - before;
-  const result = JSON.parse(/^\{.*\}$/m.exec(child.output())?.[0] ?? "{}") as LoadResult;
-  await child.stop("SIGTERM");
   if (result.failed > 0) throw new Error(`${result.failed} of ${result.calls} calls to ${side.name} failed`);
   return { ...result, perSecond: result.calls / result.seconds, cpuMicros: (cpu * 1000) / result.calls };
 }

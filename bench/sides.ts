@@ -69,6 +69,16 @@ async function start(name: string, command: readonly string[], env: Readonly<Rec
   };
 }
 
+/** Runs a script of this directory as a process of its own, with an order as JSON, and resolves with the JSON it prints. */
+export async function runOn<Result>(core: number, script: string, order: object): Promise<Result> {
+  const program = [process.execPath, join(import.meta.dirname, script), JSON.stringify(order)];
+  const [command = "", ...args] = pinned(core, program);
+  const child = await startChild({ command, args, isReady: (line) => line.startsWith("{"), readyTimeoutMs: 300_000 });
+  const result = JSON.parse(/^\{.*\}$/m.exec(child.output())?.[0] ?? "{}") as Result;
+  await child.stop("SIGTERM");
+  return result;
+}
+
 /** Processor time a process has used, in milliseconds. Undefined where the system does not tell. */
 export function cpuMs(pid: number): number | undefined {
   try {
