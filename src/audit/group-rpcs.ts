@@ -20,7 +20,7 @@ import { toTimestamp } from "./leaf.ts";
 import { readPlace, writePlace } from "./place-token.ts";
 import { idOf } from "./record.ts";
 import { recordIdOf } from "./record-id.ts";
-import { type SubscribeOptions, subscribe } from "./subscription.ts";
+import { type SubscribeOptions, stir, subscribe } from "./subscription.ts";
 import { groupOf } from "./subscription-orders.ts";
 
 export interface GroupRpcsOptions extends Omit<SubscribeOptions, "streams"> {
@@ -35,7 +35,7 @@ const MOST_IDS = 1_000;
 export function createGroupRpcs(
   options: GroupRpcsOptions,
 ): Required<Pick<Rpcs<typeof AuditService>, "subscribe" | "getGroup" | "listDeadLetters" | "requeueDeadLetters">> {
-  const { groups, servedBy } = options;
+  const { groups, growth, servedBy } = options;
   const streaming: SubscribeOptions = { ...options, streams: new Map() };
 
   return {
@@ -72,6 +72,7 @@ export function createGroupRpcs(
     async requeueDeadLetters(request, call) {
       const order = requeueOrderOf(request, call);
       const answer = await groups.requeue(order);
+      stir(growth);
       call.servedBy(servedBy);
       return answer;
     },

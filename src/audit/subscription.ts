@@ -78,11 +78,11 @@ export async function* subscribe(
       held.extend(extended, deadlineMs);
       return extended;
     }
-    const done = await (action.kind === "ack"
-      ? groups.ack(member.group, refs)
-      : groups.nack(member.group, refs, action));
+    const isAck = action.kind === "ack";
+    const done = await (isAck ? groups.ack(member.group, refs) : groups.nack(member.group, refs, action));
     // Late ones as well: they are with somebody else, or with nobody.
     held.settle(refs);
+    if (!isAck) stir(growth);
     return done;
   }
 
@@ -117,6 +117,8 @@ export async function* subscribe(
   };
   streams.get(name)?.(new ConsumerReplacedError(member));
   streams.set(name, onReplaced);
+  // A stream of another instance that had the name learns it by looking.
+  stir(growth);
   const forgetGrowth = growth.onGrown(() => source.onGrown());
   const touching = setInterval(() => {
     groups.touch(member, activeMs).catch((err: unknown) => log.debug({ err, ...member }, "a consumer was not seen"));
@@ -171,21 +173,25 @@ export async function* subscribe(
     const unsent = await source.close();
     const isReplaced = (replaced ?? source.failure) instanceof ConsumerReplacedError;
     // What a replaced stream held is for the one that replaced it.
-    if (!isReplaced) await leave(groups, member, activeMs, unsent, log);
+    if (!isReplaced) await leave(options, member, activeMs, unsent);
   }
 }
 
+/** Makes the streams of all instances look: there may be something to be delivered again. */
+export function stir(growth: Growth): void {
+  growth.announce(growth.size);
+}
+
 async function leave(
-  groups: Groups,
+  { groups, growth, log }: SubscribeOptions,
   member: Member,
   activeMs: number | undefined,
   unsent: number | undefined,
-  log: Log,
 ): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
       await groups.leave(member, activeMs, unsent);
-      return;
+      return stir(growth);
     } catch (err) {
       if (!isTransient(err) || tries === LEAVES) {
         const { group, consumer } = member;
