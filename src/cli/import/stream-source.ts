@@ -1,0 +1,156 @@
+import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Environment } from "../../config.ts";
+import { loadConfig } from "../../config.ts";
+import { createRedis, type Redis } from "../../infra/redis.ts";
+import { UsageError } from "../usage.ts";
+import { producerFor, sequenceOfEntry } from "./identity.ts";
+import type { Mapping } from "./roles.ts";
+import { likeliest, remarkOf, type Source, SourceError, type SourceRow, shown } from "./source.ts";
+
+export interface StreamSourceOptions {
+  /** Undefined: the Redis that the server's own settings name. */
+  readonly redisUrl: string | undefined;
+  readonly key: string;
+  /** Whether records that are safe are taken out of the stream. */
+  readonly remove: boolean;
+  readonly environment: Environment;
+  readonly mapping: Mapping;
+}
+
+export const DEFAULT_STREAM = "audit_queue:stream";
+
+const PAGE = 500;
+/** A page of large entries takes a while. */
+const COMMAND_TIMEOUT_MS = 15_000;
+const REACH_MS = 10_000;
+/** What the server's own entries consist of, so that the stream can be imported in place. */
+const OWN_FIELDS = ["producer", "sequence", "leaf"];
+
+/** The entries of a Redis stream. */
+export async function openStreamSource(options: StreamSourceOptions): Promise<Source> {
+  const { key, mapping, remove } = options;
+  const redis = await connect(options);
+  try {
+    await reach(redis);
+    const type = await redis.command("TYPE", key);
+    if (type !== "stream") {
+      throw new SourceError(
+        `${key} is not a stream in this Redis: ${type === "none" ? "there is no such key" : `it is a ${type}`}`,
+      );
+    }
+    // What comes later stays for the next import: the server itself may be adding to this very stream.
+    const end = lastId(await redis.command("XREVRANGE", key, "+", "-", "COUNT", "1"));
+    const length = Number(await redis.command("XLEN", key));
+    const begin = (await page(redis, key, "-", end)).filter(({ fields }) => !isOwn(fields));
+    const likeness = likeliest(
+      begin.map(({ fields }) => fields),
+      mapping,
+    );
+    const [first] = begin;
+    if (first !== undefined && likeness.score === 0) {
+      throw new SourceError(
+        `the entries of ${key} do not look like audit records; --map says which field is which, such as --map actor=who. ` +
+          `The first, ${first.id}: ${shown(JSON.stringify(first.fields), 500)}`,
+      );
+    }
+    let own = 0;
+    return {
+      name: `the stream ${key}`,
+      producer: producerFor(key),
+      remarks: first === undefined ? [] : [remarkOf(likeness)],
+      total: length,
+      passedOver: () => own,
+      async *rows(): AsyncGenerator<SourceRow> {
+        for (let from = "-"; ; ) {
+          const entries = await page(redis, key, from, end);
+          for (const { id, fields } of entries) {
+            if (isOwn(fields)) own++;
+            else yield { where: `entry ${id}`, sequence: sequenceOfEntry(id), fields, raw: fields, id };
+          }
+          const last = entries.at(-1);
+          if (last === undefined) return;
+          from = `(${last.id}`;
+        }
+      },
+      remove: remove
+        ? async (rows) => {
+            const ids = rows.flatMap(({ id }) => id ?? []);
+            if (ids.length > 0) await redis.command("XDEL", key, ...ids);
+          }
+        : undefined,
+      close: () => redis.close(),
+    };
+  } catch (error) {
+    await redis.close();
+    throw error;
+  }
+}
+
+interface Entry {
+  readonly id: string;
+  readonly fields: Readonly<Record<string, string>>;
+}
+
+async function page(redis: Redis, key: string, from: string, end: string): Promise<Entry[]> {
+  return entriesOf(await redis.command("XRANGE", key, from, end, "COUNT", String(PAGE)));
+}
+
+function lastId(reply: unknown): string {
+  return entriesOf(reply)[0]?.id ?? "0-1";
+}
+
+function entriesOf(reply: unknown): Entry[] {
+  if (!Array.isArray(reply)) throw new TypeError("Redis did not answer with entries of a stream");
+  return reply.flatMap((item: unknown): Entry[] => {
+    if (!Array.isArray(item) || !Array.isArray(item[1])) return [];
+    const flat = item[1].map(String);
+    const pairs = flat.flatMap((name, at) => (at % 2 === 0 ? [[name, flat[at + 1] ?? ""] as const] : []));
+    return [{ id: String(item[0]), fields: Object.fromEntries(pairs) }];
+  });
+}
+
+function isOwn(fields: Entry["fields"]): boolean {
+  return OWN_FIELDS.every((name) => name in fields);
+}
+
+/** With the settings that the server would use, so that TLS, Sentinels and clusters need no options here. */
+async function connect({ redisUrl, environment }: StreamSourceOptions): Promise<Redis> {
+  const own = Object.entries(environment).filter(([name]) => name.startsWith("REDIS_") || name === "HOLDFAST_CONFIG");
+  const { config } = await loadConfig({
+    ...Object.fromEntries(own),
+    ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
+  });
+  if (config.redis === undefined) throw new UsageError("which Redis? Give --redis-url or set REDIS_URL");
+  const { target, tls, connectTimeoutMs } = config.redis;
+  return createRedis({
+    ...target,
+    connectTimeoutMs,
+    commandTimeoutMs: COMMAND_TIMEOUT_MS,
+    ...(tls && {
+      tls: {
+        ...(tls.caFile !== undefined && { ca: readFileSync(tls.caFile, "utf8") }),
+        ...(tls.certFile !== undefined && { cert: readFileSync(tls.certFile, "utf8") }),
+        ...(tls.keyFile !== undefined && { key: readFileSync(tls.keyFile, "utf8") }),
+      },
+    }),
+  });
+}
+
+async function reach(redis: Redis): Promise<void> {
+  const giveUpAt = performance.now() + REACH_MS;
+  for (;;) {
+    try {
+      await redis.ping();
+      return;
+    } catch (error) {
+      if (performance.now() > giveUpAt) {
+        throw new SourceError(
+          `Redis does not answer: ${error instanceof Error ? error.message : String(error)}`,
+          error,
+        );
+      }
+      await delay(100);
+    }
+  }
+}
