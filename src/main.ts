@@ -20,5 +20,6 @@ const code = await run({
   args: argv.slice(2),
   environment: env,
   serve: async (config, doubts) => (await import("./main/serve.ts")).serve(config, doubts),
+  verify: async (config, request) => (await import("./main/verify.ts")).verify(config, request),
 });
 process.exit(code);

@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { AuditEntrySchema, AuditOutcome } from "../gen/holdfast/v1/audit_pb.js";
+import { type AuditEntry, AuditEntrySchema, AuditOutcome } from "../gen/holdfast/v1/audit_pb.js";
 import type { Clock } from "../infra/clock.ts";
 import type { SqlSession } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
@@ -206,10 +206,15 @@ export function startRetention(options: RetentionOptions): Retention {
   };
 }
 
-/** How many records a record of retention says it dropped. */
+/** How many records a record of retention says it dropped; 0 when it cannot be read. */
 export function droppedBy(leaf: Uint8Array): number {
-  const { action, attributes } = open(leaf).entry;
-  const count = action === DROP_ACTION ? attributes?.count : undefined;
+  let entry: AuditEntry;
+  try {
+    entry = open(leaf).entry;
+  } catch {
+    return 0;
+  }
+  const count = entry.action === DROP_ACTION ? entry.attributes?.count : undefined;
   return typeof count === "number" ? count : 0;
 }
 

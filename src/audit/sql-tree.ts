@@ -6,11 +6,13 @@ import type { LeafRow, LeafStore } from "./tree-leaf.ts";
 const BETWEEN = (column: string) => `${column} >= $1 AND ${column} < $2`;
 const LEAF_HASHES = `SELECT leaf_index AS place, leaf_hash AS hash FROM audit_record WHERE ${BETWEEN("leaf_index")}`;
 const NODES = `SELECT node_index AS place, hash FROM audit_node WHERE ${BETWEEN("node_index")} AND level = $3`;
-const LEAVES = `SELECT ${ARCHIVED_COLUMNS}, leaf_hash, accept_us, actor_key, action_key, resource_key, resource_type_key,
-  trace_key, service_key, outcome FROM audit_record WHERE ${BETWEEN("leaf_index")} ORDER BY leaf_index`;
+/** What to select for `leafRowOf`. */
+export const LEAF_ROW_COLUMNS = `${ARCHIVED_COLUMNS}, leaf_hash, accept_us, actor_key, action_key, resource_key,
+  resource_type_key, trace_key, service_key, outcome`;
+const LEAVES = `SELECT ${LEAF_ROW_COLUMNS} FROM audit_record WHERE ${BETWEEN("leaf_index")} ORDER BY leaf_index`;
 
 type HashRow = { place: number; hash: Uint8Array };
-type WholeRow = ArchivedRow & {
+export type WholeRow = ArchivedRow & {
   leaf_hash: Uint8Array;
   accept_us: number;
   outcome: number;
@@ -48,7 +50,7 @@ export function createSqlTree(database: Pick<SqlSession, "query">): TreeHashes &
   };
 }
 
-function leafRowOf(row: WholeRow): LeafRow {
+export function leafRowOf(row: WholeRow): LeafRow {
   return {
     ...archivedOf(row),
     leafHash: row.leaf_hash,

@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import { type Config, ConfigError, type Environment, loadConfig } from "../config.ts";
 import { help, UsageError } from "./usage.ts";
+import type { VerifyOutcome, VerifyRequest } from "./verify.ts";
 import { version } from "./version.ts";
 
 export interface Cli {
@@ -8,12 +9,14 @@ export interface Cli {
   readonly environment: Environment;
   /** Runs the server until it is told to stop; resolves with the exit code. */
   serve(config: Config, doubts: readonly string[]): Promise<number>;
+  /** Verifies the audit archive. */
+  verify(config: Config, request: VerifyRequest): Promise<VerifyOutcome>;
 }
 
 /** Runs one command. Resolves with the exit code: 0 done, 1 failed, 2 not understood. */
-export async function run({ args, environment, serve }: Cli): Promise<number> {
+export async function run(cli: Cli): Promise<number> {
   try {
-    return await dispatch(args, environment, serve);
+    return await dispatch(cli);
   } catch (error) {
     if (error instanceof UsageError || (error instanceof TypeError && isParseError(error))) {
       process.stderr.write(`holdfast: ${error.message}\nSee \`holdfast help\`.\n`);
@@ -27,7 +30,7 @@ export async function run({ args, environment, serve }: Cli): Promise<number> {
   }
 }
 
-async function dispatch(args: readonly string[], environment: Environment, serve: Cli["serve"]): Promise<number> {
+async function dispatch({ args, environment, serve, verify }: Cli): Promise<number> {
   const [command = "serve", ...rest] = args;
   switch (command) {
     case "serve": {
@@ -51,6 +54,24 @@ async function dispatch(args: readonly string[], environment: Environment, serve
         remark: (line) => process.stderr.write(`${line}\n`),
       });
       return 0;
+    }
+    case "verify": {
+      const { verifyCommand } = await import("./verify.ts");
+      const { config } = await loadConfig(environment);
+      return verifyCommand(rest, {
+        verify: (request) => verify(config, request),
+        print: (line) => process.stdout.write(`${line}\n`),
+        remark: (line) => process.stderr.write(`holdfast: ${line}\n`),
+        now: () => performance.now(),
+      });
+    }
+    case "import": {
+      const { importCommand } = await import("./import.ts");
+      return importCommand(rest, {
+        environment,
+        print: (line) => process.stdout.write(`${line}\n`),
+        remark: (line) => process.stderr.write(`${line}\n`),
+      });
     }
     case "version":
     case "--version":

@@ -1,18 +1,15 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { createGrowth } from "../../src/audit/growth.ts";
 import { open } from "../../src/audit/leaf.ts";
-import { parseId } from "../../src/audit/record.ts";
 import { type Retention, type RetentionSettings, startRetention } from "../../src/audit/retention.ts";
-import { transitionOf } from "../../src/audit/reviews.ts";
 import { createSqlGroups } from "../../src/audit/sql-groups.ts";
 import { createSqlRetention } from "../../src/audit/sql-retention.ts";
-import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
 import { createSqliteIndex } from "../../src/audit/sqlite-index.ts";
 import { AuditDecision } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { KINDS } from "./archives.ts";
-import { fill, openArchive, PENDING, type TestArchive } from "./verify-archive.ts";
+import { fill, openArchive, PENDING, review, type TestArchive } from "./verify-archive.ts";
 
 const DAY = 86_400_000;
 const log = createLog({ level: "silent" });
@@ -47,17 +44,6 @@ async function told({ database, archive }: TestArchive) {
   );
   const found = await archive.find(rows.map(({ sequence }) => ({ producer: "@retention", sequence })));
   return found.map((row) => open(row?.leaf ?? new Uint8Array()).entry);
-}
-
-async function review({ archive, clock }: TestArchive, id: string, decision: AuditDecision): Promise<void> {
-  const transition = transitionOf(decision);
-  const recordId = parseId(id);
-  if (transition === undefined || recordId === undefined) throw new Error("no such review");
-  const { applied } = await createSqlReviews({ archive, clock }).decide({
-    ...{ id: recordId, transition, expected: transition.from },
-    ...{ reviewer: "ada", comment: "", caller: "test", named: undefined },
-  });
-  if (!applied) throw new Error("the review was not applied");
 }
 
 const range = (first: number, end: number) => Array.from({ length: end - first }, (_, i) => first + i);

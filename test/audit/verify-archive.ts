@@ -1,6 +1,8 @@
 import type { Archive } from "../../src/audit/archive.ts";
-import type { Sealed } from "../../src/audit/record.ts";
-import { AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
+import { parseId, type Sealed } from "../../src/audit/record.ts";
+import { transitionOf } from "../../src/audit/reviews.ts";
+import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
+import { type AuditDecision, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
 import type { Database } from "../../src/infra/database.ts";
 import type { MovedClock } from "../support/moved-clock.ts";
 import { type KINDS, openArchives, sealed } from "./archives.ts";
@@ -55,4 +57,20 @@ export async function fill(
   );
   for (let at = 0; at < count; at += 2_000) await archive.append(records.slice(at, at + 2_000), "refuse");
   return records;
+}
+
+/** Decides on a record, as Review does. */
+export async function review(
+  { archive, clock }: Pick<TestArchive, "archive" | "clock">,
+  id: string,
+  decision: AuditDecision,
+): Promise<void> {
+  const transition = transitionOf(decision);
+  const recordId = parseId(id);
+  if (transition === undefined || recordId === undefined) throw new Error("no such review");
+  const { applied } = await createSqlReviews({ archive, clock }).decide({
+    ...{ id: recordId, transition, expected: transition.from },
+    ...{ reviewer: "ada", comment: "seen", caller: "test", named: undefined },
+  });
+  if (!applied) throw new Error("the review was not applied");
 }
