@@ -7,6 +7,7 @@ import {
 } from "../gen/holdfast/v1/audit_pb.js";
 import type { Clock } from "../infra/clock.ts";
 import type { SqlSession } from "../infra/database.ts";
+import { Failure, UnavailableError } from "../infra/failure.ts";
 import type { Appender, Archive, Archived } from "./archive.ts";
 import { seal, toTimestamp } from "./leaf.ts";
 import { idOf, REVIEW_PRODUCER, type RecordId } from "./record.ts";
@@ -20,10 +21,19 @@ export interface SqlReviewsOptions {
   readonly clock: Clock;
 }
 
-const SCOPE = "review";
+interface Job {
+  readonly order: ReviewOrder;
+  resolve(answer: AuditServiceReviewResponse): void;
+  reject(error: unknown): void;
+}
 
-/** Reviews in one transaction each, which holds the head of the log: so there is one at a time among all instances. */
+const SCOPE = "review";
+const COMMIT_REVIEWS = 100;
+
+/** Reviews in transactions that hold the head of the log: so there is one at a time among all instances. */
 export function createSqlReviews({ archive, clock }: SqlReviewsOptions): Reviews {
+  const waiting: Job[] = [];
+  let isDraining = false;
   const lock = archive.kind === "postgres" ? " FOR UPDATE" : "";
   const select = `SELECT ${ARCHIVED_COLUMNS} FROM audit_record WHERE producer = $1 AND sequence = $2${lock}`;
 
@@ -64,20 +74,62 @@ export function createSqlReviews({ archive, clock }: SqlReviewsOptions): Reviews
     return create(AuditServiceReviewResponseSchema, { applied: true, record: now });
   }
 
+  async function once(tx: SqlSession, log: Appender, order: ReviewOrder): Promise<AuditServiceReviewResponse> {
+    const { named, caller } = order;
+    if (named === undefined) return review(tx, log, order);
+    const now = clock.now();
+    const request: RememberedRequest = { scope: SCOPE, caller, named };
+    const before = await recallAnswer(tx, request, now);
+    if (before !== undefined) return fromBinary(AuditServiceReviewResponseSchema, before);
+    const answer = await review(tx, log, order);
+    await rememberAnswer(tx, request, toBinary(AuditServiceReviewResponseSchema, answer), now);
+    return answer;
+  }
+
+  /** Those who call at the same time share a commit: each waits for the disk, or a network, but once. */
+  async function decideAll(jobs: readonly Job[]): Promise<void> {
+    try {
+      const answers = await archive.transaction(async (tx, log) => {
+        const made: (AuditServiceReviewResponse | Failure)[] = [];
+        for (const { order } of jobs) made.push(await once(tx, log, order).catch(refusal));
+        return made;
+      });
+      for (const [at, { resolve, reject }] of jobs.entries()) {
+        const answer = answers[at];
+        if (answer === undefined || answer instanceof Failure) reject(answer);
+        else resolve(answer);
+      }
+    } catch (error) {
+      if (jobs.length === 1 || error instanceof UnavailableError) {
+        for (const { reject } of jobs) reject(error);
+      } else {
+        // One of them may be what the database refuses; the others must not fail with it.
+        for (const job of jobs) await decideAll([job]);
+      }
+    }
+  }
+
+  async function drain(): Promise<void> {
+    while (waiting.length > 0) await decideAll(waiting.splice(0, COMMIT_REVIEWS));
+    isDraining = false;
+  }
+
   return {
     decide: (order) =>
-      archive.transaction(async (tx, log) => {
-        const { named, caller } = order;
-        if (named === undefined) return review(tx, log, order);
-        const now = clock.now();
-        const request: RememberedRequest = { scope: SCOPE, caller, named };
-        const before = await recallAnswer(tx, request, now);
-        if (before !== undefined) return fromBinary(AuditServiceReviewResponseSchema, before);
-        const answer = await review(tx, log, order);
-        await rememberAnswer(tx, request, toBinary(AuditServiceReviewResponseSchema, answer), now);
-        return answer;
+      new Promise((resolve, reject) => {
+        waiting.push({ order, resolve, reject });
+        if (isDraining) return;
+        isDraining = true;
+        // After this turn, so that whoever else calls in it shares the commit.
+        queueMicrotask(() => void drain());
       }),
   };
+}
+
+/** What is no fault of the database leaves the transaction as it was, for the others to go on. */
+function refusal(error: unknown): Failure {
+  if (error instanceof Failure && !(error instanceof UnavailableError)) return error;
+  throw error;
 }
 
 /** What the log says of a decision. */

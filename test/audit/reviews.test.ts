@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { open } from "../../src/audit/leaf.ts";
 import type { RecordId } from "../../src/audit/record.ts";
 import { createReviewRpcs } from "../../src/audit/review-rpcs.ts";
+import type { Reviews } from "../../src/audit/reviews.ts";
 import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
 import {
   AuditDecision,
@@ -27,6 +28,7 @@ type ReviewInit = MessageInitShape<typeof AuditServiceReviewRequestSchema>;
 
 describe.each(KINDS)("a review over %s", (kind) => {
   let archives: OpenArchives;
+  const made = new WeakMap<OpenArchive["archive"], Reviews>();
   let producer = "";
   let number = 0;
   beforeAll(async () => {
@@ -50,10 +52,16 @@ describe.each(KINDS)("a review over %s", (kind) => {
     caller = "tester",
     settled: (signal: AbortSignal) => Promise<void> = async () => {},
   ): Promise<AuditServiceReviewResponse> {
-    const reviews = createSqlReviews({ archive, clock: archives.clock });
-    const rpcs = createReviewRpcs({ archive, reviews, search: UNASKED, settled });
+    const rpcs = createReviewRpcs({ archive, reviews: reviewsOver(archive), search: UNASKED, settled });
     const whole = create(AuditServiceReviewRequestSchema, { decision: APPROVE, reviewer: "ada", ...request });
     return reply(rpcs.review(whole, testCall(caller)));
+  }
+
+  /** One for each instance, as in a server: those who review at the same time share commits. */
+  function reviewsOver(archive: OpenArchive["archive"]): Reviews {
+    const reviews = made.get(archive) ?? createSqlReviews({ archive, clock: archives.clock });
+    made.set(archive, reviews);
+    return reviews;
   }
 
   /** The reviews that the log holds of a record, in the order of the log. */
@@ -170,6 +178,23 @@ describe.each(KINDS)("a review over %s", (kind) => {
     );
     expect(answers.every(({ applied }) => applied)).toBe(true);
     expect(new Set(answers.map(({ record }) => record?.review?.recordId)).size).toBe(ids.length);
+    for (const id of ids) expect(await reviewsOf(id)).toHaveLength(1);
+  });
+
+  it("that is refused fails alone among those that come at the same time", async () => {
+    const ids = await Promise.all(Array.from({ length: 6 }, (_, i) => append(only, i + 1)));
+    await review({ id: ids[0] ?? "", requestId: producer });
+    const asked = [
+      ...ids.slice(1).map((id) => review({ id })),
+      review({ id: `${producer}/99` }),
+      review({ id: ids[1] ?? "", requestId: producer }),
+    ];
+    const outcomes = await Promise.allSettled(asked);
+    expect(outcomes.map((one) => (one.status === "fulfilled" ? one.value.applied : one.reason.reason))).toEqual([
+      ...[true, true, true, true, true],
+      "RECORD_NOT_FOUND",
+      "REQUEST_ID_REUSED",
+    ]);
     for (const id of ids) expect(await reviewsOf(id)).toHaveLength(1);
   });
 
