@@ -22,6 +22,7 @@ import { HASH_BYTES, leafHash } from "./merkle.ts";
 import { verifyConsistency, verifyInclusion } from "./proof.ts";
 import { idOf, type RecordId } from "./record.ts";
 import { recordIdOf } from "./record-id.ts";
+import type { Settled } from "./settled.ts";
 import type { SigningKey } from "./signing-key.ts";
 import { createTree, DamagedTreeError, headRoot, sameHash, type TreeHashes, type TreeHead } from "./tree.ts";
 import { checkRange } from "./tree-check.ts";
@@ -33,8 +34,7 @@ export interface ProofRpcsOptions {
   readonly signingKey: SigningKey;
   /** Which log the checkpoints are of: one line. */
   readonly origin: string;
-  /** Resolves when everything that was acknowledged before is archived. */
-  readonly settled: (signal: AbortSignal) => Promise<void>;
+  readonly settled: Settled;
   readonly clock: Clock;
 }
 
@@ -63,16 +63,10 @@ export function createProofRpcs(options: ProofRpcsOptions): ProofRpcs {
   async function archived(id: RecordId, signal: AbortSignal): Promise<Archived> {
     const [found] = await archive.find([id]);
     if (found !== undefined) return found;
-    let away: UnavailableError | undefined;
-    try {
-      await settled(signal);
-    } catch (error) {
-      if (!(error instanceof UnavailableError)) throw error;
-      away = error;
-    }
+    const doubt = await doubtAfter(settled(signal));
     const [late] = await archive.find([id]);
     if (late !== undefined) return late;
-    if (away !== undefined) throw notArchived(id, away);
+    if (doubt !== undefined) throw notArchived(id, doubt);
     throw new Failure("not_found", "RECORD_NOT_FOUND", `there is no audit record ${idOf(id)}`, {
       metadata: { id: idOf(id) },
     });
@@ -246,11 +240,22 @@ function sizeOf(asked: bigint, { size }: TreeHead): number {
   });
 }
 
+/** Why something may still be on its way after all that waiting; undefined: nothing is. */
+async function doubtAfter(waiting: ReturnType<Settled>): Promise<UnavailableError | undefined> {
+  try {
+    const { degraded } = await waiting;
+    return degraded ? new UnavailableError("QUEUE_NOT_SEEN", "the queue cannot be asked") : undefined;
+  } catch (error) {
+    if (error instanceof UnavailableError) return error;
+    throw error;
+  }
+}
+
 function notArchived(id: RecordId, cause: UnavailableError): Failure {
   return new Failure(
     "precondition",
     "NOT_ARCHIVED",
-    `the audit record ${idOf(id)} is not in the archive, and records that were acknowledged are still on their way to it`,
+    `the audit record ${idOf(id)} is not in the archive, and records that were acknowledged may still be on their way to it`,
     { retryAfterMs: cause.retryAfterMs ?? SOON_MS, metadata: { id: idOf(id) }, cause },
   );
 }

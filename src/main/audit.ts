@@ -1,17 +1,12 @@
 import { createAppendRpcs } from "../audit/append-rpcs.ts";
 import type { Archive } from "../audit/archive.ts";
-import { createGroupRpcs } from "../audit/group-rpcs.ts";
 import { createGrowth, type Growth } from "../audit/growth.ts";
 import { createIntake } from "../audit/intake.ts";
 import type { Journal } from "../audit/journal.ts";
 import { openJournal } from "../audit/journal-directory.ts";
 import { lastSequence } from "../audit/last-sequence.ts";
-import { createListRpcs } from "../audit/list-rpcs.ts";
-import { createLookupRpcs } from "../audit/lookup-rpcs.ts";
-import { createProofRpcs } from "../audit/proof-rpcs.ts";
 import { createRecovery, type Recovery } from "../audit/recovery.ts";
-import { startRetention } from "../audit/retention.ts";
-import { createReviewRpcs } from "../audit/review-rpcs.ts";
+import type { Retention } from "../audit/retention.ts";
 import { createRoom } from "../audit/room.ts";
 import { createServerIdentity } from "../audit/server-identity.ts";
 import { createAuditService } from "../audit/service.ts";
@@ -19,22 +14,16 @@ import { createSettled } from "../audit/settled.ts";
 import { loadSigningKey } from "../audit/signing-key.ts";
 import { createSqlArchive } from "../audit/sql-archive.ts";
 import { groupSizes } from "../audit/sql-group-sizes.ts";
-import { createSqlGroups } from "../audit/sql-groups.ts";
-import { createSqlLeaves } from "../audit/sql-leaves.ts";
-import { createSqlRetention } from "../audit/sql-retention.ts";
-import { createSqlReviews } from "../audit/sql-reviews.ts";
-import { createSqlSearch } from "../audit/sql-search.ts";
-import { createSqlSequences } from "../audit/sql-sequences.ts";
-import { createSqlTree } from "../audit/sql-tree.ts";
 import type { SqliteIndex } from "../audit/sqlite-index.ts";
-import { createTailRpc } from "../audit/tail-rpc.ts";
 import { createUsage, type Usage } from "../audit/usage.ts";
 import type { Config } from "../config.ts";
+import { AuditService } from "../gen/holdfast/v1/audit_pb.js";
 import type { Component } from "../health/component.ts";
 import type { AuditHealthNumbers } from "../health/health.ts";
 import type { Mounted } from "../infra/call.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import { startAuditQueue } from "./audit-queue.ts";
@@ -55,6 +44,12 @@ export interface RunningAudit {
   readonly journal: Component;
 }
 
+/** RPCs whose code is loaded when somebody asks for them. */
+const READS = [
+  ...(["get", "list", "listPending", "export", "reconcile", "review", "isApproved", "checkpoint", "verify"] as const),
+  ...(["subscribe", "tail", "getGroup", "listDeadLetters", "requeueDeadLetters"] as const),
+];
+
 /** What all writers together may hold in memory while it is on its way. */
 const ROOM_BYTES = 32 * 1024 * 1024;
 
@@ -65,7 +60,6 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   const clock = systemClock;
   const growth = parts.adopt(createGrowth(backplane), (it: Growth) => it.close());
   const archive = parts.adopt(createSqlArchive({ database, growth, clock, log }), (it: Archive) => it.close());
-  const search = createSqlSearch({ database });
   const index = await openIndex(options, growth, log);
   const { backupDir: directory, journalMaxBytes: maxBytes } = config.audit;
   const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
@@ -78,14 +72,18 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   });
   parts.defer(() => recovery.close());
   if (redis !== undefined) watchForLoss(redis, recovery, parts);
-  const retention = startRetention({
-    ...{ archive, clock, log, settings: config.audit.retention },
-    store: createSqlRetention({ database, ...(index && { forgetDropped: index.forgetDropped }) }),
-  });
-  parts.defer(() => retention.close());
+  const retention = await openRetention(options, archive, index, log);
   const settled = createSettled({ recovery, queue, askArchive: archive.size });
-  const settledOrThrow = async (signal: AbortSignal) => void (await settled(signal));
   const signingKey = await loadSigningKey(config.audit.signingKeyFile);
+  if (signingKey.created) {
+    const publicKey = Buffer.from(signingKey.publicKey).toString("base64");
+    log.info(
+      { file: config.audit.signingKeyFile, publicKey },
+      database.shared
+        ? "made a key to sign audit checkpoints with; AUDIT_SIGNING_KEY can give all instances the same"
+        : "made a key to sign audit checkpoints with",
+    );
+  }
   const service = createAuditService([
     createAppendRpcs({
       ...{ intake, instanceId: config.instanceId, room: createRoom(ROOM_BYTES) },
@@ -93,22 +91,9 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
       nowUs: () => clock.now() * 1000,
       lastSequence: (producer) => lastSequence({ archive, journal, queue }, producer),
     }),
-    createListRpcs({ search, archive, settled, clock }),
-    createLookupRpcs({ archive, queue, journal, sequences: createSqlSequences(database) }),
-    createReviewRpcs({ archive, reviews: createSqlReviews({ archive, clock }), search, settled: settledOrThrow }),
-    createGroupRpcs({
-      ...{ growth, clock, log, settled: settledOrThrow, instanceId: config.instanceId },
-      groups: createSqlGroups({ database, clock }),
-      servedBy: database.kind,
-    }),
-    createTailRpc({
-      ...{ archive, growth, settled: settledOrThrow, instanceId: config.instanceId },
-      leaves: createSqlLeaves(database),
-    }),
-    createProofRpcs({
-      ...{ archive, signingKey, clock, settled: settledOrThrow },
-      store: createSqlTree(database),
-      origin: config.audit.origin,
+    lateRpcs(AuditService, READS, async () => {
+      const { createAuditReads } = await import("./audit-reads.ts");
+      return createAuditReads({ config, log, database, archive, queue, journal, growth, settled, signingKey });
     }),
   ]);
   const usage = parts.adopt(
@@ -119,7 +104,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
         journal: () => journal.condition(),
         recovery: () => recovery.condition(),
         archiver: tier && (() => tier.archiver.condition()),
-        retention: () => retention.condition(),
+        retention: () => ({ dropped: retention?.condition().dropped ?? 0 }),
         queue: tier && (() => tier.queue.condition()),
         archiveSize: () => archive.size(),
         groups: () => groupSizes(database),
@@ -149,6 +134,23 @@ async function openIndex({ database, parts }: AuditParts, growth: Growth, log: L
   if (database.kind !== "sqlite") return undefined;
   const { createSqliteIndex } = await import("../audit/sqlite-index.ts");
   return parts.adopt(createSqliteIndex({ database, growth, log }), (it) => it.close());
+}
+
+/** Without limits nothing is ever dropped. */
+async function openRetention(
+  { config, database, parts }: AuditParts,
+  archive: Archive,
+  index: SqliteIndex | undefined,
+  log: Log,
+): Promise<Retention | undefined> {
+  const settings = config.audit.retention;
+  if (settings.maxAgeMs === undefined && settings.maxRecords === undefined) return undefined;
+  const [{ startRetention }, { createSqlRetention }] = await Promise.all([
+    import("../audit/retention.ts"),
+    import("../audit/sql-retention.ts"),
+  ]);
+  const store = createSqlRetention({ database, ...(index && { forgetDropped: index.forgetDropped }) });
+  return parts.adopt(startRetention({ archive, store, settings, clock: systemClock, log }), (it) => it.close());
 }
 
 /** Redis may have lost what was queued whenever it is another one, and SQL is to have it while Redis is away. */

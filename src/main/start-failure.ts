@@ -7,6 +7,7 @@ const settings = new Map([
   ["DATA_DIRECTORY_IN_USE", "HOLDFAST_DATA_DIR"],
   ["DATA_DIRECTORY_UNAVAILABLE", "HOLDFAST_DATA_DIR"],
   ["SQL_UNAVAILABLE", "DATABASE_URL"],
+  ["AUDIT_SIGNING_KEY_INVALID", "AUDIT_SIGNING_KEY"],
 ]);
 
 /** Says why the server does not start: in one plain line on stderr, as mistakes of the configuration are said, and in the log. */

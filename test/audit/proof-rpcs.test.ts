@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { createProofRpcs } from "../../src/audit/proof-rpcs.ts";
 import { idOf } from "../../src/audit/record.ts";
+import type { Settled } from "../../src/audit/settled.ts";
 import type { SigningKey } from "../../src/audit/signing-key.ts";
 import { createSqlTree } from "../../src/audit/sql-tree.ts";
 import {
@@ -30,7 +31,7 @@ function testKey(): SigningKey {
 
 type Check = AuditServiceVerifyRequest["check"];
 
-function rpcsOf({ archive, database, clock }: TestArchive, settled: () => Promise<void> = async () => {}) {
+function rpcsOf({ archive, database, clock }: TestArchive, settled: Settled = async () => ({ degraded: false })) {
   const store = createSqlTree(database);
   const rpcs = createProofRpcs({ archive, store, signingKey: testKey(), origin: "a log", settled, clock });
   const plain = <T extends object>(reply: T | EncodedReply): T => {
@@ -170,8 +171,11 @@ describe.each(KINDS)("a proof of inclusion from %s", (kind) => {
       reason: "NOT_ARCHIVED",
       retryAfterMs: expect.any(Number),
     });
+    const unseen = rpcsOf(started, async () => ({ degraded: true }));
+    await expect(unseen.verify(inclusion("app/4"))).rejects.toMatchObject({ reason: "NOT_ARCHIVED" });
     const arriving = rpcsOf(started, async () => {
       await fill(started, 1);
+      return { degraded: true };
     });
     expect(await arriving.verify(inclusion("app/4"))).toMatchObject({ valid: true });
     await expect(arriving.verify(inclusion("no id"))).rejects.toMatchObject({ reason: "FIELD_INVALID" });
