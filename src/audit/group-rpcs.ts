@@ -20,8 +20,9 @@ import { toTimestamp } from "./leaf.ts";
 import { readPlace, writePlace } from "./place-token.ts";
 import { idOf } from "./record.ts";
 import { recordIdOf } from "./record-id.ts";
-import { type SubscribeOptions, stir, subscribe } from "./subscription.ts";
+import { type SubscribeOptions, subscribe } from "./subscription.ts";
 import { groupOf } from "./subscription-orders.ts";
+import { stir } from "./subscription-stream.ts";
 
 export interface GroupRpcsOptions extends Omit<SubscribeOptions, "streams"> {
   /** What the archive is kept in. */

@@ -14,6 +14,7 @@ import {
   type JoinOrder,
   type Member,
 } from "./groups.ts";
+import { createPauses } from "./pauses.ts";
 import { claimDeliveries, requireOwner } from "./sql-groups-claim.ts";
 import { readCondition } from "./sql-groups-condition.ts";
 import { buryOverdue, readDeadLetters, requeueDeadLetters } from "./sql-groups-dead-letters.ts";
@@ -78,13 +79,15 @@ export function createSqlGroups({ database, clock }: SqlGroupsOptions): Groups {
   async function firstKept(): Promise<number> {
     const [head] = await database.query<{ size: number }>("SELECT size FROM audit_head WHERE id = 1");
     const size = head?.size ?? 0;
+    const pause = createPauses();
     for (let from = 0; from < size; from += SPAN) {
+      await pause();
       const [row] = await database.query<{ leaf_index: number | null }>(
         `SELECT MIN(leaf_index) AS leaf_index FROM audit_record
           WHERE leaf_index >= $1 AND leaf_index < $2 AND leaf IS NOT NULL`,
         [from, from + SPAN],
       );
-      if (row != null && row.leaf_index !== null) return row.leaf_index;
+      if (row !== undefined && row.leaf_index !== null) return row.leaf_index;
     }
     return size;
   }

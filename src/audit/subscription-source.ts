@@ -12,7 +12,7 @@ import { isTransient } from "./transient.ts";
 export interface Source {
   /** Starts what there is to do now, unless something is under way. Never waits. */
   pull(): void;
-  /** Deliveries to be sent, if there are some. */
+  /** Deliveries to be sent, if there are some; never overdue ones. */
   take(): Claimed | undefined;
   /** The archive has grown. */
   onGrown(): void;
@@ -131,7 +131,10 @@ export function createSource(options: SourceOptions): Source {
     take() {
       const taken = ready;
       ready = undefined;
-      return taken;
+      if (taken === undefined || taken.deadlineMs > clock.now()) return taken;
+      // The consumer was busy with something else for so long that they may be with another.
+      promising = true;
+      return undefined;
     },
     onGrown() {
       if (promising) return;

@@ -5,6 +5,7 @@ import { createBell } from "./bell.ts";
 import { type Filter, matches, statusAsAppended } from "./filter.ts";
 import type { Growth } from "./growth.ts";
 import type { KeptRecord, LeafPage, Leaves } from "./leaves.ts";
+import { createPauses } from "./pauses.ts";
 import { archivedRecord } from "./replies.ts";
 import { isTransient } from "./transient.ts";
 
@@ -49,6 +50,7 @@ export async function* followLeaves(options: TailOptions): AsyncGenerator<TailEv
   const beatMs = options.heartbeatMs * 0.9;
   const bell = createBell();
   const backoff = createBackoff(RETRY);
+  const pause = createPauses();
   const onGrown = () => {
     readAt = Math.min(readAt, readTime + GATHER_MS);
     bell.ring();
@@ -68,6 +70,7 @@ export async function* followLeaves(options: TailOptions): AsyncGenerator<TailEv
     readTime = performance.now();
     readAt = readTime + LOOK_MS;
     try {
+      await pause();
       page = await leaves.from(next, PAGE);
       backoff.reset();
     } catch (error) {

@@ -96,6 +96,19 @@ describe.each(KINDS)("dead letters over %s", (kind) => {
     expect((await list()).deadLetters).toMatchObject([{ deliveries: 2, lastError: "" }]);
   });
 
+  it("are not delivered to whoever claims next", async () => {
+    await open.append(3);
+    const last = await claim(1);
+    expect(last.deliveries).toHaveLength(3);
+    await open.first.groups.ack(group, refsOf(last).slice(0, 1));
+    open.clock.move(30_000);
+    expect(await claim()).toMatchObject({ deliveries: [], more: true });
+    expect((await list()).deadLetters.map(({ record }) => record?.id)).toEqual([idOf(2), idOf(3)]);
+    // Their consumer hears that it is too late.
+    expect(await open.first.groups.ack(group, refsOf(last))).toEqual([]);
+    expect(await condition()).toMatchObject({ pending: 0n, deadLetters: 2n });
+  });
+
   it("count deliveries by the limit of the consumer that had it last", async () => {
     await open.append(1);
     await open.first.groups.nack(group, refsOf(await claim(5)), { delayMs: 0, error: "", dead: false });
