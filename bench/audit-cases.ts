@@ -16,6 +16,8 @@ export interface AuditCases {
 export interface Round {
   readonly baseline: { readonly rate: number; readonly cpuMicros: number };
   readonly ours: { readonly rate: number; readonly cpuMicros: number };
+  /** Batches of ours that were kept less safely than they should be: they are no part of what was to be measured. */
+  readonly degraded: number;
   readonly details: unknown;
 }
 
@@ -23,12 +25,13 @@ export interface Round {
 export function ratioRow(name: string, target: number, rounds: readonly Round[], of: string): Row {
   const ratio = median(rounds.map(({ ours, baseline }) => ours.rate / baseline.rate));
   const cpu = median(rounds.map(({ ours, baseline }) => baseline.cpuMicros / ours.cpuMicros));
+  const degraded = rounds.reduce((sum, round) => sum + round.degraded, 0);
   return {
     name,
     figure: `${ratio.toFixed(2)} x`,
     target: `${target} x`,
-    reached: ratio >= target,
-    notes: `of ${of}; ${cpu.toFixed(2)} x by processor time a record`,
+    reached: ratio >= target && degraded === 0,
+    notes: `of ${of}; ${cpu.toFixed(2)} x by processor time a record${degraded > 0 ? `; ${degraded} batches were degraded` : ""}`,
     details: { ratio, cpu, rounds },
   };
 }

@@ -47,6 +47,7 @@ async function measureIngest(cases: AuditCases): Promise<void> {
     rounds.push({
       baseline: { rate: same.records / same.seconds, cpuMicros: (same.cpuMs * 1000) / same.records },
       ours: { rate, cpuMicros },
+      degraded: ours.degraded,
       toBare: rate / (bare.records / bare.seconds),
       details: { same, bare, ours },
     });

@@ -5,11 +5,10 @@ import { cpuMs, OTHER_CORE, runOn, type Side } from "./sides.ts";
 export const STREAMS = 4;
 export const IN_FLIGHT = 10;
 
-/** Streams records to a server from a process of its own. Fails when one was not kept as safely as configured. */
-export async function ingest(side: Side, order: Pick<IngestOrder, "durationMs" | "records">): Promise<IngestResult> {
+/** Streams records to a server from a process of its own. */
+export async function ingest(side: Side, order: Omit<Partial<IngestOrder>, "port">): Promise<IngestResult> {
   const all: IngestOrder = { port: side.port, streams: STREAMS, inFlight: IN_FLIGHT, ...order };
   const result = await runOn<IngestResult>(OTHER_CORE, "audit-ingest-process.ts", all);
-  if (result.degraded > 0) throw new Error(`${result.degraded} batches were degraded`);
   return result;
 }
 

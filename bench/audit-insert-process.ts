@@ -1,5 +1,6 @@
+import { BATCH_RECORDS } from "./audit-batch.ts";
 import { FIRST_SEQUENCE } from "./audit-records.ts";
-import { insertRow, LEAF_INDEX, openRows, PRODUCER, preparedRows, type Schema, SEQUENCE } from "./audit-rows.ts";
+import { COLUMN, insertRow, openRows, prepareRow, type Schema } from "./audit-rows.ts";
 
 /**
  * `node audit-insert-process.ts '{"path":...}'`: the baseline of the archive. better-sqlite3 inserts the rows that the server makes
@@ -20,6 +21,7 @@ export interface InsertResult {
 
 const TRANSACTION = 500;
 const PREPARED = 8_000;
+const PRODUCERS = 4;
 
 function insert({ path, schema, records }: InsertOrder): InsertResult {
   const db = openRows(path, schema);
@@ -27,16 +29,16 @@ function insert({ path, schema, records }: InsertOrder): InsertResult {
   const [{ size } = { size: 0 }] = db
     .prepare<[], { size: number }>("SELECT coalesce(max(leaf_index) + 1, 0) AS size FROM audit_record")
     .all();
-  const rows = preparedRows(PREPARED, ["bench-0", "bench-1", "bench-2", "bench-3"]);
-  const sequences = new Map<unknown, number>();
+  const rows = Array.from(
+    { length: PREPARED },
+    (_, number) => prepareRow(`bench-${Math.floor(number / BATCH_RECORDS) % PRODUCERS}`, number).row,
+  );
   let next = size;
   const commit = db.transaction((count: number) => {
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < count; i++, next++) {
       const row = rows[next % PREPARED] ?? [];
-      const sequence = sequences.get(row[PRODUCER]) ?? FIRST_SEQUENCE + size;
-      sequences.set(row[PRODUCER], sequence + 1);
-      row[LEAF_INDEX] = next++;
-      row[SEQUENCE] = sequence;
+      row[COLUMN.leafIndex] = next;
+      row[COLUMN.sequence] = FIRST_SEQUENCE + next;
       statement.run(...row);
     }
   });

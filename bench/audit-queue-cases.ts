@@ -91,6 +91,7 @@ function round(bare: XaddResult, ours: Round["ours"] & { readonly ours: IngestRe
   return {
     baseline: { rate: bare.records / bare.seconds, cpuMicros: (bare.cpuMs * 1000) / bare.records },
     ours: { rate, cpuMicros },
+    degraded: ours.ours.degraded,
     details: { bare, ours: ours.ours },
   };
 }

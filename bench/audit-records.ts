@@ -9,17 +9,19 @@ export const RECORD_BYTES = 300;
 export const FIRST_SEQUENCE = 2 ** 21;
 export const SEQUENCE_BYTES = 4;
 export const ACTORS = 1_000;
+/** Of a filled archive one record in so many is by this actor. */
+export const RARE = { actor: "user:rare", every: 250_000 } as const;
 const RESOURCES = 100_000;
 /** A time whose seconds take five bytes, as all do from 1978 to 3058. */
 const TIME = { seconds: 1_795_159_382n, nanos: 671_000_000 };
 const FILLER = "what someone would like to know about this later, in words ".repeat(4);
 
 /** A record whose sequence, time and trace are still to be patched. */
-export function entryAt(number: number): AuditEntry {
+export function entryAt(number: number, actor = `user:${number % ACTORS}`): AuditEntry {
   const make = (filler: number) =>
     create(AuditEntrySchema, {
       occurTime: TIME,
-      actor: `user:${number % ACTORS}`,
+      actor,
       action: `invoice.${ACTIONS[number % ACTIONS.length]}`,
       resource: { type: "invoice", id: String((number * 7919) % RESOURCES) },
       outcome: 1 + (number % 3),
@@ -34,9 +36,8 @@ export function entryAt(number: number): AuditEntry {
 const ACTIONS = ["create", "update", "approve", "send", "pay", "cancel"];
 
 /** The same as the server seals it: what is queued and archived. */
-export function sealedAt(producer: string, sequence: number, number: number): Sealed {
-  const entry = entryAt(number);
-  return seal({ producer, sequence }, Number(TIME.seconds) * 1_000_000, entry);
+export function sealedAt(producer: string, number: number, actor?: string): Sealed {
+  return seal({ producer, sequence: FIRST_SEQUENCE }, Number(TIME.seconds) * 1_000_000, entryAt(number, actor));
 }
 
 /** An AuditAppend with FIRST_SEQUENCE. */
@@ -66,11 +67,14 @@ export function patchSequence(bytes: Buffer, at: number, sequence: number): void
   bytes[at + 3] = sequence >> 21;
 }
 
-/** Three records share a trace. The first eight of its digits are patched. */
+/** So many of the first digits of a trace are patched. */
+export const TRACE_DIGITS = 8;
+
+/** Three records share a trace. */
 export function traceText(number: number): string {
   return Math.floor(number / 3)
     .toString(16)
-    .padStart(8, "0")
+    .padStart(TRACE_DIGITS, "0")
     .padEnd(32, "0af7651916cd43dd8448eb211c80319c");
 }
 
@@ -78,17 +82,17 @@ const DIGITS = Buffer.from("0123456789abcdef");
 
 export function patchTrace(bytes: Buffer, at: number, number: number): void {
   const trace = Math.floor(number / 3);
-  for (let digit = 0; digit < 8; digit++) bytes[at + digit] = DIGITS[(trace >> (28 - 4 * digit)) & 15] ?? 0;
+  for (let digit = 0; digit < TRACE_DIGITS; digit++) bytes[at + digit] = DIGITS[(trace >> (28 - 4 * digit)) & 15] ?? 0;
 }
 
-const SECONDS_BYTES = 5;
-const secondsNow = Buffer.alloc(SECONDS_BYTES);
+const secondsNow = Buffer.alloc(5);
 
 /** The seconds of a time: now. */
 export function patchSeconds(bytes: Buffer, at: number): void {
   secondsNow.copy(bytes, at);
 }
 
+/** What time it is from now on. */
 export function setClock(ms: number): void {
   secondsNow.set(varint(Math.floor(ms / 1000)));
 }

@@ -2,8 +2,7 @@ import { randomBytes } from "node:crypto";
 import Sqlite from "better-sqlite3";
 import { searchKeys } from "../src/audit/keys.ts";
 import { audit } from "../src/infra/migrations/0002-audit.ts";
-import { BATCH_RECORDS } from "./audit-batch.ts";
-import { FIRST_SEQUENCE, sealedAt } from "./audit-records.ts";
+import { sealedAt } from "./audit-records.ts";
 
 /** How a table of records is made: as the server does, with its indexes; or with nothing but the columns and the primary key. */
 export type Schema = "server" | "bare";
@@ -34,32 +33,43 @@ export function insertRow(db: Sqlite.Database): Sqlite.Statement<RowValue[]> {
 }
 
 export type RowValue = string | number | Buffer | null;
-export const LEAF_INDEX = 0;
-export const PRODUCER = 1;
-export const SEQUENCE = 2;
+/** Places in a row. */
+export const COLUMN = {
+  leafIndex: 0,
+  producer: 1,
+  sequence: 2,
+  leafHash: 3,
+  acceptUs: 4,
+  occurUs: 5,
+  trace: 10,
+} as const;
 
-/** Rows as the server would write them, of which leaf_index and sequence are still to be set. */
-export function preparedRows(count: number, producers: readonly string[]): RowValue[][] {
-  return Array.from({ length: count }, (_, number) => {
-    const producer = producers[Math.floor(number / BATCH_RECORDS) % producers.length] ?? "";
-    const record = sealedAt(producer, FIRST_SEQUENCE, number);
-    const keys = searchKeys(record);
-    return [
-      0,
-      producer,
-      0,
-      randomBytes(32),
-      record.acceptUs,
-      record.occurUs,
-      keys.actor,
-      keys.action,
-      keys.resource ?? null,
-      keys.resourceType ?? null,
-      keys.trace ?? null,
-      keys.service ?? null,
-      record.outcome,
-      1,
-      Buffer.from(record.leaf),
-    ];
-  });
+export interface PreparedRow {
+  /** As the server would write it, but for leaf_index and leaf_hash, which are still to be set. */
+  readonly row: RowValue[];
+  readonly leaf: Buffer;
+}
+
+export function prepareRow(producer: string, number: number, actor?: string): PreparedRow {
+  const record = sealedAt(producer, number, actor);
+  const keys = searchKeys(record);
+  const leaf = Buffer.from(record.leaf);
+  const row = [
+    0,
+    producer,
+    record.sequence,
+    randomBytes(32),
+    record.acceptUs,
+    record.occurUs,
+    keys.actor,
+    keys.action,
+    keys.resource ?? null,
+    keys.resourceType ?? null,
+    keys.trace ?? null,
+    keys.service ?? null,
+    record.outcome,
+    1,
+    leaf,
+  ];
+  return { row, leaf };
 }

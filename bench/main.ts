@@ -2,6 +2,8 @@ import { parseArgs } from "node:util";
 import { startRedis } from "../test/support/redis-server.ts";
 import type { AuditCases } from "./audit-cases.ts";
 import { measureEmbedded } from "./audit-embedded-cases.ts";
+import { measureList } from "./audit-list-cases.ts";
+import { measureMemory } from "./audit-memory-case.ts";
 import { measureQueue } from "./audit-queue-cases.ts";
 import { measureFrozen } from "./frozen.ts";
 import { type CacheCall, type Call, compare } from "./ratio.ts";
@@ -144,6 +146,8 @@ const audit: AuditCases = {
 };
 await measureQueue(audit);
 await measureEmbedded(audit);
+await measureList(audit);
+await measureMemory(audit);
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);
 if (rows.some((row) => !row.reached)) process.exitCode = 1;
