@@ -83,7 +83,7 @@ export async function accountOf(env: Readonly<Record<string, string>>, claims: C
     },
     { what, timeoutMs: 60_000 },
   );
-  return checkArchive(claims, {
+  return await checkArchive(claims, {
     leaves: archive.leaves(),
     roots: [await archive.head()],
     conflicts: await archive.conflicts(),
