@@ -122,7 +122,7 @@ describe.each(SETUPS)("search over $name", ({ kind, indexed }) => {
           expect(listed.ended).toBe(true);
           expect(Math.max(...listed.pages.map(({ length }) => length))).toBeLessThanOrEqual(limit);
         }),
-        { numRuns: 50 },
+        { numRuns: 80 },
       );
     });
 
@@ -180,6 +180,21 @@ describe.each(SETUPS)("search over $name", ({ kind, indexed }) => {
     // Those at the end, and those at the place reached, whose leaf comes after it.
     expect(late.length).toBeGreaterThan(9);
     expect(late.every((leafIndex) => leafIndex % 3 !== 0)).toBe(true);
+  });
+
+  it("takes what comes first from whichever stretch of the archive has it, when times are the same", async () => {
+    // A stretch of 8,192 leaves with one late record, then one whose latest is as early as the others of the first.
+    const us = (at: number) => (at === 100 ? 9 : at < 8192 ? 5 : at === 8192 ? 1 : 5);
+    const entries = Array.from({ length: 16_400 }, (_, at) => ({ occurTime: toTimestamp(BASE_US + us(at)) }));
+    await using archives = await filled(entries);
+    const search = createSqlSearch({ database: archives.instances[0].database });
+    const sorted = entries.map((_, at) => at).sort((a, b) => us(a) - us(b) || a - b);
+    for (const limit of [1, 2, 50]) {
+      const oldest = await pagesOf(search, { filter: filterFor(), order: "oldest", limit }, 20);
+      expect(oldest.rows).toEqual(sorted.slice(0, oldest.rows.length));
+      const newest = await pagesOf(search, { filter: filterFor(), order: "newest", limit }, 20);
+      expect(newest.rows).toEqual(sorted.toReversed().slice(0, newest.rows.length));
+    }
   });
 
   it("pages through thousands of records of the same microsecond", async () => {
