@@ -1,8 +1,10 @@
 import { create, toBinary } from "@bufbuild/protobuf";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import type { JoinOrder } from "../../src/audit/groups.ts";
 import { AuditFilterSchema, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
 import type { Database, SqlSession } from "../../src/infra/database.ts";
+import { openPostgres } from "../../src/infra/postgres.ts";
+import { openSqlite } from "../../src/infra/sqlite.ts";
 import { KINDS } from "./archives.ts";
 import { claimOrder, type GroupInstances, member, openGroups, refsOf, sequencesOf } from "./group-instances.ts";
 
@@ -198,6 +200,25 @@ describe.each(KINDS)("a group over %s", (kind) => {
     expect(sequencesOf(again)).toEqual(own(2));
     expect((await claim("a", { recoverAfter: again.token }, "a-again")).recovered).toBe(true);
     expect(await open.first.groups.ack(group, refsOf(before))).toEqual([]);
+  });
+
+  it("is after a restart where it was: what was settled is done, what was not is due at its deadline", async () => {
+    await join("a");
+    await open.append(3);
+    const before = await claim("a", { room: { leaves: 2, bytes: 1 << 20 } });
+    await open.first.groups.ack(group, refsOf(before).slice(0, 1));
+    const reopened =
+      kind === "sqlite"
+        ? openSqlite({ path: open.where })
+        : openPostgres({ url: open.where, poolSize: 2, statementTimeoutMs: 20_000, connectTimeoutMs: 20_000 });
+    onTestFinished(() => reopened.close());
+    const { groups } = open.instance(reopened);
+    const after = member(group, "b", "b-after");
+    await groups.join({ ...after, start: "oldest", filter: undefined });
+    expect(sequencesOf(await groups.claim(after, claimOrder()))).toEqual(own(3));
+    expect((await groups.claim(after, claimOrder())).deliveries).toEqual([]);
+    open.clock.move(30_000);
+    expect(sequencesOf(await groups.claim(after, claimOrder()))).toEqual(own(2, 3));
   });
 
   it("tells a stream whose name another has taken", async () => {
