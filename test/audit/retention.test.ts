@@ -215,6 +215,18 @@ describe.each(KINDS)("retention in %s", (kind) => {
     expect(await on.database.query("SELECT * FROM audit_drop")).toEqual([]);
   });
 
+  it("tells of the drops of a run that ended before it could, though nothing is left to drop", async () => {
+    await using on = await openArchive(kind);
+    await fill(on, 20);
+    on.clock.move(DAY);
+    const store = createSqlRetention({ database: on.database });
+    const mute = { ...store, takeUntold: () => Promise.reject(new Error("the power is gone")) };
+    await expect(retain(on, { maxAgeMs: DAY / 2 }, mute).run()).rejects.toThrow("the power is gone");
+    expect([await kept(on), await told(on)]).toEqual([[], []]);
+    await retain(on, { maxAgeMs: DAY / 2 }).run();
+    expect((await told(on)).map(({ attributes }) => attributes?.count)).toEqual([20]);
+  });
+
   it("stops when it is closed, and what it dropped until then is told by the next one", async () => {
     await using on = await openArchive(kind);
     await fill(on, 5_000);
