@@ -12,7 +12,7 @@ export interface ReviewingOptions {
 }
 
 /** Reviews wait for the archive; together they wait once. */
-const AT_ONCE = 16;
+const AT_ONCE = 64;
 const UNREVIEWABLE: readonly string[] = ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "RESOURCE_EXHAUSTED"];
 
 /** Carries out on the imported records what had been decided on them before. */
