@@ -56,40 +56,49 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
     return asEntries(Array.isArray(stream) ? stream[1] : undefined);
   }
 
+  async function claim(): Promise<readonly Waiting[]> {
+    for (;;) {
+      const pending = await redis.command("xpending", keys.stream, GROUP, "-", "+", pageSize());
+      const ids: string[] = [];
+      for (const one of Array.isArray(pending) ? pending : []) if (Array.isArray(one)) ids.push(String(one[0]));
+      if (ids.length === 0) return [];
+      const claimed = asEntries(await redis.commandBuffers("xclaim", keys.stream, GROUP, consumer, 0, ...ids));
+      // Deleted behind our back; before Redis 7 they would stay pending for ever.
+      const there = new Set(claimed.map(({ id }) => id));
+      const gone = ids.filter((id) => !there.has(id));
+      if (gone.length > 0) await redis.command("xack", keys.stream, GROUP, ...gone);
+      weigh(claimed);
+      if (claimed.length > 0) return claimed.map(waitingOf);
+    }
+  }
+
+  async function read(): Promise<readonly Waiting[]> {
+    let page = await fetch(pageSize(), "BLOCK", blockMs);
+    const entries = page;
+    let bytes = weigh(page);
+    while (page.length > 0 && entries.length + PAGE <= MOST_RECORDS && bytes < MOST_BYTES) {
+      page = await fetch(pageSize());
+      entries.push(...page);
+      bytes += weigh(page);
+    }
+    return entries.map(waitingOf);
+  }
+
+  /** Redis has lost the stream, or only the group: both begin anew. */
+  async function unlessGone(take: () => Promise<readonly Waiting[]>): Promise<readonly Waiting[]> {
+    try {
+      return await take();
+    } catch (error) {
+      if (!isGroupGone(error)) throw error;
+      await open();
+      return [];
+    }
+  }
+
   return {
     open,
-    async claim() {
-      for (;;) {
-        const pending = await redis.command("xpending", keys.stream, GROUP, "-", "+", pageSize());
-        const ids: string[] = [];
-        for (const one of Array.isArray(pending) ? pending : []) if (Array.isArray(one)) ids.push(String(one[0]));
-        if (ids.length === 0) return [];
-        const claimed = asEntries(await redis.commandBuffers("xclaim", keys.stream, GROUP, consumer, 0, ...ids));
-        // Deleted behind our back; before Redis 7 they would stay pending for ever.
-        const there = new Set(claimed.map(({ id }) => id));
-        const gone = ids.filter((id) => !there.has(id));
-        if (gone.length > 0) await redis.command("xack", keys.stream, GROUP, ...gone);
-        weigh(claimed);
-        if (claimed.length > 0) return claimed.map(waitingOf);
-      }
-    },
-    async read() {
-      try {
-        let page = await fetch(pageSize(), "BLOCK", blockMs);
-        const entries = page;
-        let bytes = weigh(page);
-        while (page.length > 0 && entries.length + PAGE <= MOST_RECORDS && bytes < MOST_BYTES) {
-          page = await fetch(pageSize());
-          entries.push(...page);
-          bytes += weigh(page);
-        }
-        return entries.map(waitingOf);
-      } catch (error) {
-        if (!isGroupGone(error)) throw error;
-        await open();
-        return [];
-      }
-    },
+    claim: () => unlessGone(claim),
+    read: () => unlessGone(read),
     async finish(done) {
       const foreign: string[] = [];
       const records = new Map<string, string[]>();

@@ -415,7 +415,7 @@ describe("when something is away", () => {
     ["loses the hash of producers", (_: RedisServer, redis: Client) => redis.command("del", PRODUCERS)],
     ["loses the lease", (_: RedisServer, redis: Client) => redis.command("del", LEASE)],
     ["loses the consumer group", (_: RedisServer, redis: Client) => redis.command("xgroup", "destroy", STREAM, GROUP)],
-  ])("goes on when Redis %s; what is queued afterwards is archived once", async (_, lose) => {
+  ])("goes on when Redis %s; what is queued afterwards is archived once", async (what, lose) => {
     await using server = await startRedis();
     const it = await onServer(server);
     it.archiver("one", 1_000);
@@ -432,6 +432,8 @@ describe("when something is away", () => {
       await insist(it, queued);
     }
     await until(() => drained(it).then(() => true), { what: "the queue to be empty" });
+    // Where Redis is up, a loss is nothing to be alarmed about.
+    if (!what.includes("killed")) expect(it.lines.filter((line) => line.includes("cannot be archived"))).toEqual([]);
     const all = await archived(it);
     expect(all).toHaveLength(queued.length);
     expect(all.toSorted()).toEqual(ids(queued).toSorted());
@@ -453,6 +455,40 @@ describe("when something is away", () => {
       await until(() => archiver.condition().lastError === undefined, { what: "the archiver to get on" });
     }
     expect(await archived(it)).toEqual(ids(recordsOf("p", 1, 150)));
+  });
+
+  it("still knows where a record waits when one of its two entries is done with", async () => {
+    const it = await fresh();
+    const record = recordOf("p", 1);
+    await it.queue.append({ records: [record], seeds: seedsFor("p") });
+    await it.redis.command("del", PRODUCERS, `{${STREAM}}:tail:p`);
+    await it.queue.append({ records: [record, recordOf("q", 1)], seeds: seedsFor("p", "q") });
+    const backlog = createRedisBacklog({ redis: it.redis, streamKey: STREAM, consumer: "one", blockMs: 50 });
+    onTestFinished(() => backlog.close());
+    await backlog.open();
+    const batch = await backlog.read();
+    expect(batch).toHaveLength(3);
+    await backlog.finish(batch.slice(0, 1));
+    expect(await inStream(it.redis)).toEqual(["p/1", "q/1"]);
+    expect(await it.queue.append({ records: [record], settled: true })).toEqual(["held"]);
+    expect(await it.queue.sequences("p")).toEqual([1]);
+    await backlog.finish(batch.slice(1));
+    expect(await it.queue.append({ records: [record] })).toEqual(["late"]);
+  });
+
+  it("never takes out another record that Redis gave the same entry after it lost the stream", async () => {
+    const it = await fresh();
+    const backlog = createRedisBacklog({ redis: it.redis, streamKey: STREAM, consumer: "one", blockMs: 50 });
+    onTestFinished(() => backlog.close());
+    await it.queue.append({ records: recordsOf("p", 1, 2), seeds: seedsFor("p") });
+    await backlog.open();
+    const batch = await backlog.read();
+    await it.redis.command("flushdb");
+    const leaf = Buffer.from(recordOf("p", 3).leaf);
+    const entry = batch[1]?.entry ?? "";
+    await it.redis.command("xadd", STREAM, entry, "producer", "p", "sequence", "3", "leaf", leaf);
+    await backlog.finish(batch);
+    expect(await inStream(it.redis)).toEqual(["p/3"]);
   });
 
   it("archives once what was queued twice because Redis forgot it", async () => {
