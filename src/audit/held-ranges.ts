@@ -140,13 +140,22 @@ export class Identities implements ReadonlyMap<string, HeldRanges> {
     return overlap(this.#byProducer.get(producer), sequence, sequence);
   }
 
-  overlaps(others: ReadonlyMap<string, HeldRanges>): boolean {
-    for (const [producer] of this.#byProducer) {
-      for (const { first, last } of others.get(producer) ?? []) {
-        if (overlap(this.#byProducer.get(producer), first, last)) return true;
+  /** Those that are in both. */
+  common(others: ReadonlyMap<string, HeldRanges>): Identities {
+    const both = new Identities();
+    for (const [producer, ranges] of this) {
+      const theirs = others.get(producer) ?? [];
+      let from = 0;
+      for (const { first, last } of ranges) {
+        while ((theirs[from]?.last ?? first) < first) from += 1;
+        for (let at = from; at < theirs.length; at++) {
+          const their = theirs[at];
+          if (their === undefined || their.first > last) break;
+          both.add(producer, Math.max(first, their.first), Math.min(last, their.last));
+        }
       }
     }
-    return false;
+    return both;
   }
 
   /** How many identities there are. */

@@ -78,9 +78,9 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   // An earlier run may have ended before anything was delivered.
   let lossesSuspected = 1;
   let lossesHandled = 0;
+  /** Records in the journal alone of which the segment is not known yet, and those of each segment. */
   let local = new Identities();
-  /** Those of `local` that the walk under way takes care of. */
-  let localInWalk = new Identities();
+  const localOf = new Map<Segment, Identities>();
   let waiters: Waiter[] = [];
   let replayed = 0;
   let lastError: RecoveryCondition["lastError"];
@@ -147,27 +147,33 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   async function walk(): Promise<void> {
     const suspected = lossesSuspected;
     const suspectAll = lossesHandled < suspected;
-    localInWalk = local;
-    local = new Identities();
     const visited = new Set<Segment>();
-    try {
-      if (suspectAll) for (const segment of journal.segments()) suspects.add(segment);
-      let problem = await visitSealed(visited);
-      // Last, so that a walk which fails every time does not leave a segment every time.
-      const active = journal.segments().find(({ sealed }) => !sealed);
-      if (suspectAll || localInWalk.size > 0 || (active !== undefined && isDue(active))) {
-        await journal.rotate();
-        if (suspectAll) for (const segment of journal.segments()) if (!visited.has(segment)) suspects.add(segment);
-        problem = (await visitSealed(visited)) ?? problem;
-      }
-      if (problem !== undefined) throw problem;
-      lossesHandled = suspected;
-      // What is left was damaged, which the journal has told, or was released in between.
-      localInWalk = new Identities();
-    } finally {
-      local.addAll(localInWalk);
-      localInWalk = new Identities();
+    if (suspectAll) for (const segment of journal.segments()) suspects.add(segment);
+    assignLocal();
+    let problem = await visitSealed(visited);
+    // Last, so that a walk which fails every time does not leave a segment every time.
+    const active = journal.segments().find(({ sealed }) => !sealed);
+    if (suspectAll || (active !== undefined && (localOf.has(active) || isDue(active)))) {
+      await journal.rotate();
+      if (suspectAll) for (const segment of journal.segments()) if (!visited.has(segment)) suspects.add(segment);
+      problem = (await visitSealed(visited)) ?? problem;
     }
+    if (problem !== undefined) throw problem;
+    lossesHandled = suspected;
+  }
+
+  /**
+   * Finds the segments of the records that are in the journal alone: each that holds such an identity, for it may have come
+   * twice. What is in none was damaged, which the journal has told, or was archived and released already.
+   */
+  function assignLocal(): void {
+    for (const segment of journal.segments()) {
+      const here = local.common(segment.held);
+      if (here.size === 0) continue;
+      here.addAll(localOf.get(segment) ?? new Identities());
+      localOf.set(segment, here);
+    }
+    local = new Identities();
   }
 
   /** Rejects when no tier answers. Resolves with what else went wrong. */
@@ -183,11 +189,10 @@ export function createRecovery(options: RecoveryOptions): Recovery {
         continue;
       }
       visited.add(segment);
-      const hasLocal = localInWalk.overlaps(segment.held);
-      const mustDeliver = hasLocal || suspects.has(segment) || isDue(segment);
+      const mustDeliver = localOf.has(segment) || suspects.has(segment) || isDue(segment);
       if (!mustDeliver && behind >= MOST_BEHIND) continue;
       try {
-        const released = mustDeliver ? await bring(segment, hasLocal) : await releaseIfArchived(segment);
+        const released = mustDeliver ? await bring(segment) : await releaseIfArchived(segment);
         if (!released) behind += 1;
       } catch (error) {
         if (error instanceof UnavailableError) throw error;
@@ -208,11 +213,12 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   }
 
   /** Delivers what may be in no other tier. Returns whether it was all archived, and the segment released. */
-  async function bring(segment: Segment, hasLocal: boolean): Promise<boolean> {
+  async function bring(segment: Segment): Promise<boolean> {
     // Those that are in the journal alone are delivered even if the archive holds their identity: it may have been used twice,
     // and then the archive must keep the other content, too. And they do not wait for an archive that is away.
-    if (hasLocal) await redeliver(segment, localInWalk);
-    localInWalk.removeAll(segment.held);
+    const alone = localOf.get(segment);
+    if (alone !== undefined) await redeliver(segment, alone);
+    localOf.delete(segment);
     const missing = await check.missing(segment);
     if (missing.size > 0) await redeliver(segment, missing);
     suspects.delete(segment);
@@ -254,7 +260,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
       for (const { producer, sequence } of records) local.add(producer, sequence, sequence);
     },
     settled(signal) {
-      if (lossesHandled === lossesSuspected && suspects.size === 0 && local.size === 0 && localInWalk.size === 0) {
+      if (lossesHandled === lossesSuspected && suspects.size === 0 && local.size === 0 && localOf.size === 0) {
         return Promise.resolve();
       }
       if (signal.aborted) return Promise.reject(signal.reason);
@@ -289,7 +295,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
     condition: () => {
       const segments = journal.segments();
       return {
-        localOnly: local.count + localInWalk.count,
+        localOnly: localOf.values().reduce((sum, { count }) => sum + count, local.count),
         replayed,
         segments: segments.length,
         oldestMs: segments[0]?.createdMs,

@@ -28,6 +28,8 @@ class Parts {
   recovery: Recovery | undefined;
   /** While set, no call reaches it. */
   archiveAway = false;
+  /** How often the archive was asked what it holds. */
+  asked = 0;
   /** Where records are delivered to: into the archive, unless a test says otherwise. */
   deliver: (records: readonly Sealed[]) => Promise<void> = (records) => this.intoArchive(records);
   readonly delivered: RecordId[] = [];
@@ -56,10 +58,12 @@ class Parts {
       archive: {
         countHeld: async (producer, ranges) => {
           this.throwIfAway();
+          this.asked += 1;
           return this.archive.countHeld(producer, ranges);
         },
         find: async (ids) => {
           this.throwIfAway();
+          this.asked += 1;
           return this.archive.find(ids);
         },
       },
@@ -282,6 +286,24 @@ describe("the recovery of the journal", () => {
     expect(await parts.archived(records)).toEqual(records.map(({ sequence }) => sequence !== 10));
     expect(parts.journal.isQuarantined({ producer: "a", sequence: 10 })).toBe(true);
     expect(recovery.condition()).toMatchObject({ localOnly: 0, lastError: undefined });
+  });
+
+  it("releases a segment of which the one record that was not archived is damaged", async () => {
+    const recovery = await parts.startSettled();
+    const records = recordsOf("a", 1, 10);
+    await parts.journal.append(records);
+    await parts.archive.append(records.slice(0, 9), "refuse");
+    await parts.journal.rotate();
+    const asked = parts.asked;
+    await until(() => parts.asked >= asked + 3, { what: "a look at the segment" });
+    const path = join(parts.directory, parts.journal.segments()[0]?.name ?? "");
+    const bytes = readFileSync(path);
+    bytes[bytes.length - 40] = (bytes[bytes.length - 40] ?? 0) ^ 1;
+    writeFileSync(path, bytes);
+    recovery.suspectLoss();
+    await recovery.settled(never);
+    expect(isEmpty()).toBe(true);
+    expect(parts.journal.isQuarantined({ producer: "a", sequence: 10 })).toBe(true);
   });
 
   it("archives whatever part was missing, and nothing twice", async () => {
