@@ -76,7 +76,7 @@ export function createSource(options: SourceOptions): Source {
     lookedAt = performance.now();
     const { unread, nextDueMs } = await groups.prospect(member);
     const dueInMs = nextDueMs === undefined ? LOOK_MS : nextDueMs - clock.now();
-    promising = unread || dueInMs <= 0;
+    promising = recovering || unread || dueInMs <= 0;
     // It may have grown meanwhile, and then there is another look to come.
     if (!promising) lookAt = Math.min(lookAt, performance.now() + dueInMs);
   }

@@ -8,7 +8,7 @@ import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { until } from "../support/until.ts";
 import { KINDS } from "./archives.ts";
-import { member, openGroups, refsOf, sequencesOf } from "./group-instances.ts";
+import { claimOrder, member, openGroups, refsOf, sequencesOf } from "./group-instances.ts";
 
 async function setup(kind: (typeof KINDS)[number], edit: (groups: Groups) => Groups = (groups) => groups) {
   const open = await openGroups(kind);
@@ -77,6 +77,22 @@ describe.each(KINDS)("the source of a stream's deliveries over %s", (kind) => {
     clock.move(30_000);
     expect(source.take()).toBeUndefined();
     expect((await taken(source)).deliveries).toMatchObject([{ attempt: 2 }]);
+  });
+
+  it("tells at its end which claim nobody took, so that it is not counted", async () => {
+    const { open, source, groups } = await setup(kind);
+    await open.append(2);
+    await until(
+      async () => {
+        source.pull();
+        return (await groups.condition("g"))?.pending === 2;
+      },
+      { what: "a claim that nobody takes" },
+    );
+    await groups.leave(member("g", "a"), undefined, await source.close());
+    await groups.join({ ...member("g", "b"), start: "new", filter: undefined });
+    const { deliveries } = await groups.claim(member("g", "b"), claimOrder());
+    expect(deliveries.map(({ attempt }) => attempt)).toEqual([1, 1]);
   });
 
   it("delivers again at once what a claim took whose answer was lost", async () => {

@@ -6,7 +6,7 @@ import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { KINDS } from "./archives.ts";
 import { TestConsumer } from "./group-consumer.ts";
-import { type GroupInstance, type GroupInstances, openGroups } from "./group-instances.ts";
+import { claimOrder, type GroupInstance, type GroupInstances, member, openGroups } from "./group-instances.ts";
 
 type Open = MessageInitShape<typeof AuditSubscribeOpenSchema>;
 
@@ -201,6 +201,20 @@ describe.each(KINDS)("a subscription over %s", (kind) => {
       expect((await condition())?.consumers).toMatchObject([{ name: "a", connected: true }]);
     },
   );
+
+  it("leaves what it held to the stream that took its name, even what that has no room for yet", async () => {
+    const consumer = await subscribe({ consumer: "a" });
+    await open.append(2);
+    await consumer.delivered(2);
+    const again = await subscribe({ consumer: "a", maxInFlight: 1 });
+    await again.delivered(1);
+    await consumer.end();
+    const b = member(group, "b");
+    await open.first.groups.join({ ...b, start: "new", filter: undefined });
+    expect((await open.first.groups.claim(b, claimOrder())).deliveries).toEqual([]);
+    again.ack(...ids(again));
+    expect(await again.delivered(2)).toEqual(own(1, 2));
+  });
 
   it("sends heartbeats while there is nothing else to send", async () => {
     const consumer = await subscribe({ heartbeatInterval: { seconds: 1n } });
