@@ -19,13 +19,13 @@ import { idOf } from "./record.ts";
 import { recordIdOf } from "./record-id.ts";
 import { type ReviewOrder, type Reviews, statusName, transitionOf } from "./reviews.ts";
 import type { Position, Search } from "./search.ts";
+import type { Settled } from "./settled.ts";
 
 export interface ReviewRpcsOptions {
   readonly archive: Archive;
   readonly reviews: Reviews;
   readonly search: Search;
-  /** Resolves when everything that was acknowledged before is archived. */
-  readonly settled: (signal: AbortSignal) => Promise<void>;
+  readonly settled: Settled;
 }
 
 const COMMENT_BYTES = 8 * 1024;
@@ -39,10 +39,16 @@ export function createReviewRpcs({
   search,
   settled,
 }: ReviewRpcsOptions): Required<Pick<Rpcs<typeof AuditService>, "review" | "isApproved">> {
+  /** While Redis is away, a record that another instance queued there a moment ago is not seen: the reply says so. */
+  async function settle(call: CallContext): Promise<void> {
+    const { degraded } = await settled(call.signal);
+    if (degraded) call.degraded();
+  }
+
   return {
     async review(request, call) {
       const order = orderOf(request, call);
-      await settled(call.signal);
+      await settle(call);
       const answer = await reviews.decide(order);
       call.servedBy(archive.kind);
       return answer;
@@ -50,7 +56,7 @@ export function createReviewRpcs({
 
     async isApproved({ target }, call) {
       const find = questionOf(target);
-      await settled(call.signal);
+      await settle(call);
       const row = await find(call.signal);
       call.servedBy(archive.kind);
       return approvalOf(row);

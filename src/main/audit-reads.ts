@@ -43,7 +43,7 @@ export function createAuditReads(options: AuditReadParts) {
   return {
     ...createListRpcs({ search, archive, settled: options.settled, clock }),
     ...createLookupRpcs({ archive, queue, journal, sequences: createSqlSequences(database) }),
-    ...createReviewRpcs({ archive, reviews: createSqlReviews({ archive, clock }), search, settled }),
+    ...createReviewRpcs({ archive, reviews: createSqlReviews({ archive, clock }), search, settled: options.settled }),
     ...createGroupRpcs({
       ...{ growth, clock, log, settled, instanceId },
       groups: createSqlGroups({ database, clock }),

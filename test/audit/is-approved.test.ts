@@ -1,6 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createReviewRpcs } from "../../src/audit/review-rpcs.ts";
+import type { Settled } from "../../src/audit/settled.ts";
 import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
 import { createSqlSearch } from "../../src/audit/sql-search.ts";
 import {
@@ -19,6 +20,8 @@ import { testCall } from "./calls.ts";
 const { APPROVE, REJECT, REOPEN } = AuditDecision;
 const { UNSPECIFIED, PENDING, APPROVED, REJECTED, NOT_REQUIRED } = AuditStatus;
 
+const atOnce = async () => ({ degraded: false });
+
 type Target = AuditServiceIsApprovedRequest["target"];
 
 describe.each(KINDS)("whether something was approved, over %s", (kind) => {
@@ -26,7 +29,7 @@ describe.each(KINDS)("whether something was approved, over %s", (kind) => {
   let producer = "";
   let memory = { type: "memory", id: "" };
   let number = 0;
-  let settled: () => Promise<void> = async () => {};
+  let settled: () => ReturnType<Settled>;
   beforeAll(async () => {
     archives = await openArchives(kind);
   });
@@ -34,7 +37,7 @@ describe.each(KINDS)("whether something was approved, over %s", (kind) => {
   beforeEach(() => {
     producer = `p${++number}`;
     memory = { type: "memory", id: `m${number}` };
-    settled = async () => {};
+    settled = atOnce;
   });
 
   function rpcs() {
@@ -166,10 +169,19 @@ describe.each(KINDS)("whether something was approved, over %s", (kind) => {
     const id = await append(1);
     await review(id);
     settled = async () => {
-      settled = async () => {};
+      settled = atOnce;
       await append(2);
+      return { degraded: false };
     };
     expect(await bySubject()).toMatchObject({ approved: false, recordId: `${producer}/2` });
+  });
+
+  it("is marked when Redis may hold newer records that cannot be seen", async () => {
+    const id = await append(1);
+    settled = async () => ({ degraded: true });
+    const call = testCall();
+    await rpcs().isApproved(create(AuditServiceIsApprovedRequestSchema, { target: { case: "id", value: id } }), call);
+    expect(call.said).toEqual({ servedBy: kind, degraded: true });
   });
 
   it("is never guessed: UNAVAILABLE while SQL cannot be asked, or what was acknowledged cannot be archived", async () => {
@@ -179,7 +191,7 @@ describe.each(KINDS)("whether something was approved, over %s", (kind) => {
     settled = () => Promise.reject(away);
     await expect(byId(id)).rejects.toBe(away);
     await expect(bySubject()).rejects.toBe(away);
-    settled = async () => {};
+    settled = atOnce;
     await using closed = await openArchives(kind);
     const [{ archive, database }] = closed.instances;
     await database.close();

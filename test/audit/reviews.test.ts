@@ -5,6 +5,7 @@ import { open } from "../../src/audit/leaf.ts";
 import type { RecordId } from "../../src/audit/record.ts";
 import { createReviewRpcs } from "../../src/audit/review-rpcs.ts";
 import type { Reviews } from "../../src/audit/reviews.ts";
+import type { Settled } from "../../src/audit/settled.ts";
 import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
 import {
   AuditDecision,
@@ -50,7 +51,7 @@ describe.each(KINDS)("a review over %s", (kind) => {
     request: ReviewInit,
     { archive }: OpenArchive = archives.instances[0],
     caller = "tester",
-    settled: (signal: AbortSignal) => Promise<void> = async () => {},
+    settled: Settled = async () => ({ degraded: false }),
   ): Promise<AuditServiceReviewResponse> {
     const rpcs = createReviewRpcs({ archive, reviews: reviewsOver(archive), search: UNASKED, settled });
     const whole = create(AuditServiceReviewRequestSchema, { decision: APPROVE, reviewer: "ada", ...request });
@@ -273,7 +274,10 @@ describe.each(KINDS)("a review over %s", (kind) => {
 
   it("waits until the record that is on its way is archived", async () => {
     const id = `${producer}/1`;
-    const answer = await review({ id }, archives.instances[0], "tester", async () => void (await append()));
+    const answer = await review({ id }, archives.instances[0], "tester", async () => {
+      await append();
+      return { degraded: false };
+    });
     expect(answer).toMatchObject({ applied: true, record: { id, status: APPROVED } });
   });
 

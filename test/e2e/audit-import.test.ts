@@ -4,8 +4,10 @@ import Sqlite from "better-sqlite3";
 import { Redis } from "ioredis";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { AuditSequenceState, AuditService, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
+import { createCertificates } from "../server/certificates.ts";
 import { type AuditClient, createAuditClient } from "../support/audit-client.ts";
 import { startChild } from "../support/child.ts";
+import { freePort } from "../support/free-port.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { scratchDirectory } from "../support/scratch.ts";
@@ -276,6 +278,25 @@ describe("an import", () => {
     expect(enough).toMatchObject({ code: 0, stdout: expect.stringContaining("reviews carried out: 4") });
   });
 
+  it("goes by TLS to a server that its authority vouches for", async () => {
+    fillSqlite(4);
+    await using certificates = await createCertificates();
+    writeFileSync(path("cert.pem"), certificates.server.cert);
+    writeFileSync(path("key.pem"), certificates.server.key);
+    writeFileSync(path("ca.pem"), certificates.ca);
+    await using server = await startHoldfast({
+      HOLDFAST_TLS_CERT: path("cert.pem"),
+      HOLDFAST_TLS_KEY: path("key.pem"),
+    });
+    const args = importArgs(server, "audit-sqlite", "audit_queue.db");
+    const trusted = await holdfast([...args, "--tls-ca", "ca.pem"], { cwd: directory });
+    expect(trusted).toMatchObject({ code: 0, stdout: expect.stringContaining("imported: 4") });
+    expect(await holdfast([...args, "--tls-ca", "none.pem"], { cwd: directory })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("none.pem cannot be read"),
+    });
+  });
+
   it.each([
     [["import"], /expected `import audit-sqlite FILE`/],
     [["import", "audit-sqlite"], /which FILE/],
@@ -290,6 +311,15 @@ describe("an import", () => {
     const { code, stderr } = await holdfast(args, { cwd: directory });
     expect(code).toBe(2);
     expect(stderr).toMatch(why);
+  });
+
+  it("into a server that is not there is given up, and says what it tried", async () => {
+    fillSqlite(4);
+    const args = ["import", "audit-sqlite", "audit_queue.db", "--address", `127.0.0.1:${await freePort()}`];
+    const { code, stdout, stderr } = await holdfast(args, { cwd: directory });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/trying again: Ingest: UNAVAILABLE[\s\S]*given up: Ingest: UNAVAILABLE[\s\S]*run it again/);
+    expect(stdout).toContain("imported: 0");
   });
 
   it("of what is not there ends with exit code 1", async () => {

@@ -27,6 +27,7 @@ import {
   type AuditServiceReviewRequestSchema,
   type AuditServiceReviewResponse,
 } from "../../gen/holdfast/v1/audit_pb.js";
+import { SourceError } from "./source.ts";
 
 export interface ApiOptions {
   /** host:port of the gRPC plane. */
@@ -128,7 +129,12 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
 
 function credentialsFor(tls: string | undefined): ChannelCredentials {
   if (tls === undefined) return credentials.createInsecure();
-  return tls === "system" ? credentials.createSsl() : credentials.createSsl(readFileSync(tls));
+  if (tls === "system") return credentials.createSsl();
+  try {
+    return credentials.createSsl(readFileSync(tls));
+  } catch (error) {
+    throw new SourceError(`${tls} cannot be read: ${error instanceof Error ? error.message : String(error)}`, error);
+  }
 }
 
 function pathOf(method: string): string {

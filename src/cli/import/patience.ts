@@ -4,6 +4,8 @@ import { ApiError } from "./api.ts";
 export interface PatienceOptions {
   /** How long nothing may succeed before it is given up. */
   readonly limitMs: number;
+  /** The same while nothing has succeeded yet: then it may be the wrong server. */
+  readonly firstLimitMs: number;
   /** Told once when trouble begins, and when it is over. */
   readonly onTrouble: (error: ApiError) => void;
   readonly onOver: () => void;
@@ -22,11 +24,13 @@ export interface Patience {
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 2000;
 
-export function createPatience({ limitMs, onTrouble, onOver }: PatienceOptions): Patience {
+export function createPatience({ limitMs, firstLimitMs, onTrouble, onOver }: PatienceOptions): Patience {
   let since: number | undefined;
   let waitMs = FIRST_WAIT_MS;
+  let everSucceeded = false;
 
   function succeeded(): void {
+    everSucceeded = true;
     if (since !== undefined) onOver();
     since = undefined;
     waitMs = FIRST_WAIT_MS;
@@ -38,7 +42,7 @@ export function createPatience({ limitMs, onTrouble, onOver }: PatienceOptions):
       since = performance.now();
       onTrouble(error);
     }
-    if (performance.now() - since > limitMs) throw error;
+    if (performance.now() - since > (everSucceeded ? limitMs : firstLimitMs)) throw error;
     await delay(waitMs);
     waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
   }

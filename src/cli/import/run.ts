@@ -21,6 +21,7 @@ const BATCH_BYTES = 1024 * 1024;
 const RECORD_BYTES = 256 * 1024;
 /** How long the server may be away before the import gives up. */
 const PATIENCE_MS = 60_000;
+const FIRST_PATIENCE_MS = 5_000;
 
 /** Sends all that the source has to a server. */
 export async function importAll(
@@ -32,6 +33,7 @@ export async function importAll(
   const api = connectApi(server);
   const patience = createPatience({
     limitMs: PATIENCE_MS,
+    firstLimitMs: FIRST_PATIENCE_MS,
     onTrouble: (error) => remark(`trying again: ${error.message}`),
     onOver: () => remark("the server answers again"),
   });

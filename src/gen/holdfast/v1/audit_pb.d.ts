@@ -3179,7 +3179,9 @@ export declare const AuditService: GenService<{
     output: typeof AuditServiceIngestResponseSchema;
   },
   /**
-   * Reads one record by its id, wherever it has got to. That it is not there is a value (see lookup), not an error.
+   * Reads one record by its id, wherever it has got to. That it is not there is a value (see lookup), not an error; but
+   * UNAVAILABLE when it was not found and SQL or Redis could not be asked. What is found elsewhere while SQL is away has the
+   * status it was appended with, and the reply is marked degraded.
    *
    * @generated from rpc holdfast.v1.AuditService.Get
    */
@@ -3214,9 +3216,11 @@ export declare const AuditService: GenService<{
    * Approves, rejects or reopens one record, if its status is still the one expected; atomic across all instances. A lost
    * race is a value (applied = false) and carries the record as it is now. Every review is itself an audit record, appended
    * in the same commit: actor = the reviewer, action = "audit.review.approve", ".reject" or ".reopen", resource = {type:
-   * "audit_record", id}, before and after = {status}, attributes = {comment}.
+   * "audit_record", id}, before and after = {status}, such as "PENDING", attributes = {comment}. A review may itself be
+   * reopened and decided on; that changes nothing of what it decided.
    * A record that is still on its way is archived first. NOT_FOUND (RECORD_NOT_FOUND) when there is no such record;
-   * UNAVAILABLE while the archive in SQL is away.
+   * FAILED_PRECONDITION (RECORD_RETIRED) when retention has dropped it, or (REQUEST_ID_REUSED) when the request_id named
+   * another review; UNAVAILABLE while the archive in SQL is away.
    *
    * @generated from rpc holdfast.v1.AuditService.Review
    */
@@ -3314,7 +3318,8 @@ export declare const AuditService: GenService<{
   },
   /**
    * Tells which of a producer's sequences are held, and where, so that a producer knows after a crash what to send again.
-   * UNAVAILABLE while the archive in SQL cannot be asked: a record is never called missing because nobody looked.
+   * UNAVAILABLE while SQL or Redis cannot be asked: a record is never called missing because nobody looked. A page may end
+   * early; ranges in the same state may then follow each other over two pages.
    *
    * @generated from rpc holdfast.v1.AuditService.Reconcile
    */
