@@ -36,6 +36,8 @@ export interface Archiver {
 
 /** How often the leader looks for what others were given and have not finished. */
 const SWEEP_MS = 1_000;
+/** After so many at once there are likely to be more: they are read while these are archived. */
+const MANY = 1_000;
 
 /**
  * Moves records from the queue into the archive, while it leads. It takes the lead as soon as nobody has it. Whatever it was
@@ -121,15 +123,29 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   }
 
   async function lead(): Promise<void> {
-    let sweptAt: number | undefined;
-    while (leading && !closing.signal.aborted) {
-      if (sweptAt === undefined || clock.monotonic() - sweptAt >= SWEEP_MS) {
-        await sweep();
-        sweptAt = clock.monotonic();
+    let sweptAt = Number.NEGATIVE_INFINITY;
+    let ahead: Promise<readonly Waiting[]> | undefined;
+    try {
+      while (leading && !closing.signal.aborted) {
+        const isDue = clock.monotonic() - sweptAt >= SWEEP_MS;
+        // What was read ahead is pending as well, and must not be taken for something left behind.
+        if (isDue && ahead === undefined) {
+          await sweep();
+          sweptAt = clock.monotonic();
+        }
+        const batch = await (ahead ?? backlog.read());
+        ahead = undefined;
+        if (batch.length >= MANY && !isDue) {
+          ahead = backlog.read();
+          // It is waited for later; that it fails meanwhile is not a failure nobody sees.
+          ahead.catch(() => {});
+        }
+        if (batch.length > 0) await move(batch);
+        else worked();
       }
-      const batch = await backlog.read();
-      if (batch.length > 0) await move(batch);
-      else worked();
+    } finally {
+      // Whoever leads next claims it; but it must have arrived by then.
+      await ahead?.catch(() => {});
     }
   }
 

@@ -28,7 +28,7 @@ return 1
  *
  * KEYS  stream, producers, tails of the producers below
  * ARGV  1 group   2 a generation nobody has used   3 how many entries are not ours, and then they
- *       .. for each producer: name, how many records; for each record: sequence, entry
+ *       .. for each producer: name; sequences of its records, with spaces between; their entries, likewise
  */
 export const finishScript = defineScript({
   name: "audit-finish",
@@ -36,6 +36,14 @@ export const finishScript = defineScript({
 local stream, producers, group = KEYS[1], KEYS[2], ARGV[1]
 local function each(list, run)
   for from = 1, #list, 4000 do run(unpack(list, from, math.min(from + 3999, #list))) end
+end
+local function words(text)
+  local list, count = {}, 0
+  for word in string.gmatch(text, '%S+') do
+    count = count + 1
+    list[count] = word
+  end
+  return list
 end
 local foreign, foreigners = tonumber(ARGV[3]), 0
 local at = 4 + foreign
@@ -45,12 +53,10 @@ if foreign > 0 then
   if foreigners > 0 then redis.call('HINCRBY', producers, '/foreign', foreigners) end
 end
 for p = 3, #KEYS do
-  local tail, name, many = KEYS[p], ARGV[at], tonumber(ARGV[at + 1])
-  local sequences, entries, done = {}, {}, {}
-  for i = 1, many do
-    sequences[i], entries[i] = ARGV[at + 2 * i], ARGV[at + 1 + 2 * i]
-  end
-  at = at + 2 + 2 * many
+  local tail, name = KEYS[p], ARGV[at]
+  local sequences, entries, done = words(ARGV[at + 1]), words(ARGV[at + 2]), {}
+  local many = #entries
+  at = at + 3
   local known = 0
   each(entries, function(...) known = known + redis.call('XACK', stream, group, ...) end)
   if known < many then

@@ -7,6 +7,8 @@ export interface QueueEntry {
   readonly leaf: Uint8Array | undefined;
 }
 
+const NAMES = ["producer", "sequence", "leaf"].map((name) => Buffer.from(name));
+
 /** Reads a reply that lists entries; those that were deleted meanwhile, which some versions of Redis list as nil, are left out. */
 export function asEntries(reply: unknown): QueueEntry[] {
   if (!Array.isArray(reply)) throw new TypeError("Redis did not answer with entries of a stream");
@@ -18,9 +20,15 @@ export function asEntries(reply: unknown): QueueEntry[] {
 }
 
 function entryOf(id: string, fields: readonly unknown[]): QueueEntry {
-  const [first, producer, second, sequence, third, leaf] = fields;
-  const ours =
-    fields.length === 6 && String(first) === "producer" && String(second) === "sequence" && String(third) === "leaf";
+  const [, producer, , sequence, , leaf] = fields;
+  const ours = fields.length === 6 && NAMES.every((name, at) => isText(fields[2 * at], name));
   if (!ours || !(leaf instanceof Uint8Array)) return { id, producer: "", sequence: 0, leaf: undefined };
   return { id, producer: String(producer), sequence: Number(sequence), leaf };
+}
+
+/** Without making a string of it: this is done three times for each record. */
+function isText(bytes: unknown, text: Uint8Array): boolean {
+  if (!(bytes instanceof Uint8Array) || bytes.length !== text.length) return false;
+  for (let at = 0; at < text.length; at++) if (bytes[at] !== text[at]) return false;
+  return true;
 }

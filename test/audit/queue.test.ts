@@ -23,7 +23,10 @@ import {
 
 async function fresh(maxLength?: number) {
   const redis = open(await freshRedis(), { commandTimeoutMs: 10_000 });
-  return { redis, queue: openQueue(redis, openGrowth(), maxLength) };
+  const queue = openQueue(redis, openGrowth(), maxLength);
+  // From now on the server knows the script, so that a call to it takes one command, in its turn.
+  await queue.drained(new AbortController().signal);
+  return { redis, queue };
 }
 
 /** A producer with 1 to 3 in the queue. */
