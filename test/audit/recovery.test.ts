@@ -215,6 +215,19 @@ describe("the recovery of the journal", () => {
     expect(recovery.condition()).toMatchObject({ localOnly: 30, lastError: { message: "SQL is away" } });
   });
 
+  it("makes no small segments while the archiver is behind", async () => {
+    await parts.startSettled();
+    await parts.journal.append(recordsOf("a", 1, 5));
+    await whileTimePasses(() => parts.journal.segments()[0]?.sealed === true, "the segment to be sealed");
+    for (let sequence = 6; sequence < 16; sequence++) {
+      await parts.journal.append(recordsOf("a", sequence, 1));
+      parts.clock.move(6_000);
+      const asked = parts.asked;
+      await until(() => parts.asked >= asked + 4, { what: "a look at the segments" });
+    }
+    expect(parts.journal.segments().length).toBe(2);
+  });
+
   it("delivers again what waited longer than the interval, and no sooner", async () => {
     await parts.startSettled();
     const records = recordsOf("a", 1, 5);
