@@ -69,7 +69,7 @@ const FRESH_FAILURE_MS = 250;
 export function createRecovery(options: RecoveryOptions): Recovery {
   const { journal, archive, deliver, intervalMs, clock, log, tickMs = 1_000, sealAfterMs = 5_000 } = options;
   const check = createArchiveCheck(archive);
-  const backoff = createBackoff({ firstMs: 1_000, capMs: 30_000 });
+  const backoff = createBackoff({ firstMs: 1_000, capMs: 5_000 });
   /** When segments were first seen, and when they are due to be delivered again, on the monotonic clock. */
   const seen = new WeakMap<Segment, number>();
   const due = new WeakMap<Segment, number>();

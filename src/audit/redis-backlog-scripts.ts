@@ -12,7 +12,10 @@ export const openScript = defineScript({
   keys: 2,
   lua: `${DELIVERED}
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
-if made.err then
+if not made.err then
+  -- The stream may have been lost, and just been made again.
+  redis.call('HDEL', KEYS[2], '/era')
+else
   if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
   local left = tonumber(redis.call('HGET', KEYS[2], '/foreign') or 0)
   if redis.call('XLEN', KEYS[1]) == left or not isDone(ARGV[1]) then return 0 end

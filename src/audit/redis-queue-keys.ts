@@ -7,6 +7,7 @@ export interface QueueKeys {
   /**
    * A hash, producer -> its largest sequence queued or archived. No producer has a "/" in its name; fields with one are:
    * - "/" the generation: drawn whenever a record is queued while no other waits. Missing: the hash was lost meanwhile;
+   * - "/era" another one each time Redis has lost the stream or this hash; drawn with the first record that is queued then;
    * - "/foreign" how many entries in the stream are not ours, of those seen by the archiver. Missing: nobody counted;
    * - "<producer>/" the generation in which its tail was begun.
    */

@@ -66,3 +66,14 @@ local function firstWaiting(group)
   return (pending or fresh or {})[1]
 end
 `;
+
+/**
+ * The era ends when Redis loses the stream or the hash of producers, and with them records that were acknowledged. Empty: nothing
+ * was queued since.
+ */
+export const ERA = `
+local function era()
+  if redis.call('EXISTS', KEYS[1]) == 0 then return '' end
+  return redis.call('HGET', KEYS[2], '/era') or ''
+end
+`;

@@ -1,5 +1,5 @@
 import { defineScript } from "../infra/redis.ts";
-import { FIRST_WAITING, IS_WHOLE, RECORD_AT } from "./redis-queue-lua.ts";
+import { ERA, FIRST_WAITING, IS_WHOLE, RECORD_AT } from "./redis-queue-lua.ts";
 
 /* Lists are unpacked in pieces, because Lua's stack is small. */
 
@@ -10,12 +10,14 @@ import { FIRST_WAITING, IS_WHOLE, RECORD_AT } from "./redis-queue-lua.ts";
  * ARGV  1 how many may wait   2 "1" if whatever is not in the queue is to be added   3 a generation nobody has used
  *       4.. for each producer: name; seed ("": none; "-": no mark is kept of it)
  *       .. for each record: place of its producer, from 1; sequence; leaf
- * Result: a letter for each record: q(ueued) h(eld) l(ate) s(tranger); "full"; "memory" when Redis has none left.
+ * Result: a letter for each record: q(ueued) h(eld) l(ate) s(tranger), a space, the era; "full"; "memory" when Redis has none
+ * left.
  */
 export const appendScript = defineScript({
   name: "audit-append",
-  lua: `${RECORD_AT}
+  lua: `${RECORD_AT}${ERA}
 local stream, producers = KEYS[1], KEYS[2]
+local now = era()
 local many = #KEYS - 2
 local first = 4 + 2 * many
 local settled = ARGV[2] == '1'
@@ -98,6 +100,11 @@ if wanted > 0 then
     generation = ARGV[3]
     news = {'/', generation, '/foreign', '0'}
   end
+  if now == '' then
+    now = ARGV[3]
+    news[#news + 1] = '/era'
+    news[#news + 1] = now
+  end
   for p, list in pairs(fields) do
     local tail = KEYS[2 + p]
     if generation and redis.call('HGET', tail, '/') ~= generation then
@@ -124,7 +131,7 @@ if wanted > 0 then
 else
   for p in pairs(raised) do redis.call('HSET', producers, ARGV[2 + 2 * p], string.format('%.0f', marks[p])) end
 end
-return table.concat(outcomes)
+return table.concat(outcomes) .. ' ' .. now
 `,
 });
 
@@ -171,33 +178,34 @@ return answer
 
 /**
  * KEYS  stream, producers   ARGV  1 group
- * Result: the first entry that waits, and the last of the stream; empty when none waits.
+ * Result: the era; and, if any waits, the first entry that waits, and the last of the stream.
  */
 export const frontierScript = defineScript({
   name: "audit-frontier",
   keys: 2,
-  lua: `${FIRST_WAITING}
+  lua: `${FIRST_WAITING}${ERA}
 local first = firstWaiting(ARGV[1])
-if not first then return {} end
-return {first, lastEntry()}
+if not first then return {era()} end
+return {era(), first, lastEntry()}
 `,
 });
 
 /**
  * KEYS  stream, producers, quarantine   ARGV  1 group
- * Result: how many records wait; how many entries are not ours; how many are in quarantine; the leaf of the first that waits.
+ * Result: how many records wait; how many entries are not ours; how many are in quarantine; the era; the leaf of the first that
+ * waits.
  */
 export const conditionScript = defineScript({
   name: "audit-condition",
   keys: 3,
   buffers: true,
-  lua: `${FIRST_WAITING}
+  lua: `${FIRST_WAITING}${ERA}
 local foreign = tonumber(redis.call('HGET', KEYS[2], '/foreign') or 0)
 local first, leaf = firstWaiting(ARGV[1]), false
 for _, entry in ipairs(first and redis.call('XRANGE', KEYS[1], first, '+', 'COUNT', 20) or {}) do
   if not leaf and #entry[2] == 6 and entry[2][5] == 'leaf' then leaf = entry[2][6] end
 end
 local waiting = math.max(0, redis.call('XLEN', KEYS[1]) - foreign)
-return {waiting, foreign, redis.call('XLEN', KEYS[3]), leaf}
+return {waiting, foreign, redis.call('XLEN', KEYS[3]), era(), leaf}
 `,
 });

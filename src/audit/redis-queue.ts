@@ -17,6 +17,8 @@ export interface RedisQueueOptions {
   /** How many records may wait to be archived. */
   readonly maxLength: number;
   readonly growth: Growth;
+  /** Called when Redis is seen to have lost what was queued, or may have. */
+  readonly onLost: () => void;
 }
 
 const OUTCOMES: Readonly<Record<string, QueueOutcome>> = { q: "queued", h: "held", l: "late", s: "stranger" };
@@ -24,11 +26,19 @@ const OUTCOMES: Readonly<Record<string, QueueOutcome>> = { q: "queued", h: "held
 /** How much of the stream is read at a time when nothing else can tell what waits: some MiB where records are large. */
 const PAGE = 100;
 
-export function createRedisQueue({ redis, streamKey, maxLength, growth }: RedisQueueOptions): Queue {
+export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }: RedisQueueOptions): Queue {
   const keys = queueKeys(streamKey);
   // Generations must not repeat, not even between instances.
   const instance = randomUUID();
   let appends = 0;
+  /** As it was last seen. */
+  let era = "";
+
+  function noteEra(seen: string): void {
+    const isOver = era !== "" && seen !== era;
+    era = seen;
+    if (isOver) onLost();
+  }
 
   /** Redis that is up but refuses, say because a key is of another type, is as good as away: the archive takes over. */
   function refuse(error: unknown): never {
@@ -52,7 +62,9 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth }: RedisQ
     if (reply === "full") throw new QueueFullError(`${maxLength} audit records wait to be archived already`);
     if (reply === "memory") throw new QueueFullError("Redis has no memory left for audit records");
     const outcomes: QueueOutcome[] = [];
-    for (const letter of String(reply)) {
+    const [letters = "", seen = ""] = String(reply).split(" ");
+    noteEra(seen);
+    for (const letter of letters) {
       const outcome = OUTCOMES[letter];
       if (outcome !== undefined) outcomes.push(outcome);
     }
@@ -113,8 +125,9 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth }: RedisQ
 
   const drained = createDrain(async () => {
     const reply = await run(frontierScript, [], [GROUP]);
-    if (!Array.isArray(reply) || reply.length !== 2) return undefined;
-    return { first: String(reply[0]), last: String(reply[1]) };
+    const [seen, first, last]: unknown[] = Array.isArray(reply) ? reply : [];
+    noteEra(String(seen));
+    return first === undefined ? undefined : { first: String(first), last: String(last) };
   }, growth);
 
   return {
@@ -131,7 +144,8 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth }: RedisQ
         run(conditionScript, [keys.quarantine], [GROUP]),
         redis.command("memory", "usage", keys.stream).catch(refuse),
       ]);
-      const [unarchived, foreign, quarantined, leaf]: unknown[] = Array.isArray(reply) ? reply : [];
+      const [unarchived, foreign, quarantined, seen, leaf]: unknown[] = Array.isArray(reply) ? reply : [];
+      noteEra(String(seen));
       return {
         unarchived: Number(unarchived),
         bytes: Number(bytes ?? 0),

@@ -30,6 +30,8 @@ export function createSettled({ recovery, queue, askArchive }: SettledOptions): 
     if (queue === undefined) return { degraded: false };
     try {
       await queue.drained(signal);
+      // It may have been found empty because Redis lost what was in it.
+      await recovery.settled(signal);
       return { degraded: false };
     } catch (error) {
       if (signal.aborted || !(error instanceof UnavailableError)) throw error;

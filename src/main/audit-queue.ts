@@ -19,14 +19,18 @@ export interface AuditQueueParts {
   readonly growth: Growth;
   readonly archive: Archive;
   readonly clock: Clock;
+  readonly onLost: () => void;
   readonly parts: AsyncDisposableStack;
 }
 
 /** The queue in Redis, and the archiver that empties it whenever this instance is the one. */
 export async function startAuditQueue(options: AuditQueueParts): Promise<{ queue: Queue; archiver: Archiver }> {
-  const { config, log, redis, growth, archive, clock, parts } = options;
+  const { config, log, redis, growth, archive, clock, onLost, parts } = options;
   const { stream: streamKey, streamMaxLength: maxLength } = config.audit;
-  const queue = guardQueue(createRedisQueue({ redis: redis.client, streamKey, maxLength, growth }), redis.breaker);
+  const queue = guardQueue(
+    createRedisQueue({ redis: redis.client, streamKey, maxLength, growth, onLost }),
+    redis.breaker,
+  );
   // An instance's id may be fixed, but a former life of it must not pass for this one.
   const holder = `${config.instanceId}.${randomBytes(4).toString("hex")}`;
   const backlog = createRedisBacklog({ redis: redis.client, streamKey, consumer: config.instanceId });

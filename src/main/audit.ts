@@ -63,7 +63,12 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   const index = await openIndex(options, growth, log);
   const { backupDir: directory, journalMaxBytes: maxBytes } = config.audit;
   const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
-  const tier = redis && (await startAuditQueue({ config, log, redis, growth, archive, clock, parts }));
+  const tier =
+    redis &&
+    (await startAuditQueue({
+      ...{ config, log, redis, growth, archive, clock, parts },
+      onLost: () => recovery.suspectLoss(),
+    }));
   const queue = tier?.queue;
   const intake = createIntake({ archive, journal, queue, onLocal: (records) => recovery.markLocal(records) });
   const recovery: Recovery = createRecovery({

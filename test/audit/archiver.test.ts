@@ -73,7 +73,7 @@ async function world(redis: Client, database: Database, streamKey = STREAM): Pro
   return {
     redis,
     database,
-    queue: createRedisQueue({ redis, streamKey, maxLength: 250_000, growth }),
+    queue: createRedisQueue({ redis, streamKey, maxLength: 250_000, growth, onLost: () => {} }),
     lines,
     archiver(name = "one", ttlMs = 5_000) {
       const archiver = createArchiver({
@@ -143,7 +143,7 @@ describe.each(["sqlite", "postgres"] as const)("an archiver over %s", (kind) => 
     expect(keys).toEqual(expect.arrayContaining([LEASE, PRODUCERS, STREAM]));
     expect(keys).toHaveLength(3);
     const fields = await it.redis.command("hkeys", PRODUCERS);
-    expect(Array.isArray(fields) && fields.toSorted()).toEqual(["/", "/foreign", "a", "b"]);
+    expect(Array.isArray(fields) && fields.toSorted()).toEqual(["/", "/era", "/foreign", "a", "b"]);
     expect(archiver.condition()).toEqual({
       leading: true,
       archived: 471,

@@ -31,8 +31,13 @@ export function openGrowth(): Growth {
   return growth;
 }
 
-export function openQueue(redis: Redis, growth: Growth = openGrowth(), maxLength = 250_000): Queue {
-  return createRedisQueue({ redis, streamKey: STREAM, maxLength, growth });
+export function openQueue(
+  redis: Redis,
+  growth: Growth = openGrowth(),
+  maxLength = 250_000,
+  onLost: () => void = () => {},
+): Queue {
+  return createRedisQueue({ redis, streamKey: STREAM, maxLength, growth, onLost });
 }
 
 /** As a producer that the archive holds nothing of. */

@@ -1,5 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { idOf } from "../../src/audit/record.ts";
+import { createRedisBacklog } from "../../src/audit/redis-backlog.ts";
 import { createRedisQueue } from "../../src/audit/redis-queue.ts";
 import { GROUP } from "../../src/audit/redis-queue-keys.ts";
 import { open } from "../infra/redis-clients.ts";
@@ -315,6 +316,56 @@ describe("when Redis loses something", () => {
   });
 });
 
+describe("a loss", () => {
+  const losses: readonly [string, readonly string[]][] = [
+    ["the stream", [STREAM]],
+    ["the hash of producers", [PRODUCERS]],
+    ["everything", [STREAM, PRODUCERS, tailOf("p"), tailOf("q")]],
+  ];
+  const forever = new AbortController().signal;
+
+  it.each(losses)("of %s is told, once, by whatever is asked next", async (_, keys) => {
+    for (const ask of ["append", "drained", "condition"] as const) {
+      const { redis } = await withThree();
+      let losses = 0;
+      const queue = openQueue(redis, openGrowth(), 100, () => {
+        losses += 1;
+      });
+      // The archiver is there, and makes the stream and its group again.
+      const backlog = createRedisBacklog({ redis, streamKey: STREAM, consumer: "one" });
+      onTestFinished(() => backlog.close());
+      await backlog.open();
+      await queue.append({ records: [recordOf("p", 10)], settled: true });
+      expect(losses).toBe(0);
+      await redis.command("del", ...keys);
+      await backlog.open();
+      if (ask === "append") await queue.append({ records: [recordOf("p", 11)], settled: true });
+      else if (ask === "condition") await queue.condition();
+      else await Promise.race([queue.drained(forever), until(() => losses === 1, { what: "the loss to be seen" })]);
+      expect(losses, ask).toBe(1);
+      await queue.append({ records: [recordOf("p", 12)], settled: true });
+      await queue.condition();
+      expect(losses, ask).toBe(1);
+    }
+  });
+
+  it("is not told of a stream that was emptied by archiving", async () => {
+    const { redis } = await fresh();
+    let losses = 0;
+    const queue = openQueue(redis, openGrowth(), 100, () => {
+      losses += 1;
+    });
+    for (let sequence = 1; sequence < 5; sequence++) {
+      await queue.append({ records: [recordOf("p", sequence)], settled: true });
+      const [entry] = (await redis.command("xrange", STREAM, "-", "+")) as [string, unknown][];
+      await redis.command("xdel", STREAM, String(entry?.[0]));
+      await queue.drained(forever);
+      await queue.condition();
+    }
+    expect(losses).toBe(0);
+  });
+});
+
 describe("waiting until all is archived", () => {
   const forever = new AbortController().signal;
 
@@ -408,7 +459,7 @@ it("works on a cluster, all keys in one slot", async () => {
   const redis = open(cluster.urls[0] ?? "", { mode: "cluster", nodes, commandTimeoutMs: 10_000 });
   const growth = openGrowth();
   for (const streamKey of [STREAM, "{tenant}:audit"]) {
-    const queue = createRedisQueue({ redis, streamKey, maxLength: 1_000, growth });
+    const queue = createRedisQueue({ redis, streamKey, maxLength: 1_000, growth, onLost: () => {} });
     const records = [...recordsOf("a", 1, 50), ...recordsOf("b", 1, 50)];
     expect(await queue.append({ records, seeds: seedsFor("a", "b") })).toEqual(records.map(() => "queued"));
     expect(await queue.append({ records })).toEqual(records.map(() => "held"));
@@ -421,6 +472,8 @@ it("works on a cluster, all keys in one slot", async () => {
 it("refuses a key for the stream that would put its keys into two slots of a cluster", async () => {
   const { redis } = await fresh();
   for (const streamKey of ["", "a}b", "{}audit"]) {
-    expect(() => createRedisQueue({ redis, streamKey, maxLength: 1, growth: openGrowth() })).toThrow(RangeError);
+    expect(() => createRedisQueue({ redis, streamKey, maxLength: 1, growth: openGrowth(), onLost: () => {} })).toThrow(
+      RangeError,
+    );
   }
 });
