@@ -12,7 +12,7 @@ export function accountInWords(report: ChaosReport): string {
     return names.length === 0 ? "none" : names.map((name) => `${name} ${total[name]}`).join(", ");
   };
   const slowest = (all: readonly { readonly slowestAckMs: number }[]) =>
-    `${Math.round(Math.max(0, ...all.map(({ slowestAckMs }) => slowestAckMs)))} ms`;
+    all.map(({ slowestAckMs }) => `${Math.round(slowestAckMs)} ms`).join(", ");
   const lines: [string, string][] = [
     ["faults injected", merged([faults])],
     ["records", `${account.sent} sent, ${account.acked} acked, ${account.archived} archived`],
@@ -25,7 +25,7 @@ export function accountInWords(report: ChaosReport): string {
     ["streams", `${sum(({ streams }) => streams)}, cut off by their producer ${sum(({ vanished }) => vanished)}`],
     ["other ends of streams", merged(producers.map(({ ends }) => ends))],
     ["failed appends", merged(callers.map(({ failures }) => failures))],
-    ["slowest ack", `${slowest(producers)} streaming, ${slowest(callers)} by request id, retries included`],
+    ["slowest ack", `by producer ${slowest(producers)}; by request id ${slowest(callers)}; retries included`],
     ["most unacked", `${Math.max(0, ...producers.map(({ mostUnackedRecords }) => mostUnackedRecords))} records`],
     ["largest memory of a server", `${Math.round(mostMiB)} MiB`],
     ["leaves of the tree", `${account.leaves}, root recomputed`],

@@ -60,6 +60,8 @@ export interface Ingesting extends Following {
   readonly acks: readonly AuditIngestAck[];
   /** Sends the next batch and says its number. */
   send(records: AppendInit[]): number;
+  /** See Conversation. */
+  readonly isHeldBack: boolean;
   finish(): void;
 }
 
@@ -164,6 +166,9 @@ async function openIngest(
     ...stream,
     opened,
     acks,
+    get isHeldBack() {
+      return stream.isHeldBack;
+    },
     send(records) {
       stream.send({ message: { case: "batch", value: { batch: BigInt(++batch), records } } });
       return batch;

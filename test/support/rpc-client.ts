@@ -55,8 +55,9 @@ export interface Following extends Disposable {
 
 /** A stream in both directions. */
 export interface Conversation<I extends DescMessage> extends Following {
-  /** False: the transport holds back; what is sent now is kept in this process until it goes out. */
-  send(message: MessageInitShape<I>): boolean;
+  send(message: MessageInitShape<I>): void;
+  /** The transport holds back: what is sent now is kept in this process until the server reads on. */
+  readonly isHeldBack: boolean;
   /** Ends this side. */
   finish(): void;
 }
@@ -138,7 +139,10 @@ export function createRpcClient(address: string, { deadlineMs = 20_000 }: RpcCli
       stream.on("data", onMessage);
       return {
         ...following(method.name, stream),
-        send: (message) => stream.write(toBinary(method.input, create(method.input, message))),
+        send: (message) => void stream.write(toBinary(method.input, create(method.input, message))),
+        get isHeldBack() {
+          return stream.writableNeedDrain;
+        },
         finish: () => void stream.end(),
       };
     },
