@@ -18,7 +18,8 @@ export function readPageToken(token: string, question: ReconcileQuestion): Omit<
   if (token === "") return question;
   const [begin, end, digest] = Buffer.from(token, "base64url").toString().split(" ");
   const [first, last] = [Number(begin), Number(end)];
-  if (digest !== digestOf(question) || !Number.isSafeInteger(first) || !Number.isSafeInteger(last)) {
+  const isRange = Number.isSafeInteger(first) && Number.isSafeInteger(last) && first >= 1 && last >= first;
+  if (digest !== digestOf(question) || !isRange) {
     throw invalidField("page_token", "is not a token that Reconcile returned for this producer and these sequences");
   }
   return { first, last };

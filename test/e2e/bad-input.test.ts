@@ -13,54 +13,36 @@ import {
 } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
 import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
-import { badValues, goodRequests, MAX_INT64, text } from "../support/bad-fields.ts";
+import { badValues, goodRequests, text } from "../support/bad-fields.ts";
+import { badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
+import { type BadValue, MAX_INT64, many } from "../support/bad-value.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 
-type Fields = Readonly<Record<string, unknown>>;
-
+const tables = { goodRequests, badValues };
 const methods = [CacheService, HealthService].flatMap((service) => service.methods);
-const nameOf = ({ parent, name }: DescMethod) => `${parent.name}.${name}`;
-const goodOf = (method: DescMethod): Fields => goodRequests[nameOf(method)] ?? {};
-
-function badFor(owner: string, field: DescField) {
-  return badValues[`${owner}.${field.name}`] ?? badValues[field.name];
-}
-
-const rows = methods.flatMap((method) =>
-  method.input.fields.flatMap((field) =>
-    (badFor(method.name, field) ?? []).map(({ what, fields, blamed, code, reason }) => ({
-      title: `${nameOf(method)}, ${field.name}: ${what}`,
-      method,
-      request: { ...goodOf(method), ...fields },
-      expected: {
-        code: code ?? "INVALID_ARGUMENT",
-        domain: "holdfast",
-        reason: reason ?? "FIELD_INVALID",
-        fields: blamed === "" ? [] : [blamed],
-      },
-    })),
-  ),
-);
+const goodOf = (method: DescMethod): RequestFields => goodRequests[rpcName(method)] ?? {};
+const rows = badRows(methods, tables);
 
 const itemRows = SetItemSchema.fields.flatMap((field) =>
-  (badFor("SetItem", field) ?? []).map(({ what, fields, blamed }) => ({
+  badItemValues(field).map(({ what, fields, blamed }) => ({
     title: `${field.name}: ${what}`,
     item: { key: "bad", value: text("bad"), ...fields },
     blamed,
   })),
 );
 
+function badItemValues({ name }: DescField): readonly BadValue[] {
+  return badValues[`SetItem.${name}`] ?? badValues[name] ?? [];
+}
+
 it("the table has a request for every RPC, and an entry for every field", () => {
-  for (const method of methods) {
-    expect(goodRequests, "add a good request").toHaveProperty([nameOf(method)]);
-    for (const field of method.input.fields) {
-      expect(badFor(method.name, field), `what is bad for ${nameOf(method)}.${field.name}?`).toBeDefined();
-    }
-  }
+  expect(leftOut(methods, tables)).toEqual([]);
   for (const field of SetItemSchema.fields) {
-    expect(badFor("SetItem", field), `what is bad for SetItem.${field.name}?`).toBeDefined();
+    expect(badValues, "what is bad for this field of SetItem?").toHaveProperty([
+      `SetItem.${field.name}` in badValues ? `SetItem.${field.name}` : field.name,
+    ]);
   }
 });
 
@@ -82,20 +64,20 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
     await server[Symbol.asyncDispose]();
   });
 
-  function call(method: DescMethod, request: Fields): Promise<Ending> {
+  function call(method: DescMethod, request: RequestFields): Promise<Ending> {
     const bytes = toBinary(method.input, create(method.input, { ...request }));
     return caller.send(`/${method.parent.typeName}/${method.name}`, bytes, {
       stream: method.methodKind === "server_streaming",
     });
   }
 
-  async function reply(method: DescMethod, request: Fields): Promise<Buffer> {
+  async function reply(method: DescMethod, request: RequestFields): Promise<Buffer> {
     const ending = await call(method, request);
-    if (ending.reply === undefined) throw new Error(`${nameOf(method)}: ${ending.code} ${ending.message}`);
+    if (ending.reply === undefined) throw new Error(`${rpcName(method)}: ${ending.code} ${ending.message}`);
     return ending.reply;
   }
 
-  it.each(methods.map((method) => ({ title: nameOf(method), method })))("answers $title", async ({ method }) => {
+  it.each(methods.map((method) => ({ title: rpcName(method), method })))("answers $title", async ({ method }) => {
     expect(await call(method, goodOf(method))).toMatchObject({ code: "OK" });
   });
 
@@ -136,13 +118,13 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
 
   const ttl = (seconds: bigint, nanos = 0) => ({ kind: { case: "ttl", value: { seconds, nanos } } });
   const { method } = CacheService;
-  const accepted: readonly [string, DescMethod, Fields][] = [
+  const accepted: readonly [string, DescMethod, RequestFields][] = [
     ["a key of 1,024 bytes in 512 characters", method.set, { key: "é".repeat(512), value: text("") }],
     ["a key of the oddest characters", method.set, { key: "a b/c{d}*?[e]\\\n\u{1f600}%", value: text("") }],
     ["a namespace of 128 bytes", method.set, { namespace: "n".repeat(128), key: "k", value: text("") }],
     ["a value of 4 MiB", method.set, { key: "k", value: { kind: { case: "raw", value: new Uint8Array(4 << 20) } } }],
     ["a text with a NUL", method.set, { key: "k", value: text("a\0b") }],
-    ["64 tags of 256 bytes", method.set, { key: "k", value: text(""), tags: fill(64, (i) => `${i}`.padEnd(256, "t")) }],
+    ["64 tags of 256 bytes", method.set, { key: "k", value: text(""), tags: many(64, (i) => `${i}`.padEnd(256, "t")) }],
     ["a ttl of ten years", method.set, { key: "k", value: text(""), expiry: ttl(315_360_000n) }],
     ["a ttl of a nanosecond", method.set, { key: "k", value: text(""), expiry: ttl(0n, 1) }],
     ["a ttl of one and a half milliseconds", method.touch, { key: "good", expiry: ttl(0n, 1_500_000) }],
@@ -150,8 +132,8 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
     ["a lease of ten minutes", method.get, { key: "leased 2", leaseTtl: { seconds: 600n }, waitTimeout: {} }],
     ["a lease of half a millisecond more", method.get, { key: "leased 3", leaseTtl: { seconds: 1n, nanos: 500_000 } }],
     ["a wait of 30 seconds", method.get, { key: "leased 4", leaseTtl: { seconds: 1n }, waitTimeout: { seconds: 30n } }],
-    ["a batch of 1,000", method.getMany, { keys: fill(1_000, String) }],
-    ["a batch of one key 1,000 times", method.setMany, { items: fill(1_000, () => ({ key: "k", value: text("") })) }],
+    ["a batch of 1,000", method.getMany, { keys: many(1_000, String) }],
+    ["a batch of one key 1,000 times", method.setMany, { items: many(1_000, () => ({ key: "k", value: text("") })) }],
     ["the largest page", method.listKeys, { pageSize: 2 ** 31 - 1 }],
     [
       "the largest expected version",
@@ -160,7 +142,7 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
     ],
     ["the largest delta", method.increment, { key: "large", delta: MAX_INT64 }],
     ["a request id of 128 bytes", method.increment, { key: "c", requestId: "r".repeat(128) }],
-    ["a hundred patterns", method.warm, { patterns: fill(100, (i) => `p${i}-*`), wait: true }],
+    ["a hundred patterns", method.warm, { patterns: many(100, (i) => `p${i}-*`), wait: true }],
     ["a pattern of the oddest characters", method.warm, { patterns: ["a-b/{c}[d]\\(e)|^$.+*?"], wait: true }],
     ["a heartbeat each second", method.watch, { heartbeatInterval: { seconds: 1n } }],
     ["a heartbeat each five minutes", method.watch, { heartbeatInterval: { seconds: 300n } }],
@@ -211,8 +193,8 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
     const request = { key: "", value: text("", "c".repeat(200)), expiry: ttl(0n), tags: [""] };
     const { fields } = await call(method.set, request);
     expect(fields).toEqual(["key", "value.content_type", "expiry.ttl", "tags[0]"]);
-    const ending = await call(method.invalidateTags, { tags: fill(1_000, () => "") });
-    expect(ending).toMatchObject({ code: "INVALID_ARGUMENT", fields: fill(16, (i) => `tags[${i}]`) });
+    const ending = await call(method.invalidateTags, { tags: many(1_000, () => "") });
+    expect(ending).toMatchObject({ code: "INVALID_ARGUMENT", fields: many(16, (i) => `tags[${i}]`) });
     expect(ending.message.length).toBeLessThanOrEqual(1_024);
   });
 
@@ -255,7 +237,7 @@ cache:
       const request = create(method.input, { ...goodOf(method), namespace: "unknown" });
       const options = { stream: method.methodKind === "server_streaming" };
       const path = `/${method.parent.typeName}/${method.name}`;
-      expect(await caller.send(path, toBinary(method.input, request), options), nameOf(method)).toMatchObject(unknown);
+      expect(await caller.send(path, toBinary(method.input, request), options), rpcName(method)).toMatchObject(unknown);
     }
 
     const { set, setMany, compareAndSet } = CacheService.method;
@@ -272,7 +254,3 @@ cache:
     directory.remove();
   });
 });
-
-function fill<T>(count: number, one: (i: number) => T): T[] {
-  return Array.from({ length: count }, (_, i) => one(i));
-}

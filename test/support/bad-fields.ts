@@ -1,35 +1,9 @@
-/** Values that a careless or hostile caller may put into a field, and what the contract says to each. */
-export interface BadValue {
-  readonly what: string;
-  /** Laid over a good request. */
-  readonly fields: Readonly<Record<string, unknown>>;
-  /** The field to blame, as the proto names it; within the item where an item is blamed. */
-  readonly blamed: string;
-  /** Default: INVALID_ARGUMENT. */
-  readonly code?: string;
-  /** Default: FIELD_INVALID. */
-  readonly reason?: string;
-}
+import { goodAuditRequests } from "./bad-audit-fields.ts";
+import { anything, type BadValue, bad, durations, MAX_INT64, many, pageSizes, requestIds } from "./bad-value.ts";
 
-const bad = (
-  what: string,
-  fields: Record<string, unknown>,
-  blamed: string,
-  code?: string,
-  reason?: string,
-): BadValue => ({
-  what,
-  fields,
-  blamed,
-  ...(code !== undefined && { code }),
-  ...(reason !== undefined && { reason }),
-});
-
-export const MAX_INT64 = 2n ** 63n - 1n;
 export const text = (value: string, contentType = "") => ({ kind: { case: "text", value }, contentType });
 const bytes = (length: number) => ({ kind: { case: "raw", value: new Uint8Array(length) } });
 const ttl = (seconds: bigint, nanos = 0) => ({ kind: { case: "ttl", value: { seconds, nanos } } });
-const many = (count: number, one: (i: number) => unknown) => Array.from({ length: count }, (_, i) => one(i));
 
 const keys = [
   bad("empty", { key: "" }, "key"),
@@ -78,11 +52,6 @@ const itemTags = [
   bad("65 of them", { tags: many(65, String) }, "tags"),
 ];
 
-const requestIds = [
-  bad("129 bytes", { requestId: "r".repeat(129) }, "request_id"),
-  bad("a NUL", { requestId: "\0" }, "request_id"),
-];
-
 const fencings = [
   bad(
     "given, before there are locks",
@@ -96,20 +65,6 @@ const fencings = [
 const prefixes = [
   bad("1,025 bytes", { prefix: "p".repeat(1_025) }, "prefix"),
   bad("a NUL", { prefix: "\0" }, "prefix"),
-];
-
-const durations = (field: string, localName: string, most: bigint, least?: bigint) => [
-  bad("negative", { [localName]: { seconds: -1n } }, field),
-  bad("negative nanoseconds", { [localName]: { seconds: 1n, nanos: -1 } }, field),
-  bad("2 billion nanoseconds", { [localName]: { seconds: 1n, nanos: 2_000_000_000 } }, field),
-  bad("too long", { [localName]: { seconds: most, nanos: 1_000_000 } }, field),
-  bad("beyond every calendar", { [localName]: { seconds: MAX_INT64 } }, field),
-  ...(least === undefined
-    ? []
-    : [
-        bad("too short", { [localName]: { seconds: least - 1n, nanos: 999_000_000 } }, field),
-        bad("zero", { [localName]: {} }, field),
-      ]),
 ];
 
 const batch = (field: string, one: (i: number) => unknown) => [
@@ -129,9 +84,6 @@ const pageTokens = [
   bad("a number for a cursor", { pageToken: token(["default", "", 7]) }, "page_token"),
   bad("100,000 brackets", { pageToken: Buffer.from("[".repeat(100_000)).toString("base64url") }, "page_token"),
 ];
-
-/** Nothing that fits the wire is wrong with it. */
-const anything: readonly BadValue[] = [];
 
 /**
  * What is wrong for a field, by its name: under "Rpc.field" where an RPC differs. Every field of every request has an entry,
@@ -166,10 +118,7 @@ export const badValues: Readonly<Record<string, readonly BadValue[]>> = {
     bad("a NUL", { leaseToken: "1.1.AAAAAAAAAAAAAAA\0" }, "lease_token"),
     bad("1 MiB", { leaseToken: "1".repeat(2 ** 20) }, "lease_token"),
   ],
-  page_size: [
-    bad("-1", { pageSize: -1 }, "page_size"),
-    bad("the least there is", { pageSize: -(2 ** 31) }, "page_size"),
-  ],
+  page_size: pageSizes,
   page_token: pageTokens,
   patterns: [
     bad("101", { patterns: many(101, String) }, "patterns"),
@@ -211,4 +160,5 @@ export const goodRequests: Readonly<Record<string, Readonly<Record<string, unkno
   "CacheService.Watch": {},
   "HealthService.Report": {},
   "HealthService.Watch": {},
+  ...goodAuditRequests,
 };

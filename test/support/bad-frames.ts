@@ -7,6 +7,8 @@ export interface FrameEnding {
   readonly grpcStatus: number | undefined;
   readonly message: string;
   readonly reason: string;
+  /** The fields that BadRequest blames. */
+  readonly fields: readonly string[];
   readonly reply: Buffer;
 }
 
@@ -22,6 +24,17 @@ export function frame(message: Uint8Array, flag = 0): Buffer {
   head[0] = flag;
   head.writeUInt32BE(message.length, 1);
   return Buffer.concat([head, message]);
+}
+
+/** The messages of whole frames, one after the other. */
+export function unframed(frames: Buffer): Buffer[] {
+  const messages: Buffer[] = [];
+  for (let at = 0; at < frames.length; ) {
+    const end = at + 5 + frames.readUInt32BE(at + 1);
+    messages.push(frames.subarray(at + 5, end));
+    at = end;
+  }
+  return messages;
 }
 
 export function createFrameSender(address: string): FrameSender {
@@ -57,11 +70,15 @@ export function createFrameSender(address: string): FrameSender {
         stream.on("close", () => {
           const said = { ...head, ...trailers };
           const details = said["grpc-status-details-bin"];
+          const { reason, fields } = detailsOf(
+            typeof details === "string" ? Buffer.from(details, "base64") : undefined,
+          );
           resolve({
             httpStatus: head[":status"] ?? 0,
             grpcStatus: said["grpc-status"] === undefined ? undefined : Number(said["grpc-status"]),
             message: decodeURIComponent(String(said["grpc-message"] ?? "")),
-            reason: detailsOf(typeof details === "string" ? Buffer.from(details, "base64") : undefined).reason,
+            reason,
+            fields,
             reply: Buffer.concat(chunks),
           });
         });
