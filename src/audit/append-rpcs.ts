@@ -7,9 +7,9 @@ import {
 import type { CallContext, Rpcs } from "../infra/call.ts";
 import { Failure, type FieldViolation, InvalidFieldsError } from "../infra/failure.ts";
 import { Fields } from "../infra/fields.ts";
-import { checkProducer, draft, draftEntry, isRefused } from "./draft.ts";
+import { checkBatchBytes, checkProducer, draft, draftEntry, isRefused } from "./draft.ts";
 import { LIMITS } from "./entry.ts";
-import { batchTooLarge, checkMinimum, type IngestOptions, ingest } from "./ingest.ts";
+import { checkMinimum, type IngestOptions, ingest } from "./ingest.ts";
 import { identityReused, type Kept } from "./intake.ts";
 import { idOf, type Sealed } from "./record.ts";
 import type { ServerIdentity } from "./server-identity.ts";
@@ -56,7 +56,7 @@ export function createAppendRpcs(options: AppendOptions): Pick<Rpcs<typeof Audit
       }
     }
     if (violations.length > 0) throw new InvalidFieldsError(violations);
-    if (bytes > LIMITS.batchBytes) throw batchTooLarge(bytes);
+    checkBatchBytes(sealed, bytes);
     return sealed;
   }
 

@@ -2,7 +2,7 @@ import type { AuditAppend } from "../gen/holdfast/v1/audit_pb.js";
 import { Failure, InvalidFieldsError } from "../infra/failure.ts";
 import { Fields } from "../infra/fields.ts";
 import { checkEntry, LIMITS } from "./entry.ts";
-import { seal, sealScanned } from "./leaf.ts";
+import { encoded, entryBytes, sealScanned } from "./leaf.ts";
 import type { RecordId, Sealed } from "./record.ts";
 import { isScanned } from "./requests.ts";
 
@@ -33,13 +33,15 @@ export function draftEntry(
   fields = new Fields(),
 ): Sealed | Refused {
   const { entry } = append;
-  const scanned = isScanned(append);
-  if (!scanned && entry === undefined) fields.refuse("entry", "is required");
+  const isRead = isScanned(append);
+  if (!isRead && entry === undefined) fields.refuse("entry", "is required");
   else if (entry !== undefined) checkEntry(fields, "entry.", entry);
   if (fields.violations.length > 0) return { refused: new InvalidFieldsError(fields.violations) };
-  const sealed = scanned ? sealScanned(id, acceptUs, append.scanned) : entry && seal(id, acceptUs, entry);
-  if (sealed === undefined) throw new Error("an entry that is missing was not refused");
-  return sealed.leaf.length > LIMITS.recordBytes ? { refused: tooLarge(sealed.leaf.length) } : sealed;
+  const scanned = isRead ? append.scanned : entry && encoded(entry);
+  if (scanned === undefined) throw new Error("an entry that is missing was not refused");
+  // The rest of the leaf is not the producer's, and may be longer when it tries again.
+  if (scanned.entry.length > LIMITS.recordBytes) return { refused: tooLarge(scanned.entry.length) };
+  return sealScanned(id, acceptUs, scanned);
 }
 
 export function isRefused(made: Sealed | Refused): made is Refused {
@@ -54,10 +56,20 @@ function sequenceOf(fields: Fields, sequence: bigint): number {
   return Number(sequence);
 }
 
+/** Refuses a batch whose entries, `leafBytes` as they were sealed, are too many bytes. */
+export function checkBatchBytes(batch: readonly Sealed[], leafBytes: number): void {
+  if (leafBytes <= LIMITS.batchBytes) return;
+  let bytes = 0;
+  for (const record of batch) bytes += entryBytes(record);
+  if (bytes <= LIMITS.batchBytes) return;
+  const message = `the entries take ${bytes} bytes; the limit is ${LIMITS.batchBytes}`;
+  throw new Failure("too_large", "BATCH_TOO_LARGE", message);
+}
+
 function tooLarge(bytes: number): Failure {
   return new Failure(
     "too_large",
     "RECORD_TOO_LARGE",
-    `the record takes ${bytes} bytes; the limit is ${LIMITS.recordBytes}`,
+    `the entry takes ${bytes} bytes; the limit is ${LIMITS.recordBytes}`,
   );
 }

@@ -8,11 +8,11 @@ import {
   type AuditServiceIngestResponse,
   AuditServiceIngestResponseSchema,
 } from "../gen/holdfast/v1/audit_pb.js";
-import type { CallContext } from "../infra/call.ts";
+import type { CallContext, ServedBy } from "../infra/call.ts";
 import { Failure, InvalidFieldsError, invalidField } from "../infra/failure.ts";
 import { Fields } from "../infra/fields.ts";
 import type { Durability } from "./doubts.ts";
-import { checkProducer, draft, isRefused } from "./draft.ts";
+import { checkBatchBytes, checkProducer, draft, isRefused } from "./draft.ts";
 import { LIMITS } from "./entry.ts";
 import { type Intake, identityReused, type Kept } from "./intake.ts";
 import type { Sealed } from "./record.ts";
@@ -32,16 +32,26 @@ export interface IngestOptions {
   readonly lastSequence: (producer: string) => Promise<number>;
 }
 
-/** A batch that was taken in and is not acknowledged yet. */
-interface Pending {
+/** A batch as it was read. */
+interface Drafted {
   readonly batch: bigint;
   readonly records: readonly Sealed[];
-  readonly refusals: AuditRefusal[];
+  readonly refusals: readonly AuditRefusal[];
   /** Where a record stands in the batch as it was sent. */
   readonly places: readonly number[];
+}
+
+/** What is said of a batch. Nothing of the batch itself: its ack may have to wait for a producer that does not read. */
+interface Answer {
+  readonly ack: ReturnType<typeof ackOf>;
+  readonly servedBy: ServedBy | undefined;
+}
+
+/** A batch that was taken in and is not acknowledged yet. */
+interface Pending {
+  readonly count: number;
   readonly bytes: number;
-  readonly kept: Promise<Kept | undefined>;
-  readonly giveBack: () => void;
+  readonly answer: Promise<Answer>;
 }
 
 /** Takes in batches ahead of the acks, as far as the window goes, and acknowledges them in order. */
@@ -95,15 +105,22 @@ export async function* ingest(
         places.push(index);
       }
     }
-    if (bytes > LIMITS.batchBytes) throw batchTooLarge(bytes);
+    checkBatchBytes(records, bytes);
     const giveBack = await room.take(bytes, stop);
-    const kept = records.length === 0 ? Promise.resolve(undefined) : intake.keep(records, minimum);
+    const count = batch.records.length;
+    // What is kept takes no room, however long the producer does not read its ack, or if it is gone.
+    const answer = keep({ batch: batch.batch, records, refusals, places }).finally(giveBack);
     // It is awaited when its turn to be acknowledged has come.
-    kept.catch(() => undefined);
-    unackedRecords += batch.records.length;
+    answer.catch(() => undefined);
+    unackedRecords += count;
     unackedBytes += bytes;
-    pending.push({ batch: batch.batch, records, refusals, places, bytes, kept, giveBack });
+    pending.push({ count, bytes, answer });
     wakeWriter?.();
+  }
+
+  async function keep(batch: Drafted): Promise<Answer> {
+    const kept = batch.records.length === 0 ? undefined : await intake.keep(batch.records, minimum);
+    return { ack: ackOf(batch, kept), servedBy: kept?.servedBy };
   }
 
   async function read(): Promise<void> {
@@ -147,25 +164,20 @@ export async function* ingest(
         wakeWriter = undefined;
         continue;
       }
-      const kept = await next.kept;
-      if (kept?.degraded === true) call.degraded();
-      if (kept !== undefined) call.servedBy(kept.servedBy);
+      const { ack, servedBy } = await next.answer;
+      if (ack.degraded) call.degraded();
+      if (servedBy !== undefined) call.servedBy(servedBy);
       pending.shift();
-      next.giveBack();
-      unackedRecords -= next.records.length + next.refusals.length;
+      unackedRecords -= next.count;
       unackedBytes -= next.bytes;
       const windowRecords = room.free >= WINDOW.bytes ? WINDOW.records : LEAST_WINDOW;
-      yield create(AuditServiceIngestResponseSchema, {
-        message: { case: "ack", value: ackOf(next, kept, windowRecords) },
-      });
+      yield create(AuditServiceIngestResponseSchema, { message: { case: "ack", value: { ...ack, windowRecords } } });
       wakeReader?.();
     }
   } finally {
     call.signal.removeEventListener("abort", wake);
     left.abort(new Failure("cancelled", "CANCELLED", "the stream has ended"));
     wakeReader?.();
-    // What was taken in goes on to be kept, and its room is free when that has ended.
-    for (const one of pending) void one.kept.catch(() => undefined).finally(one.giveBack);
   }
 }
 
@@ -197,14 +209,6 @@ function checkBatch({ batch, records }: AuditIngestBatch, lastBatch: bigint): vo
   fields.done();
 }
 
-export function batchTooLarge(bytes: number): Failure {
-  return new Failure(
-    "too_large",
-    "BATCH_TOO_LARGE",
-    `the records take ${bytes} bytes; the limit is ${LIMITS.batchBytes}`,
-  );
-}
-
 const CODES = {
   invalid: "INVALID_ARGUMENT",
   too_large: "RESOURCE_EXHAUSTED",
@@ -219,7 +223,7 @@ function refusalOf(index: number, sequence: bigint, failure: Failure): AuditRefu
   return create(AuditRefusalSchema, { index, sequence, error: { code, reason, field, message } });
 }
 
-function ackOf({ batch, records, refusals, places }: Pending, kept: Kept | undefined, windowRecords: number) {
+function ackOf({ batch, records, refusals, places }: Drafted, kept: Kept | undefined) {
   let appended = records.length;
   let duplicates = 0;
   let durability = kept?.durability ?? AuditDurability.UNSPECIFIED;
@@ -239,7 +243,7 @@ function ackOf({ batch, records, refusals, places }: Pending, kept: Kept | undef
     else if (appended === 0) durability = leastOf(kept);
     all.sort((a, b) => a.index - b.index);
   }
-  return { batch, durability, appended, duplicates, refusals: all, degraded: kept?.degraded ?? false, windowRecords };
+  return { batch, durability, appended, duplicates, refusals: all, degraded: kept?.degraded ?? false };
 }
 
 function leastOf({ exceptions }: Kept): Durability {

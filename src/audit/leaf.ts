@@ -23,12 +23,24 @@ const NANOS = (2 << 3) | VARINT;
 
 /** Seals an entry that was checked. */
 export function seal(id: RecordId, acceptUs: number, entry: AuditEntry): Sealed {
-  return sealScanned(id, acceptUs, scannedOf(entry, toBinary(AuditEntrySchema, entry)));
+  return sealScanned(id, acceptUs, encoded(entry));
+}
+
+/** An entry that was checked, as scanning its bytes would have found it. */
+export function encoded(entry: AuditEntry): Scanned {
+  return scannedOf(entry, toBinary(AuditEntrySchema, entry));
 }
 
 /** Seals an entry that was scanned. Its bytes go into the leaf as they came. */
 export function sealScanned(id: RecordId, acceptUs: number, scanned: Scanned): Sealed {
   return sealedOf(id, acceptUs, scanned, writeLeaf(id, acceptUs, scanned.entry));
+}
+
+/** How many bytes of a record sealed here are its entry: what its producer knows of its size. */
+export function entryBytes({ leaf }: Sealed): number {
+  const reader = new WireReader(leaf);
+  scanHead(reader, leaf.length);
+  return leaf.length - reader.at;
 }
 
 /** Reads what a leaf says. Throws when the bytes are none. */
@@ -105,7 +117,12 @@ function writeLeaf({ producer, sequence }: RecordId, acceptUs: number, entry: Ui
 
 function scanLeaf(leaf: Uint8Array): Sealed {
   const reader = new WireReader(leaf);
-  const { length } = leaf;
+  const { producer, sequence, acceptUs } = scanHead(reader, leaf.length);
+  return sealedOf({ producer, sequence }, acceptUs, scanEntry(reader, leaf.length), leaf);
+}
+
+/** What comes before the entry. */
+function scanHead(reader: WireReader, length: number) {
   if (reader.varint() !== PRODUCER) throw UNUSUAL;
   const producer = reader.text(length, length);
   if (reader.varint() !== SEQUENCE) throw UNUSUAL;
@@ -113,7 +130,7 @@ function scanLeaf(leaf: Uint8Array): Sealed {
   if (reader.varint() !== ACCEPT_TIME) throw UNUSUAL;
   const acceptUs = scanTime(reader, reader.endOfBytes(length));
   if (reader.varint() !== ENTRY || reader.endOfBytes(length) !== length) throw UNUSUAL;
-  return sealedOf({ producer, sequence }, acceptUs, scanEntry(reader, length), leaf);
+  return { producer, sequence, acceptUs };
 }
 
 function scannedOf(entry: AuditEntry, bytes: Uint8Array): Scanned {

@@ -1,4 +1,4 @@
-import type { DescMethod } from "@bufbuild/protobuf";
+import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
 import {
   AuditDecision,
   AuditDurability,
@@ -81,8 +81,8 @@ const filterTimes = ([field, localName]: Name) => [
   bad("beyond every calendar", { [localName]: { seconds: MAX_INT64 } }, field),
 ];
 
-export function nestedStruct(levels: number): Record<string, unknown> {
-  let inner: unknown = "end";
+export function nestedStruct(levels: number): JsonObject {
+  let inner: JsonValue = "end";
   for (let level = 1; level < levels; level++) inner = level % 2 === 0 ? [inner] : { inner };
   return { inner };
 }

@@ -658,9 +658,10 @@ export const AuditSequenceState = /*@__PURE__*/
  *
  * The log is one: an API key's scopes say what it may do with it; its namespaces do not apply.
  *
- * Limits: a record up to 256 KiB encoded, its attributes and states included; a batch up to 1,000 records and 4 MiB. A
- * Struct nests up to 30 levels, holds up to 4,096 values and no NaN or infinity. A page of records ends early at 2 MiB.
- * A record over its limit is refused with RESOURCE_EXHAUSTED (RECORD_TOO_LARGE); it is never cut.
+ * Limits: an AuditEntry up to 256 KiB encoded, its attributes and states included; a batch up to 1,000 records and 4 MiB
+ * of entries. A Struct nests up to 30 levels, holds up to 4,096 values and no NaN or infinity. A page of records ends
+ * early at 2 MiB. A record over its limit is refused with RESOURCE_EXHAUSTED (RECORD_TOO_LARGE); it is never cut. So is
+ * a batch (BATCH_TOO_LARGE), which ends an Ingest.
  *
  * @generated from service holdfast.v1.AuditService
  */
