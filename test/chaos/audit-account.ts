@@ -18,6 +18,7 @@ export function accountInWords(report: ChaosReport): string {
     ["records", `${account.sent} sent, ${account.acked} acked, ${account.archived} archived`],
     ["archived, not acked", `${account.archivedUnacked}`],
     ["appends by request id", `${account.requests.sent} sent, ${account.requests.acked} acked`],
+    ["reviews", `${account.reviews.decided} decided, ${account.reviews.archived} archived`],
     ["duplicates acked", `${sum(({ duplicates }) => duplicates)}`],
     ["refused for now", `${sum(({ refusedForNow }) => refusedForNow)}`],
     ["acks by durability", merged([...producers, ...callers].map(({ byDurability }) => byDurability))],

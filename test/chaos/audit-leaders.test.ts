@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { AuditDurability as Durability } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createAuditClient } from "../support/audit-client.ts";
-import { accountOf, createRecorder, mergeClaims, type Recorder } from "../support/audit-recorder.ts";
+import { accountOf, claimsOf, createRecorder, type Recorder } from "../support/audit-recorder.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { isProducerReport, type ProducerJob } from "../support/load-audit-producer.ts";
@@ -62,7 +62,7 @@ it("a leader that was frozen while another one took over wakes up and doubles no
     await archivedThrough(leader, recorder);
   }
   const reports = await Promise.all(producers.map((producer) => producer.stop()));
-  const claims = mergeClaims(recorder.claims, { producers: reports, requests: [], problems: [] });
+  const claims = claimsOf([...recorder.claims.producers, ...reports]);
   const account = await accountOf(instances[0].env, claims);
   console.log(`${account.acked} acked, ${account.archived} archived, ${JSON.stringify(account.faults)}`);
   expect(account).toMatchObject({ faults: {}, examples: [] });

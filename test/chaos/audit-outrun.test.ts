@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import type { AuditIngestAck } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createSequenceSet } from "../support/audit-claims.ts";
 import { createAuditClient } from "../support/audit-client.ts";
-import { accountOf, range, recordsOf } from "../support/audit-recorder.ts";
+import { accountOf, claimsOf, range, recordsOf } from "../support/audit-recorder.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { startRedis } from "../support/redis-server.ts";
@@ -63,8 +63,8 @@ it("a producer that outruns what is behind the server is held back, and all it s
   expect(acks.map(({ batch }) => Number(batch))).toEqual(range(1, BATCHES));
   const all = createSequenceSet();
   for (const sequence of range(1, BATCHES * BATCH)) all.add(sequence);
-  const claims = { producers: [{ producer: "fast", sent: all.bits, acked: all.bits, problems: [] }] };
-  const account = await accountOf(server.env, { ...claims, requests: [], problems: [] });
+  const claims = claimsOf([{ producer: "fast", sent: all.bits, acked: all.bits, problems: [] }]);
+  const account = await accountOf(server.env, claims);
   expect(account).toMatchObject({ faults: {}, archived: BATCHES * BATCH });
   console.log(
     `at most ${mostUnacked} records unacked, held back ${heldBack} times, at most ${Math.round(mostMiB)} MiB`,

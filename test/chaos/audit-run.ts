@@ -7,6 +7,7 @@ import { createAuditClient } from "../support/audit-client.ts";
 import { type FaultKind, type FaultTimes, lanes, planFaults } from "../support/audit-faults.ts";
 import { type CallerJob, type CallerReport, isCallerReport } from "../support/load-audit-caller.ts";
 import { isProducerReport, type ProducerJob, type ProducerReport } from "../support/load-audit-producer.ts";
+import { isReviewerReport, type ReviewerJob, type ReviewerReport } from "../support/load-audit-reviewer.ts";
 import { type LoadProcess, startLoad } from "../support/load-process.ts";
 import { residentMiB } from "../support/resident-memory.ts";
 import { until } from "../support/until.ts";
@@ -37,6 +38,7 @@ export interface ChaosReport {
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>;
   readonly producers: readonly ProducerReport[];
   readonly callers: readonly CallerReport[];
+  readonly reviewer: ReviewerReport;
   /** The most memory that an instance held. */
   readonly mostMiB: number;
   /** Why the archive was read before everything acknowledged seemed to be in it; undefined when it was not. */
@@ -57,9 +59,10 @@ export async function runAuditChaos(options: ChaosOptions): Promise<ChaosReport>
   const memory = parts.use(watchMemory(servers));
   const faults = await sufferAll(servers, options, log);
   log("the faults are over; waiting until everything is acknowledged");
-  const [producers, callers] = await Promise.all([
+  const [producers, callers, reviewer] = await Promise.all([
     Promise.all(loads.producers.map((load) => load.stop())),
     Promise.all(loads.callers.map((load) => load.stop())),
+    loads.reviewer.stop(),
   ]);
   log("waiting until everything acknowledged is archived");
   let unsettled = await settled(servers, producers, patienceMs);
@@ -68,13 +71,14 @@ export async function runAuditChaos(options: ChaosOptions): Promise<ChaosReport>
   unsettled ??= await settled(servers, producers, patienceMs);
   log("comparing the archive with what was said");
   await witness.stop();
-  const { account, proofs } = await audit(servers, { producers, callers }, witness.roots);
-  return { account, proofs, faults, producers, callers, mostMiB: memory.mostMiB, unsettled };
+  const { account, proofs } = await audit(servers, { producers, callers, reviewer }, witness.roots);
+  return { account, proofs, faults, producers, callers, reviewer, mostMiB: memory.mostMiB, unsettled };
 }
 
 interface Loads {
   readonly producers: readonly LoadProcess<ProducerReport>[];
   readonly callers: readonly LoadProcess<CallerReport>[];
+  readonly reviewer: LoadProcess<ReviewerReport>;
 }
 
 async function startLoads(
@@ -89,11 +93,13 @@ async function startLoads(
     return { ...own, addresses, recordsPerSecond, patienceMs, ackTimeoutMs: 5_000 };
   });
   const callerJob: CallerJob = { name: `c${seed}`, addresses, callers: 4, pauseMs: 100, seed, patienceMs };
+  const reviewerJob: ReviewerJob = { addresses, pauseMs: 200, seed, patienceMs };
   const start = async <T>(script: `load-${string}.ts`, job: unknown, read: (report: unknown) => report is T) =>
     parts.use(await startLoad(script, job, read));
   return {
     producers: await Promise.all(producerJobs.map((job) => start("load-audit-producer.ts", job, isProducerReport))),
     callers: [await start("load-audit-caller.ts", callerJob, isCallerReport)],
+    reviewer: await start("load-audit-reviewer.ts", reviewerJob, isReviewerReport),
   };
 }
 
@@ -154,7 +160,7 @@ async function settled(
 
 async function audit(
   { env, instances }: AuditServers,
-  { producers, callers }: Pick<ChaosReport, "producers" | "callers">,
+  { producers, callers, reviewer }: Pick<ChaosReport, "producers" | "callers" | "reviewer">,
   witnessed: readonly SignedRoot[],
 ): Promise<Pick<ChaosReport, "account" | "proofs">> {
   await using archive = await openArchive(env);
@@ -162,7 +168,8 @@ async function audit(
   const claims = {
     producers,
     requests: callers.flatMap(({ requests }) => requests),
-    problems: callers.flatMap(({ problems }) => problems),
+    reviews: reviewer.reviews,
+    problems: [...callers, reviewer].flatMap(({ problems }) => problems),
   };
   const roots = [...witnessed, ...proofs.roots, await archive.head()];
   const account = await checkArchive(claims, {

@@ -17,7 +17,7 @@ export interface ArchiveReader extends AsyncDisposable {
 }
 
 const PAGE = 5_000;
-const COLUMNS = "leaf_index, producer, sequence, leaf_hash, leaf";
+const COLUMNS = "leaf_index, producer, sequence, leaf_hash, leaf, status";
 
 /** Of a server with these settings: its Postgres, or the SQLite file in its data directory. */
 export async function openArchive(env: Readonly<Record<string, string>>): Promise<ArchiveReader> {
@@ -60,6 +60,7 @@ function reader(query: Query, close: () => Promise<void>): ArchiveReader {
             sequence: Number(row.sequence),
             leafHash: bytesOf(row.leaf_hash),
             leaf: row.leaf === null ? null : bytesOf(row.leaf),
+            status: Number(row.status),
           };
         }
         if (page.length < PAGE) return;

@@ -2,8 +2,10 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import {
   type AuditEntry,
+  AuditEntrySchema,
   AuditIngestAckSchema,
   AuditLeafSchema,
+  AuditStatus,
   AuditDurability as Durability,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { type ArchivedLeaf, checkArchive, type SignedRoot } from "./audit-checker.ts";
@@ -17,6 +19,7 @@ interface Planted {
   readonly producer: string;
   readonly sequence: number;
   readonly entry: AuditEntry;
+  readonly status?: AuditStatus;
 }
 
 const sent = (producer: string, sequence: number): Planted => ({
@@ -29,6 +32,12 @@ const requested = (requestId: string, at: number): Planted => ({
   producer: `@r.${requestId}`,
   sequence: at + 1,
   entry: requestEntryOf(requestId, at),
+});
+
+const reviewOf = (id: string, sequence: number, action = "audit.review.approve"): Planted => ({
+  producer: "@review",
+  sequence,
+  entry: create(AuditEntrySchema, { actor: "the reviewer", action, resource: { type: "audit_record", id } }),
 });
 
 /** One producer that sent 1 to 6 and was told of 1 to 5, another of which all is acked, and two requests, one of them acked. */
@@ -55,14 +64,15 @@ const claims: Claims = {
     { requestId: "r1", records: 2, ids: ["@r.r1/1", "@r.r1/2"] },
     { requestId: "r2", records: 3, ids: undefined },
   ],
+  reviews: [],
   problems: [],
 };
 
 function archive(records: readonly Planted[]): ArchivedLeaf[] {
-  return records.map(({ producer, sequence, entry }, leafIndex) => {
+  return records.map(({ producer, sequence, entry, status = AuditStatus.NOT_REQUIRED }, leafIndex) => {
     const message = { producer, sequence: BigInt(sequence), acceptTime: { seconds: BigInt(leafIndex) }, entry };
     const leaf = toBinary(AuditLeafSchema, create(AuditLeafSchema, message));
-    return { leafIndex, producer, sequence, leaf, leafHash: hashOfLeaf(leaf) };
+    return { leafIndex, producer, sequence, leaf, leafHash: hashOfLeaf(leaf), status };
   });
 }
 
@@ -91,6 +101,7 @@ describe("the checker of the archive", () => {
       archivedUnacked: 2,
       leaves: 12,
       requests: { sent: 2, acked: 1 },
+      reviews: { decided: 0, archived: 0 },
       faults: {},
       examples: [],
     });
@@ -166,6 +177,27 @@ describe("the checker of the archive", () => {
     expect((await checkArchive(claims, { leaves, roots: unstated, conflicts: 0 })).faults).toEqual({ "wrong root": 1 });
     const larger = [...roots, { treeSize: 13, rootHash: Buffer.alloc(32), from: "a checkpoint" }];
     expect((await checkArchive(claims, { leaves, roots: larger, conflicts: 0 })).faults).toEqual({ "missing leaf": 1 });
+  });
+
+  it("finds a review that is lost, doubled, nobody's, another one, or without effect", async () => {
+    const approved = { ...sent("a", 1), status: AuditStatus.APPROVED };
+    const said = {
+      ...claims,
+      reviews: [
+        { id: "a/1", decided: true },
+        { id: "a/2", decided: false },
+      ],
+    };
+    const reviewed = [approved, ...faultless.slice(1)];
+    const faultsOf = async (records: readonly Planted[]) => (await check(records, said)).faults;
+    expect(await faultsOf([...reviewed, reviewOf("a/1", 1)])).toEqual({});
+    expect(await faultsOf(reviewed)).toEqual({ lost: 1, altered: 1 });
+    expect(await faultsOf([...reviewed, reviewOf("a/1", 1), reviewOf("a/1", 2)])).toEqual({ doubled: 1 });
+    expect(await faultsOf([...reviewed, reviewOf("a/1", 1), reviewOf("a/3", 2)])).toEqual({ stranger: 1 });
+    expect(await faultsOf([...reviewed, reviewOf("a/1", 1, "audit.review.reject")])).toEqual({ altered: 1 });
+    expect(await faultsOf([...faultless, reviewOf("a/1", 1)])).toEqual({ altered: 1 });
+    const other = reviewed.with(2, { ...sent("a", 3), status: AuditStatus.APPROVED });
+    expect(await faultsOf([...other, reviewOf("a/1", 1)])).toEqual({ stranger: 1 });
   });
 
   it("finds records that were put aside", async () => {

@@ -1,7 +1,16 @@
-import { equals, fromBinary } from "@bufbuild/protobuf";
-import { AuditEntrySchema, type AuditLeaf, AuditLeafSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
-import { type Claims, createSequenceSet, type RequestClaim, type SequenceSet } from "./audit-claims.ts";
-import { entryOf, REQUEST_RESOURCE, requestEntryOf } from "./audit-entries.ts";
+import { fromBinary } from "@bufbuild/protobuf";
+import { type AuditLeaf, AuditLeafSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
+import {
+  type Check,
+  type Found,
+  idOf,
+  producerCheck,
+  REVIEWS,
+  requestCheck,
+  reviewCheck,
+} from "./audit-claim-checks.ts";
+import type { Claims } from "./audit-claims.ts";
+import { REQUEST_RESOURCE } from "./audit-entries.ts";
 import { createGrowingTree, hashOfLeaf } from "./audit-tree.ts";
 
 /** A row of the archive, as the database holds it. */
@@ -11,6 +20,8 @@ export interface ArchivedLeaf {
   readonly sequence: number;
   readonly leafHash: Uint8Array;
   readonly leaf: Uint8Array | null;
+  /** An AuditStatus, as it is now. */
+  readonly status: number;
 }
 
 export interface SignedRoot {
@@ -50,6 +61,7 @@ export interface Account {
   readonly archivedUnacked: number;
   readonly leaves: number;
   readonly requests: { readonly sent: number; readonly acked: number };
+  readonly reviews: { readonly decided: number; readonly archived: number };
   readonly faults: Readonly<Partial<Record<Fault, number>>>;
   /** The first few of each, to be read. */
   readonly examples: readonly string[];
@@ -77,19 +89,22 @@ export async function checkArchive(claims: Claims, content: ArchiveContent): Pro
 
   const producers = new Map(claims.producers.map((claim) => [claim.producer, producerCheck(claim)]));
   const requests = requestCheck(claims.requests);
+  const reviews = reviewCheck(claims.reviews);
   const tree = treeCheck(content.roots, found);
   for await (const row of content.leaves) {
     tree.leaf(row);
     const leaf = readLeaf(row, found);
     if (leaf === undefined) continue;
+    reviews.record(row);
     const producer = producers.get(row.producer);
     if (producer !== undefined) producer.leaf(row, leaf, found);
     else if (leaf.entry?.resource?.type === REQUEST_RESOURCE) requests.leaf(row, leaf, found);
+    else if (row.producer === REVIEWS) reviews.leaf(row, leaf, found);
     else found("stranger", `${idOf(row)} was sent by nobody`);
   }
   tree.finish();
   const checks = [...producers.values(), requests];
-  for (const check of checks) check.finish(found);
+  for (const check of [...checks, reviews]) check.finish(found);
   const sum = (of: (check: Check) => number) => checks.reduce((total, check) => total + of(check), 0);
   return {
     sent: sum((check) => check.sent),
@@ -101,24 +116,11 @@ export async function checkArchive(claims: Claims, content: ArchiveContent): Pro
       sent: claims.requests.length,
       acked: claims.requests.filter(({ ids }) => ids !== undefined).length,
     },
+    reviews: { decided: claims.reviews.filter(({ decided }) => decided).length, archived: reviews.archived },
     faults,
     examples,
   };
 }
-
-type Found = (fault: Fault, what: string) => void;
-
-/** Records of one kind of sender. */
-interface Check {
-  readonly sent: number;
-  readonly acked: number;
-  readonly archived: number;
-  readonly archivedUnacked: number;
-  leaf(row: ArchivedLeaf, leaf: AuditLeaf, found: Found): void;
-  finish(found: Found): void;
-}
-
-const idOf = ({ producer, sequence }: { producer: string; sequence: number }) => `${producer}/${sequence}`;
 
 /** The leaf, if it is what was hashed and names the identity under which it is kept. */
 function readLeaf(row: ArchivedLeaf, found: Found): AuditLeaf | undefined {
@@ -132,83 +134,6 @@ function readLeaf(row: ArchivedLeaf, found: Found): AuditLeaf | undefined {
     found("altered", `${idOf(row)} is kept with the content of ${leaf.producer}/${leaf.sequence}`);
   }
   return leaf;
-}
-
-function producerCheck(claim: Claims["producers"][number]): Check {
-  const { producer } = claim;
-  const sent = createSequenceSet(claim.sent);
-  const acked = createSequenceSet(claim.acked);
-  const archived = createSequenceSet();
-  return {
-    sent: sent.size,
-    acked: acked.size,
-    get archived() {
-      return archived.size;
-    },
-    get archivedUnacked() {
-      return count(archived, (sequence) => !acked.has(sequence));
-    },
-    leaf({ sequence }, { entry }, found) {
-      const id = idOf({ producer, sequence });
-      if (!sent.has(sequence)) found("stranger", `${id} was never sent`);
-      if (!archived.add(sequence)) found("doubled", `${id} is archived twice`);
-      if (entry === undefined || !equals(AuditEntrySchema, entry, entryOf(producer, sequence))) {
-        found("altered", `${id} is archived with another content than was sent`);
-      }
-    },
-    finish(found) {
-      for (const sequence of members(acked)) {
-        const id = idOf({ producer, sequence });
-        if (!archived.has(sequence)) found("lost", `${id} was acked and is not archived`);
-        if (!sent.has(sequence)) found("bad ack", `${id} was acked and never sent`);
-      }
-    },
-  };
-}
-
-/** Records that the server named: known by their content, since the name may have been lost with the ack. */
-function requestCheck(claims: readonly RequestClaim[]): Check {
-  const byRequest = new Map(claims.map((claim) => [claim.requestId, claim]));
-  const archived = new Map<string, string>();
-  let archivedUnacked = 0;
-  const records = (some: readonly RequestClaim[]) => some.reduce((total, claim) => total + claim.records, 0);
-  return {
-    sent: records(claims),
-    acked: records(claims.filter(({ ids }) => ids !== undefined)),
-    get archived() {
-      return archived.size;
-    },
-    get archivedUnacked() {
-      return archivedUnacked;
-    },
-    leaf(row, { entry }, found) {
-      const id = idOf(row);
-      const place = entry?.resource?.id ?? "";
-      const [, requestId = "", digits = ""] = /^(.*)#(\d+)$/.exec(place) ?? [];
-      const claim = byRequest.get(requestId);
-      const at = Number(digits);
-      if (claim === undefined || at >= claim.records) {
-        found("stranger", `${id}, which is ${place}, was sent by nobody`);
-        return;
-      }
-      const earlier = archived.get(place);
-      if (earlier !== undefined) found("doubled", `${place} is archived as ${earlier} and as ${id}`);
-      archived.set(place, id);
-      if (claim.ids === undefined) archivedUnacked++;
-      else if (claim.ids[at] !== id)
-        found("bad ack", `${place} was acked as ${claim.ids[at]} and is archived as ${id}`);
-      if (entry === undefined || !equals(AuditEntrySchema, entry, requestEntryOf(requestId, at))) {
-        found("altered", `${id} is archived with another content than was sent`);
-      }
-    },
-    finish(found) {
-      for (const { requestId, records: count, ids } of claims) {
-        for (let at = 0; ids !== undefined && at < count; at++) {
-          if (!archived.has(`${requestId}#${at}`)) found("lost", `${requestId}#${at} was acked and is not archived`);
-        }
-      }
-    },
-  };
 }
 
 function treeCheck(roots: readonly SignedRoot[], found: Found) {
@@ -244,17 +169,4 @@ function treeCheck(roots: readonly SignedRoot[], found: Found) {
       }
     },
   };
-}
-
-function* members(set: SequenceSet): Generator<number> {
-  for (const [at, byte] of set.bits.entries()) {
-    if (byte === 0) continue;
-    for (let bit = 0; bit < 8; bit++) if ((byte & (1 << bit)) !== 0) yield at * 8 + bit;
-  }
-}
-
-function count(set: SequenceSet, wanted: (sequence: number) => boolean): number {
-  let found = 0;
-  for (const sequence of members(set)) if (wanted(sequence)) found++;
-  return found;
 }

@@ -55,9 +55,18 @@ export interface RequestClaim {
   readonly ids: readonly string[] | undefined;
 }
 
+/** What a reviewer says of a record that it approved, once. */
+export interface ReviewClaim {
+  /** The record's. */
+  readonly id: string;
+  /** False: it never heard what became of it. */
+  readonly decided: boolean;
+}
+
 export interface Claims {
   readonly producers: readonly ProducerClaims[];
   readonly requests: readonly RequestClaim[];
+  readonly reviews: readonly ReviewClaim[];
   /** What callers found wrong with their replies. */
   readonly problems: readonly string[];
 }

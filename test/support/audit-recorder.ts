@@ -1,7 +1,7 @@
 import type { AuditAck, AuditDurability } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { openArchive } from "./audit-archive.ts";
 import { type Account, checkArchive } from "./audit-checker.ts";
-import { type Claims, createSequenceSet } from "./audit-claims.ts";
+import { type Claims, createSequenceSet, type ProducerClaims } from "./audit-claims.ts";
 import type { AppendInit, AuditClient } from "./audit-client.ts";
 import { entryOf } from "./audit-entries.ts";
 import { until } from "./until.ts";
@@ -33,11 +33,7 @@ export function createRecorder(producer: string): Recorder {
 
   return {
     get claims() {
-      return {
-        producers: [{ producer, sent: sent.bits, acked: acked.bits, problems: [] }],
-        requests: [],
-        problems: [],
-      };
+      return claimsOf([{ producer, sent: sent.bits, acked: acked.bits, problems: [] }]);
     },
     get acked() {
       return acked.size;
@@ -63,12 +59,9 @@ export function range(first: number, last: number): number[] {
   return Array.from({ length: last - first + 1 }, (_, at) => first + at);
 }
 
-export function mergeClaims(...some: readonly Claims[]): Claims {
-  return {
-    producers: some.flatMap(({ producers }) => producers),
-    requests: some.flatMap(({ requests }) => requests),
-    problems: some.flatMap(({ problems }) => problems),
-  };
+/** Of producers alone. */
+export function claimsOf(producers: readonly ProducerClaims[]): Claims {
+  return { producers, requests: [], reviews: [], problems: [] };
 }
 
 /** Waits until as much of every producer is archived as was acknowledged to it, and accounts for all of it. */
