@@ -2,7 +2,7 @@ import type { ChaosReport } from "./audit-run.ts";
 
 /** The account of a run, for whoever reads its output. */
 export function accountInWords(report: ChaosReport): string {
-  const { account, proofs, faults, producers, callers, mostMiB, unsettled } = report;
+  const { account, proofs, faults, producers, callers, consumers, undelivered, mostMiB, unsettled } = report;
   const sum = (of: (one: ChaosReport["producers"][number]) => number) =>
     producers.reduce((total, one) => total + of(one), 0);
   const merged = (records: readonly Readonly<Record<string, number>>[]) => {
@@ -19,6 +19,8 @@ export function accountInWords(report: ChaosReport): string {
     ["archived, not acked", `${account.archivedUnacked}`],
     ["appends by request id", `${account.requests.sent} sent, ${account.requests.acked} acked`],
     ["reviews", `${account.reviews.decided} decided, ${account.reviews.archived} archived`],
+    ["deliveries", consumers.map((one) => `${one.deliveries}, of which again ${one.redeliveries}`).join("; ")],
+    ["acked, not delivered", `${undelivered}`],
     ["duplicates acked", `${sum(({ duplicates }) => duplicates)}`],
     ["refused for now", `${sum(({ refusedForNow }) => refusedForNow)}`],
     ["acks by durability", merged([...producers, ...callers].map(({ byDurability }) => byDurability))],
@@ -44,6 +46,7 @@ export function accountInWords(report: ChaosReport): string {
 }
 
 /** Whether the run proved what it is to prove. */
-export function isSound({ account, proofs, unsettled }: ChaosReport): boolean {
-  return Object.keys(account.faults).length === 0 && proofs.problems.length === 0 && unsettled === undefined;
+export function isSound({ account, proofs, undelivered, unsettled }: ChaosReport): boolean {
+  const isArchived = Object.keys(account.faults).length === 0 && proofs.problems.length === 0;
+  return isArchived && undelivered === 0 && unsettled === undefined;
 }

@@ -61,7 +61,7 @@ const planted: readonly Planted[] = [
   },
 ];
 
-it.each(planted)("the run fails on a server that $bug", async ({ patches, faults, found }) => {
+it.each(planted)("the run fails on a server that $bug", { timeout: 300_000 }, async ({ patches, faults, found }) => {
   using copy = plantBug(patches);
   const times = { calmMs: [500, 1_500], holdMs: [300, 1_000] } as const;
   const options = { seed: 7, durationMs: 12_000, faults, times, root: copy.path, patienceMs: 8_000 };

@@ -2,10 +2,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { AuditService, AuditDurability as Durability } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { openArchive } from "../support/audit-archive.ts";
 import { type Account, checkArchive, type SignedRoot } from "../support/audit-checker.ts";
-import { createSequenceSet } from "../support/audit-claims.ts";
+import { countMissing, createSequenceSet } from "../support/audit-claims.ts";
 import { createAuditClient } from "../support/audit-client.ts";
 import { type FaultKind, type FaultTimes, lanes, planFaults } from "../support/audit-faults.ts";
 import { type CallerJob, type CallerReport, isCallerReport } from "../support/load-audit-caller.ts";
+import { type ConsumerJob, type ConsumerReport, isConsumerReport } from "../support/load-audit-consumer.ts";
 import { isProducerReport, type ProducerJob, type ProducerReport } from "../support/load-audit-producer.ts";
 import { isReviewerReport, type ReviewerJob, type ReviewerReport } from "../support/load-audit-reviewer.ts";
 import { type LoadProcess, startLoad } from "../support/load-process.ts";
@@ -39,6 +40,9 @@ export interface ChaosReport {
   readonly producers: readonly ProducerReport[];
   readonly callers: readonly CallerReport[];
   readonly reviewer: ReviewerReport;
+  readonly consumers: readonly ConsumerReport[];
+  /** Acked records of producers that no consumer was given. */
+  readonly undelivered: number;
   /** The most memory that an instance held. */
   readonly mostMiB: number;
   /** Why the archive was read before everything acknowledged seemed to be in it; undefined when it was not. */
@@ -69,17 +73,34 @@ export async function runAuditChaos(options: ChaosOptions): Promise<ChaosReport>
   // What was left behind anywhere is found by the next start, and must not be archived a second time.
   await Promise.all(servers.instances.map((instance) => instance.restart()));
   unsettled ??= await settled(servers, producers, patienceMs);
+  unsettled ??= await consumed(servers, patienceMs);
+  const consumers = await Promise.all(loads.consumers.map((load) => load.stop()));
+  const undelivered = countUndelivered(producers, consumers);
   log("comparing the archive with what was said");
   await witness.stop();
   const { account, proofs } = await audit(servers, { producers, callers, reviewer }, witness.roots);
-  return { account, proofs, faults, producers, callers, reviewer, mostMiB: memory.mostMiB, unsettled };
+  return {
+    account,
+    proofs,
+    faults,
+    producers,
+    callers,
+    reviewer,
+    consumers,
+    undelivered,
+    mostMiB: memory.mostMiB,
+    unsettled,
+  };
 }
 
 interface Loads {
   readonly producers: readonly LoadProcess<ProducerReport>[];
   readonly callers: readonly LoadProcess<CallerReport>[];
   readonly reviewer: LoadProcess<ReviewerReport>;
+  readonly consumers: readonly LoadProcess<ConsumerReport>[];
 }
+
+const GROUP = "chaos";
 
 async function startLoads(
   { instances }: AuditServers,
@@ -94,11 +115,15 @@ async function startLoads(
   });
   const callerJob: CallerJob = { name: `c${seed}`, addresses, callers: 4, pauseMs: 100, seed, patienceMs };
   const reviewerJob: ReviewerJob = { addresses, pauseMs: 200, seed, patienceMs };
+  const consumerJobs = [1, 2].map(
+    (at): ConsumerJob => ({ group: GROUP, consumer: `consumer${at}`, addresses, seed: seed + at }),
+  );
   const start = async <T>(script: `load-${string}.ts`, job: unknown, read: (report: unknown) => report is T) =>
     parts.use(await startLoad(script, job, read));
   return {
     producers: await Promise.all(producerJobs.map((job) => start("load-audit-producer.ts", job, isProducerReport))),
     callers: [await start("load-audit-caller.ts", callerJob, isCallerReport)],
+    consumers: await Promise.all(consumerJobs.map((job) => start("load-audit-consumer.ts", job, isConsumerReport))),
     reviewer: await start("load-audit-reviewer.ts", reviewerJob, isReviewerReport),
   };
 }
@@ -156,6 +181,33 @@ async function settled(
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
+}
+
+/** Waits until the consumers have dealt with everything. */
+async function consumed({ instances }: AuditServers, timeoutMs: number): Promise<string | undefined> {
+  using client = createAuditClient(instances[0].grpcAddress);
+  let last = "";
+  const dealtWith = async () => {
+    const { group } = (await client.call(AuditService.method.getGroup, { group: GROUP })).reply;
+    last = `${group?.lag} not delivered, ${group?.pending} not settled`;
+    return group !== undefined && group.lag + group.pending === 0n;
+  };
+  try {
+    await until(dealtWith, { what: "the consumers", timeoutMs, intervalMs: 200 });
+    return undefined;
+  } catch (error) {
+    return `${error instanceof Error ? error.message : String(error)}; ${last}`;
+  }
+}
+
+function countUndelivered(producers: readonly ProducerReport[], consumers: readonly ConsumerReport[]): number {
+  const missing = producers.map(({ producer, acked }) =>
+    countMissing(
+      acked,
+      consumers.flatMap(({ seen }) => seen.get(producer) ?? []),
+    ),
+  );
+  return missing.reduce((sum, one) => sum + one, 0);
 }
 
 async function audit(

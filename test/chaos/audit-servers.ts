@@ -17,7 +17,7 @@ export interface AuditServersOptions {
 export interface AuditServers extends AsyncDisposable {
   readonly redis: RedisServer;
   readonly postgres: PostgresServer;
-  readonly instances: readonly HoldfastProcess[];
+  readonly instances: readonly [HoldfastProcess, HoldfastProcess];
   /** The settings that the instances share. */
   readonly env: Readonly<Record<string, string>>;
   /** Lets a fault happen, waits as long as it is to last, and makes good again. */

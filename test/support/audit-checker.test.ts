@@ -9,7 +9,7 @@ import {
   AuditDurability as Durability,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { type ArchivedLeaf, checkArchive, type SignedRoot } from "./audit-checker.ts";
-import { type Claims, createAckLedger, createSequenceSet } from "./audit-claims.ts";
+import { type Claims, countMissing, createAckLedger, createSequenceSet } from "./audit-claims.ts";
 import { entryOf, requestEntryOf } from "./audit-entries.ts";
 import { createGrowingTree, hashOfLeaf } from "./audit-tree.ts";
 
@@ -205,6 +205,14 @@ describe("the checker of the archive", () => {
     const account = await checkArchive(claims, { leaves, roots: rootsOf(leaves), conflicts: 2 });
     expect(account.faults).toEqual({ conflict: 1 });
   });
+});
+
+it("counts what was acknowledged and given to no consumer", () => {
+  const acked = setOf(1, 2, 3, 9_000);
+  expect(countMissing(acked, [setOf(1, 3), setOf(2, 9_000, 9_001)])).toBe(0);
+  expect(countMissing(acked, [setOf(1, 3), setOf(2)])).toBe(1);
+  expect(countMissing(acked, [setOf(3, 4)])).toBe(3);
+  expect(countMissing(acked, [])).toBe(4);
 });
 
 describe("the ledger of an ingest stream", () => {

@@ -38,6 +38,16 @@ export function createSequenceSet(from: Uint8Array = new Uint8Array(1024)): Sequ
   };
 }
 
+/** How many sequences of a set are in none of the others. */
+export function countMissing(set: Uint8Array, others: readonly Uint8Array[]): number {
+  let missing = 0;
+  for (const [at, byte] of set.entries()) {
+    for (let rest = others.reduce((bits, other) => bits & ~(other[at] ?? 0), byte); rest > 0; rest &= rest - 1)
+      missing++;
+  }
+  return missing;
+}
+
 /** What a producer says of its records: those it sent at least once, and those that were acknowledged to it. */
 export interface ProducerClaims {
   readonly producer: string;
