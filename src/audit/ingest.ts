@@ -18,8 +18,8 @@ import { type Intake, identityReused, type Kept } from "./intake.ts";
 import type { Sealed } from "./record.ts";
 import type { Room } from "./room.ts";
 
-/** What a producer may have unacknowledged. A batch of the largest size fits twice. */
-const WINDOW = { records: 20_000, bytes: 2 * LIMITS.batchBytes } as const;
+/** What a producer may have unacknowledged: what a tier takes in the time of a few commits. More would only lie in memory. */
+const WINDOW = { records: 5_000, bytes: LIMITS.batchBytes } as const;
 /** A window is never closed: the least that is told to a producer when the server is short of room. */
 const LEAST_WINDOW = LIMITS.batch;
 

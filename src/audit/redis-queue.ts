@@ -9,6 +9,7 @@ import { createDrain } from "./redis-queue-drain.ts";
 import { asEntries } from "./redis-queue-entry.ts";
 import { asBuffer, GROUP, queueKeys } from "./redis-queue-keys.ts";
 import { appendScript, conditionScript, findScript, frontierScript, sequencesScript } from "./redis-queue-scripts.ts";
+import { createRoom } from "./room.ts";
 
 export interface RedisQueueOptions {
   readonly redis: Redis;
@@ -21,6 +22,13 @@ export interface RedisQueueOptions {
   readonly onLost: () => void;
 }
 
+/**
+ * Records that are with Redis at a time. Enough to keep it busy, and few enough to be done within a fraction of the time in which
+ * it has to answer, so that a flood of ours is not taken for its absence. The rest waits here, in order.
+ */
+const WITH_REDIS = 2_000;
+const FOR_EVER = new AbortController().signal;
+
 const OUTCOMES: Readonly<Record<string, QueueOutcome>> = { q: "queued", h: "held", l: "late", s: "stranger" };
 
 /** How much of the stream is read at a time when nothing else can tell what waits: some MiB where records are large. */
@@ -30,6 +38,7 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
   const keys = queueKeys(streamKey);
   // Generations must not repeat, not even between instances.
   const instance = randomUUID();
+  const room = createRoom(WITH_REDIS);
   let appends = 0;
   /** As it was last seen. */
   let era = "";
@@ -58,7 +67,8 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
     for (const { producer, sequence, leaf } of records) {
       args.push(String(places.get(producer)), String(sequence), asBuffer(leaf));
     }
-    const reply = await run(appendScript, producers.map(keys.tail), args);
+    const leave = await room.take(records.length, FOR_EVER);
+    const reply = await run(appendScript, producers.map(keys.tail), args).finally(leave);
     if (reply === "full") throw new QueueFullError(`${maxLength} audit records wait to be archived already`);
     if (reply === "memory") throw new QueueFullError("Redis has no memory left for audit records");
     const outcomes: QueueOutcome[] = [];

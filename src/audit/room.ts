@@ -1,8 +1,8 @@
-/** What writers may hold in memory at a time, all together: whoever comes when it is full waits for its turn. */
+/** What may be on its way at a time, all together: bytes, or records. Whoever comes when it is full waits for its turn. */
 export interface Room {
   readonly free: number;
   /** Resolves with the way to give it back, in the order of the calls. Rejects when the signal is aborted first. */
-  take(bytes: number, signal: AbortSignal): Promise<() => void>;
+  take(size: number, signal: AbortSignal): Promise<() => void>;
 }
 
 interface Waiting {

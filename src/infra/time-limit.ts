@@ -19,7 +19,15 @@ export function createTimeLimit(limitMs: number): TimeLimit {
   let first = 0;
   let timer: NodeJS.Timeout | undefined;
 
+  /**
+   * When this process itself was late, what is waited for may have come long ago and only not been read: timers run before that.
+   * So nothing is overdue before all that has come was looked at.
+   */
   function onTimer(): void {
+    setImmediate(expire);
+  }
+
+  function expire(): void {
     timer = undefined;
     const now = performance.now();
     for (let one = waiting[first]; one !== undefined; one = waiting[++first]) {

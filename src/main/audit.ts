@@ -51,7 +51,7 @@ const READS = [
 ];
 
 /** What all writers together may hold in memory while it is on its way. */
-const ROOM_BYTES = 32 * 1024 * 1024;
+const ROOM_BYTES = 16 * 1024 * 1024;
 
 /** The audit log over the tiers of this topology. */
 export async function startAudit(options: AuditParts): Promise<RunningAudit> {

@@ -1,5 +1,7 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { getHeapSpaceStatistics } from "node:v8";
 import { expect, it } from "vitest";
-import { returnMemoryWhenIdle } from "../../src/main/memory.ts";
+import { limitYoungGeneration, returnMemoryWhenIdle } from "../../src/main/memory.ts";
 
 const MIB = 1024 * 1024;
 
@@ -85,4 +87,22 @@ it("stops when it is cancelled", () => {
   Object.assign(state, { calls: 1, taken: 200 * MIB });
   seconds(100);
   expect(state.returned).toBe(0);
+});
+
+it("keeps the young generation small however much is on its way", async () => {
+  const youngBytes = () =>
+    getHeapSpaceStatistics().find(({ space_name: name }) => name === "new_space")?.space_size ?? 0;
+  const undo = limitYoungGeneration(4 * MIB);
+  try {
+    const onItsWay: object[][] = [];
+    for (let i = 0; i < 300; i++) {
+      onItsWay.push(Array.from({ length: 10_000 }, (_, at) => ({ at, text: `${i}/${at}` })));
+      if (onItsWay.length > 20) onItsWay.shift();
+      await nextTurn();
+    }
+    // One that grows is noticed a turn later.
+    expect(youngBytes()).toBeLessThanOrEqual(2 * Math.max(4 * MIB, MIB));
+  } finally {
+    undo();
+  }
 });
