@@ -21,6 +21,8 @@ export interface JoinOrder extends Member {
 
 export interface Joined {
   readonly created: boolean;
+  /** Another stream has lost this name, or never said that it was done with it. */
+  readonly replaced: boolean;
   /** What the group wants; undefined: every record. */
   readonly filter: Filter | undefined;
 }
@@ -130,8 +132,11 @@ export interface Groups {
   extend(member: Member, refs: readonly DeliveryRef[], deadlineMs: number): Promise<readonly DeliveryRef[]>;
   /** Says that the stream is open, and when its consumer last did something. */
   touch(member: Member, activeMs: number | undefined): Promise<void>;
-  /** What the stream holds may be delivered again now. What `unsentToken` claimed was never sent, and is not counted. */
-  leave(member: Member, activeMs: number | undefined, unsentToken: number | undefined): Promise<void>;
+  /**
+   * What the stream holds may be delivered again now; resolves with whether there was any. What `unsentToken` claimed was never
+   * sent, and is not counted.
+   */
+  leave(member: Member, activeMs: number | undefined, unsentToken: number | undefined): Promise<boolean>;
   /** Undefined: there is no such group. */
   condition(group: string): Promise<GroupCondition | undefined>;
   /** Throws GroupNotFoundError, as does requeue. */

@@ -46,6 +46,10 @@ export function createSqlGroups({ database, clock }: SqlGroupsOptions): Groups {
       const filter = readFilter(group.filter);
       const differs = order.filter !== undefined && textOf(readFilter(order.filter)) !== textOf(filter);
       if (differs) throw new GroupDiffersError(order.group);
+      const [before] = await tx.query<{ owner: string | null }>(
+        "SELECT owner FROM audit_consumer WHERE group_name = $1 AND name = $2",
+        [order.group, order.consumer],
+      );
       await tx.query(
         `INSERT INTO audit_consumer (group_name, name, owner, seen_ms) VALUES ($1, $2, $3, $4)
           ON CONFLICT (group_name, name) DO UPDATE SET owner = excluded.owner, seen_ms = excluded.seen_ms`,
@@ -56,7 +60,8 @@ export function createSqlGroups({ database, clock }: SqlGroupsOptions): Groups {
         order.group,
         now - CONSUMER_KNOWN_MS,
       ]);
-      return { created, filter };
+      const replaced = before !== undefined && before.owner !== null;
+      return { created, replaced, filter };
     });
   }
 
@@ -152,14 +157,15 @@ export function createSqlGroups({ database, clock }: SqlGroupsOptions): Groups {
       database.transaction(async (tx) => {
         const now = clock.now();
         await lockGroup(kind, tx, member.group);
-        await tx.query(
+        const freed = await tx.query(
           `UPDATE audit_delivery SET holder = NULL, due_ms = $3,
               attempt = attempt - (CASE WHEN token = $4 THEN 1 ELSE 0 END)
-            WHERE group_name = $1 AND holder = $2`,
+            WHERE group_name = $1 AND holder = $2 RETURNING leaf_index`,
           [member.group, member.owner, now, unsentToken ?? 0],
         );
         await touch(tx.query, member, activeMs, "NULL");
         await buryOverdue(kind, tx, member.group, now);
+        return freed.length > 0;
       }),
     condition: (group) => readCondition(database, group, clock.now()),
     deadLetters: (group, after, limits) => readDeadLetters(database, group, after, limits, clock.now()),

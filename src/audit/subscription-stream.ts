@@ -4,8 +4,7 @@ import type { Clock } from "../infra/clock.ts";
 import type { Log } from "../infra/log.ts";
 import { type Bell, createBell } from "./bell.ts";
 import type { DeliveryRef } from "./deliveries.ts";
-import type { Filter } from "./filter.ts";
-import { ConsumerReplacedError, type Groups } from "./groups.ts";
+import { ConsumerReplacedError, type Groups, type Joined } from "./groups.ts";
 import type { Growth } from "./growth.ts";
 import { createHeld } from "./subscription-held.ts";
 import { type SettleOrder, type Subscription, settleOrderOf } from "./subscription-orders.ts";
@@ -54,14 +53,14 @@ export function openStream(
   incoming: AsyncIterator<AuditServiceSubscribeRequest>,
   signal: AbortSignal,
   subscription: Subscription,
-  filter: Filter | undefined,
+  joined: Joined,
   options: StreamOptions,
 ): Stream {
   const { groups, growth, streams, clock, log } = options;
   const { join: member, ackTimeoutMs } = subscription;
   const bell = createBell();
   const held = createHeld();
-  const source = createSource({ groups, member, filter, subscription, held, clock, bell, log });
+  const source = createSource({ groups, member, filter: joined.filter, subscription, held, clock, bell, log });
   const settler = createSettler({ perform, bell });
   let activeMs: number | undefined;
   let ending: Stream["ending"];
@@ -118,8 +117,9 @@ export function openStream(
   async function leave(unsent: number | undefined): Promise<void> {
     for (let tries = 1; ; tries++) {
       try {
-        await groups.leave(member, activeMs, unsent);
-        return stir(growth);
+        // Thousands may leave at a time, and those who stay need not look each time.
+        if (await groups.leave(member, activeMs, unsent)) stir(growth);
+        return;
       } catch (err) {
         if (!isTransient(err) || tries === LEAVES) {
           const { group, consumer } = member;
@@ -135,7 +135,7 @@ export function openStream(
   streams.get(name)?.(new ConsumerReplacedError(member));
   streams.set(name, onReplaced);
   // A stream of another instance that had the name learns it by looking.
-  stir(growth);
+  if (joined.replaced) stir(growth);
   const forgetGrowth = growth.onGrown(source.onGrown);
   const touching = setInterval(() => {
     groups.touch(member, activeMs).catch((err: unknown) => log.debug({ err, ...member }, "a consumer was not seen"));

@@ -35,13 +35,13 @@ export async function* subscribe(
   const { group, consumer } = subscription.join;
   // What was acknowledged before a group is made is not new to it.
   if (!(await groups.exists(group))) await options.settled(signal);
-  const { created, filter } = await groups.join(subscription.join);
+  const joined = await groups.join(subscription.join);
 
-  const stream = openStream(incoming, signal, subscription, filter, options);
+  const stream = openStream(incoming, signal, subscription, joined, options);
   try {
     yield reply({
       case: "opened",
-      value: { $typeName: "holdfast.v1.AuditSubscribeOpened", instanceId, group, consumer, created },
+      value: { $typeName: "holdfast.v1.AuditSubscribeOpened", instanceId, group, consumer, created: joined.created },
     });
     yield* repliesOf(stream, subscription.heartbeatMs);
   } finally {

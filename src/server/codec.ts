@@ -14,6 +14,14 @@ export class Malformed {
   }
 }
 
+const LARGE_BYTES = 256 * 1024;
+const large = new WeakSet<Message>();
+
+/** Whether a request that was decoded here was large, as encoded. */
+export function isLarge(request: Message): boolean {
+  return large.has(request);
+}
+
 /** Decodes a request. Strings that are not UTF-8, truncated messages and wrong wire types are malformed. */
 export function requestDecoder(
   desc: DescMessage,
@@ -21,7 +29,9 @@ export function requestDecoder(
 ): (bytes: Buffer) => Message | Malformed {
   return (bytes) => {
     try {
-      return decode(bytes);
+      const message = decode(bytes);
+      if (bytes.length > LARGE_BYTES) large.add(message);
+      return message;
     } catch (error) {
       return new Malformed(malformed(desc, error));
     }

@@ -2,7 +2,7 @@ import type { Readable } from "node:stream";
 import { setImmediate as immediately } from "node:timers/promises";
 import type { Message } from "@bufbuild/protobuf";
 import { type Call, hungUp } from "./call.ts";
-import { Malformed } from "./codec.ts";
+import { isLarge, Malformed } from "./codec.ts";
 
 /** The requests of a streaming call, one at a time: the next is read off the wire when the handler asks for it. */
 export interface Requests extends AsyncIterable<Message> {
@@ -38,6 +38,7 @@ export function requestsOf(stream: Readable, call: Call): Requests {
       if (item instanceof Malformed) throw item.failure;
       if (isMessage(item)) {
         call.authorize(item);
+        if (isLarge(item)) readOneAhead(stream);
         return { done: false, value: item };
       }
       if (ended) {
@@ -62,6 +63,16 @@ export function requestsOf(stream: Readable, call: Call): Requests {
     },
     [Symbol.asyncIterator]: () => ({ next }),
   };
+}
+
+/**
+ * Sixteen messages wait in a stream for a handler that holds its caller back: nothing where they are small, but large ones would
+ * come to megabytes for every caller. Node offers no option for the streams that grpc-js makes; should it rename its own,
+ * sixteen of any size wait.
+ */
+function readOneAhead(stream: Readable): void {
+  const state: unknown = Reflect.get(stream, "_readableState");
+  if (typeof state === "object" && state !== null) Object.assign(state, { highWaterMark: 1 });
 }
 
 function isMessage(item: unknown): item is Message {
