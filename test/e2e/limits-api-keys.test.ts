@@ -2,20 +2,20 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { create, type DescMethod, fromBinary, getOption, toBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { AuditService } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
 import { scope as scopeOption } from "../../src/gen/holdfast/v1/options_pb.js";
 import { type ApiKeyRecord, createApiKey } from "../../src/server/api-key.ts";
+import { prepareAudit } from "../support/bad-audit-fields.ts";
 import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
 import { goodRequests, text } from "../support/bad-fields.ts";
+import { type RequestFields, rpcName } from "../support/bad-rows.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { type ScratchDirectory, scratchDirectory } from "../support/scratch.ts";
 
-type Fields = Readonly<Record<string, unknown>>;
-
-const methods = [CacheService, HealthService].flatMap((service) => service.methods);
+const methods = [AuditService, CacheService, HealthService].flatMap((service) => service.methods);
 const scopes = [...new Set(methods.map((method) => getOption(method, scopeOption)))];
-const nameOf = ({ parent, name }: DescMethod) => `${parent.name}.${name}`;
 const withNamespace = methods.filter(({ input }) => input.fields.some(({ name }) => name === "namespace"));
 
 const records: ApiKeyRecord[] = [];
@@ -31,6 +31,7 @@ const onlyFor = new Map(scopes.map((scope) => [scope, keyFor(`only ${scope}`, [s
 const allBut = new Map(
   scopes.map((one) => [one, keyFor(`all but ${one}`, ["x:y", ...scopes.filter((s) => s !== one)])]),
 );
+const ordersOnly = new Map(scopes.map((one) => [one, keyFor(`orders, ${one}`, [one], ["orders"])]));
 const orders = keyFor("orders", ["*"], ["orders", "orders-*"]);
 
 let directory: ScratchDirectory;
@@ -42,6 +43,7 @@ beforeAll(async () => {
   writeFileSync(file, JSON.stringify({ keys: records }), { mode: 0o600 });
   server = await startHoldfast({ HOLDFAST_API_KEYS_FILE: file });
   caller = createBadCaller(server.grpcAddress);
+  await prepareAudit((method, request) => call(method, all, request));
 });
 afterAll(async () => {
   caller[Symbol.dispose]();
@@ -49,16 +51,16 @@ afterAll(async () => {
   directory.remove();
 });
 
-function call(method: DescMethod, key: string | undefined, fields: Fields = {}): Promise<Ending> {
-  const request = create(method.input, { ...goodRequests[nameOf(method)], ...fields });
+function call(method: DescMethod, key: string | undefined, fields: RequestFields = {}): Promise<Ending> {
+  const request = create(method.input, { ...goodRequests[rpcName(method)], ...fields });
   return caller.send(`/${method.parent.typeName}/${method.name}`, toBinary(method.input, request), {
-    stream: method.methodKind === "server_streaming",
+    stream: method.methodKind !== "unary",
     headers: key === undefined ? {} : { authorization: `Bearer ${key}` },
   });
 }
 
 /** The same over the HTTP plane, where the RPC is unary. */
-async function status(method: DescMethod, key: string, body: Fields): Promise<number> {
+async function status(method: DescMethod, key: string, body: RequestFields): Promise<number> {
   const response = await fetch(`${server.httpUrl}/${method.parent.typeName}/${method.name}`, {
     method: "POST",
     headers: { "content-type": "application/json", "x-api-key": key },
@@ -68,7 +70,7 @@ async function status(method: DescMethod, key: string, body: Fields): Promise<nu
   return response.status;
 }
 
-describe.each(methods.map((method) => ({ name: nameOf(method), method, scope: getOption(method, scopeOption) })))(
+describe.each(methods.map((method) => ({ name: rpcName(method), method, scope: getOption(method, scopeOption) })))(
   "$name",
   ({ method, scope }) => {
     it("names a scope, and is answered to a key that has it, alone or by a star", async () => {
@@ -97,7 +99,7 @@ describe.each(methods.map((method) => ({ name: nameOf(method), method, scope: ge
   },
 );
 
-describe.each(withNamespace.map((method) => ({ name: nameOf(method), method })))(
+describe.each(withNamespace.map((method) => ({ name: rpcName(method), method })))(
   "$name, with a key for some namespaces",
   ({ method }) => {
     it.each(["orders", "orders-eu", "orders-"])("is answered in %s", async (namespace) => {
@@ -114,6 +116,33 @@ describe.each(withNamespace.map((method) => ({ name: nameOf(method), method })))
     );
   },
 );
+
+describe.each(AuditService.methods.map((method) => ({ name: rpcName(method), method })))(
+  "$name, with a key for some namespaces",
+  ({ method }) => {
+    it("is answered, since the audit log has none, and only within its scope", async () => {
+      expect(await call(method, orders)).toMatchObject({ code: "OK" });
+      const key = ordersOnly.get(getOption(method, scopeOption));
+      expect(await call(method, key)).toMatchObject({ code: "OK" });
+      for (const [scope, other] of ordersOnly) {
+        if (scope === getOption(method, scopeOption)) continue;
+        expect(await call(method, other)).toMatchObject({ code: "PERMISSION_DENIED", reason: "SCOPE_MISSING" });
+      }
+    });
+  },
+);
+
+it("the audit log asks for the scope that each of its callers has", () => {
+  const rpcsOf = Map.groupBy(AuditService.methods, (method) => getOption(method, scopeOption));
+  const reads = ["Get", "List", "ListPending", "IsApproved", "Tail", "GetGroup", "ListDeadLetters"];
+  expect(Object.fromEntries([...rpcsOf].map(([scope, rpcs]) => [scope, rpcs.map(({ name }) => name)]))).toEqual({
+    "audit:append": ["Append", "Ingest", "Reconcile"],
+    "audit:read": [...reads, "Checkpoint", "Verify"],
+    "audit:review": ["Review"],
+    "audit:consume": ["Subscribe", "RequeueDeadLetters"],
+    "audit:admin": ["Export"],
+  });
+});
 
 describe("GetStats of no namespace in particular", () => {
   it("shows those that the caller may use, and no other", async () => {
