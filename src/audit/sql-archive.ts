@@ -56,7 +56,7 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
 
   async function transaction<T>(
     work: (tx: SqlSession, log: Appender) => Promise<T>,
-    keepDiffering = false,
+    keepsDiffering: () => boolean = () => false,
   ): Promise<T> {
     let size: number | undefined;
     let actions: ReadonlySet<string> = new Set();
@@ -65,14 +65,14 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
       const appender = await openAppender(kind, tx, (action) => knownActions.has(action));
       const before = appender.frontier.size;
       const answer = await work(tx, appender);
-      if (keepDiffering && appender.differing.length > 0) await putAside(tx, appender.differing);
+      if (appender.differing.length > 0 && keepsDiffering()) await putAside(tx, appender.differing);
       await appender.finish();
       size = appender.frontier.size > before ? appender.frontier.size : undefined;
       ({ actions, differing } = appender);
       return answer;
     });
     for (const action of actions) if (knownActions.size < KNOWN_ACTIONS) knownActions.add(action);
-    if (keepDiffering) {
+    if (differing.length > 0 && keepsDiffering()) {
       for (const { record } of differing) {
         log.error(
           { id: idOf(record) },
@@ -109,22 +109,44 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
     return jobs;
   }
 
-  async function commit(jobs: readonly Job[]): Promise<void> {
-    const [first] = jobs;
-    if (first === undefined) return;
-    const records = jobs.length === 1 ? first.records : jobs.flatMap((job) => job.records);
-    let placed: readonly Placed[];
+  /** Commits what waits when the transaction has begun: whoever came while it waited for its turn shares it. */
+  async function commitNext(): Promise<void> {
+    let jobs: readonly Job[] = [];
     try {
-      placed = await transaction((_, appender) => appender.append(records), first.differing === "keep");
+      await commit(() => {
+        jobs = takeJobs();
+        return jobs;
+      });
     } catch (error) {
-      if (jobs.length > 1 && !(error instanceof UnavailableError)) {
-        // One of them may be what the database refuses; the others must not fail with it.
-        for (const job of jobs) await commit([job]);
-      } else {
-        for (const job of jobs) job.reject(error);
-      }
-      return;
+      if (jobs.length > 1 && !(error instanceof UnavailableError)) await commitOneByOne(jobs);
+      // It did not begin: none of those who wait for it would fare better.
+      else for (const job of jobs.length > 0 ? jobs : queue.splice(0)) job.reject(error);
     }
+  }
+
+  /** One of them may be what the database refuses; the others must not fail with it. */
+  async function commitOneByOne(jobs: readonly Job[]): Promise<void> {
+    for (const job of jobs) {
+      try {
+        await commit(() => [job]);
+      } catch (error) {
+        job.reject(error);
+      }
+    }
+  }
+
+  async function commit(take: () => readonly Job[]): Promise<void> {
+    let jobs: readonly Job[] = [];
+    const placed = await transaction(
+      (_, appender) => {
+        jobs = take();
+        const [first] = jobs;
+        return appender.append(
+          first !== undefined && jobs.length === 1 ? first.records : jobs.flatMap((job) => job.records),
+        );
+      },
+      () => jobs[0]?.differing === "keep",
+    );
     let at = 0;
     for (const job of jobs) {
       job.resolve(placed.slice(at, at + job.records.length));
@@ -133,7 +155,7 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
   }
 
   async function drain(): Promise<void> {
-    while (queue.length > 0) await commit(takeJobs());
+    while (queue.length > 0) await commitNext();
     draining = undefined;
   }
 
