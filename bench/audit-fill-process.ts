@@ -1,6 +1,6 @@
 import Sqlite from "better-sqlite3";
-import { keyOf } from "../src/audit/keys.ts";
-import { Frontier, leafHash, type TreeNode } from "../src/audit/merkle.ts";
+import { Frontier, leafHash, type TreeNode } from "../src/audit/archive/merkle.ts";
+import { keyOf } from "../src/audit/record/keys.ts";
 import { migrations } from "../src/infra/migrations/all.ts";
 import { migrate } from "../src/infra/migrations.ts";
 import { openSqlite } from "../src/infra/sqlite.ts";

@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
-import type { Archive } from "../src/audit/archive.ts";
-import { seal, toTimestamp } from "../src/audit/leaf.ts";
-import type { Sealed } from "../src/audit/record.ts";
+import type { Archive } from "../src/audit/archive/archive.ts";
+import { seal, toTimestamp } from "../src/audit/record/leaf.ts";
+import type { Sealed } from "../src/audit/record/record.ts";
 import { AuditEntrySchema, AuditStatus } from "../src/gen/holdfast/v1/audit_pb.js";
 
 /** Who and what the records of a filled archive are about. */

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
 import pg from "pg";
-import { BLOCK_LEAVES } from "../src/audit/sqlite-blocks.ts";
+import { BLOCK_LEAVES } from "../src/audit/search/sqlite-blocks.ts";
 
 /** How far a server's archive has got, read from its database behind its back. */
 export interface Progress extends AsyncDisposable {

@@ -1,6 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
-import { seal } from "../src/audit/leaf.ts";
-import type { Sealed } from "../src/audit/record.ts";
+import { seal } from "../src/audit/record/leaf.ts";
+import type { Sealed } from "../src/audit/record/record.ts";
 import { type AuditEntry, AuditEntrySchema } from "../src/gen/holdfast/v1/audit_pb.js";
 
 /** The records of the benchmark: 300 bytes each as a producer sends them, sequence and all. */

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import Sqlite from "better-sqlite3";
-import { searchKeys } from "../src/audit/keys.ts";
+import { searchKeys } from "../src/audit/record/keys.ts";
 import { audit } from "../src/infra/migrations/0002-audit.ts";
 import { sealedAt } from "./audit-records.ts";
 

@@ -1,6 +1,6 @@
 import { AuditService } from "../gen/holdfast/v1/audit_pb.js";
 import { type Mounted, mount, type Rpcs } from "../infra/call.ts";
-import { decodeAppend, decodeIngest } from "./requests.ts";
+import { decodeAppend, decodeIngest } from "./record/requests.ts";
 
 /** AuditService, of the parts that serve some of its RPCs each. */
 export function createAuditService(parts: readonly Rpcs<typeof AuditService>[]): Mounted {

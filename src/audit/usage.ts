@@ -1,9 +1,9 @@
 import type { Clock } from "../infra/clock.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
-import type { IntakeCounts } from "./intake.ts";
-import type { JournalCondition } from "./journal.ts";
-import type { QueueCondition } from "./queue.ts";
+import type { IntakeCounts } from "./intake/intake.ts";
+import type { JournalCondition } from "./journal/journal.ts";
+import type { QueueCondition } from "./queue/queue.ts";
 
 /** What is counted elsewhere and shown here. */
 export interface UsageSources {

@@ -1,20 +1,20 @@
-import { createAppendRpcs } from "../audit/append-rpcs.ts";
-import type { Archive } from "../audit/archive.ts";
-import { createGrowth, type Growth } from "../audit/growth.ts";
-import { createIntake } from "../audit/intake.ts";
-import type { Journal } from "../audit/journal.ts";
-import { openJournal } from "../audit/journal-directory.ts";
-import { lastSequence } from "../audit/last-sequence.ts";
-import { createRecovery, type Recovery } from "../audit/recovery.ts";
-import type { Retention } from "../audit/retention.ts";
-import { createRoom } from "../audit/room.ts";
-import { createServerIdentity } from "../audit/server-identity.ts";
+import type { Archive } from "../audit/archive/archive.ts";
+import { createGrowth, type Growth } from "../audit/archive/growth.ts";
+import { createSqlArchive } from "../audit/archive/sql-archive.ts";
+import { groupSizes } from "../audit/groups/sql-group-sizes.ts";
+import { createAppendRpcs } from "../audit/intake/append-rpcs.ts";
+import { createIntake } from "../audit/intake/intake.ts";
+import { lastSequence } from "../audit/intake/last-sequence.ts";
+import { createRoom } from "../audit/intake/room.ts";
+import { createServerIdentity } from "../audit/intake/server-identity.ts";
+import { createSettled } from "../audit/intake/settled.ts";
+import type { Journal } from "../audit/journal/journal.ts";
+import { openJournal } from "../audit/journal/journal-directory.ts";
+import { createRecovery, type Recovery } from "../audit/journal/recovery.ts";
+import { loadSigningKey } from "../audit/proof/signing-key.ts";
+import type { Retention } from "../audit/retention/retention.ts";
+import type { SqliteIndex } from "../audit/search/sqlite-index.ts";
 import { createAuditService } from "../audit/service.ts";
-import { createSettled } from "../audit/settled.ts";
-import { loadSigningKey } from "../audit/signing-key.ts";
-import { createSqlArchive } from "../audit/sql-archive.ts";
-import { groupSizes } from "../audit/sql-group-sizes.ts";
-import type { SqliteIndex } from "../audit/sqlite-index.ts";
 import { createUsage, type Usage } from "../audit/usage.ts";
 import type { Config } from "../config.ts";
 import { AuditService } from "../gen/holdfast/v1/audit_pb.js";
@@ -26,7 +26,7 @@ import type { Database } from "../infra/database.ts";
 import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
-import { startAuditQueue } from "./audit-queue.ts";
+import type { AuditQueueParts } from "./audit-queue.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface AuditParts extends Pick<Coordination, "redis" | "backplane"> {
@@ -65,10 +65,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
   const tier =
     redis &&
-    (await startAuditQueue({
-      ...{ config, log, redis, growth, archive, clock, parts },
-      onLost: () => recovery.suspectLoss(),
-    }));
+    (await openQueue({ config, log, redis, growth, archive, clock, parts, onLost: () => recovery.suspectLoss() }));
   const queue = tier?.queue;
   const intake = createIntake({ archive, journal, queue, onLocal: (records) => recovery.markLocal(records) });
   const recovery: Recovery = createRecovery({
@@ -134,10 +131,16 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   };
 }
 
+/** Loaded only where there is Redis, as all that speaks to it. */
+async function openQueue(options: AuditQueueParts) {
+  const { startAuditQueue } = await import("./audit-queue.ts");
+  return startAuditQueue(options);
+}
+
 /** Postgres keeps its indexes itself. */
 async function openIndex({ database, parts }: AuditParts, growth: Growth, log: Log): Promise<SqliteIndex | undefined> {
   if (database.kind !== "sqlite") return undefined;
-  const { createSqliteIndex } = await import("../audit/sqlite-index.ts");
+  const { createSqliteIndex } = await import("../audit/search/sqlite-index.ts");
   return parts.adopt(createSqliteIndex({ database, growth, log }), (it) => it.close());
 }
 
@@ -151,8 +154,8 @@ async function openRetention(
   const settings = config.audit.retention;
   if (settings.maxAgeMs === undefined && settings.maxRecords === undefined) return undefined;
   const [{ startRetention }, { createSqlRetention }] = await Promise.all([
-    import("../audit/retention.ts"),
-    import("../audit/sql-retention.ts"),
+    import("../audit/retention/retention.ts"),
+    import("../audit/retention/sql-retention.ts"),
   ]);
   const store = createSqlRetention({ database, ...(index && { forgetDropped: index.forgetDropped }) });
   return parts.adopt(startRetention({ archive, store, settings, clock: systemClock, log }), (it) => it.close());

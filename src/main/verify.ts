@@ -1,8 +1,8 @@
-import { parseCheckpoint } from "../audit/checkpoint.ts";
-import { type GivenCheckpoint, type VerifyAccount, verifyArchive } from "../audit/offline-verify.ts";
-import { accountJson, accountLines } from "../audit/offline-verify-report.ts";
-import { parsePublicKey } from "../audit/signing-key.ts";
-import { createSqlArchiveReader } from "../audit/sql-verify.ts";
+import { parseCheckpoint } from "../audit/proof/checkpoint.ts";
+import { type GivenCheckpoint, type VerifyAccount, verifyArchive } from "../audit/proof/offline-verify.ts";
+import { accountJson, accountLines } from "../audit/proof/offline-verify-report.ts";
+import { parsePublicKey } from "../audit/proof/signing-key.ts";
+import { createSqlArchiveReader } from "../audit/proof/sql-verify.ts";
 import { UsageError } from "../cli/usage.ts";
 import type { VerifyOutcome, VerifyRequest } from "../cli/verify.ts";
 import type { Config, DatabaseSettings } from "../config.ts";

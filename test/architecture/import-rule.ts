@@ -112,7 +112,7 @@ function roomOf(path: string): string {
 
 function isBackend(path: string): boolean {
   const [, room, ...rest] = path.split("/");
-  return room !== undefined && !rooms.has(room) && rest.length === 1 && backend.test(rest[0] ?? "");
+  return room !== undefined && !rooms.has(room) && backend.test(rest.at(-1) ?? "");
 }
 
 function resolve(path: string, specifier: string): string {

@@ -1,8 +1,8 @@
-import { createArchiver } from "../../src/audit/archiver.ts";
-import { createGrowth } from "../../src/audit/growth.ts";
-import { createRedisBacklog } from "../../src/audit/redis-backlog.ts";
-import { createRedisLease } from "../../src/audit/redis-lease.ts";
-import { createSqlArchive } from "../../src/audit/sql-archive.ts";
+import { createGrowth } from "../../src/audit/archive/growth.ts";
+import { createSqlArchive } from "../../src/audit/archive/sql-archive.ts";
+import { createArchiver } from "../../src/audit/queue/archiver.ts";
+import { createRedisBacklog } from "../../src/audit/queue/redis-backlog.ts";
+import { createRedisLease } from "../../src/audit/queue/redis-lease.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";

@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
-import type { Archive } from "../../src/audit/archive.ts";
-import { createGrowth } from "../../src/audit/growth.ts";
-import { seal } from "../../src/audit/leaf.ts";
-import type { RecordId, Sealed } from "../../src/audit/record.ts";
-import { createSqlArchive } from "../../src/audit/sql-archive.ts";
+import type { Archive } from "../../src/audit/archive/archive.ts";
+import { createGrowth } from "../../src/audit/archive/growth.ts";
+import { createSqlArchive } from "../../src/audit/archive/sql-archive.ts";
+import { seal } from "../../src/audit/record/leaf.ts";
+import type { RecordId, Sealed } from "../../src/audit/record/record.ts";
 import { AuditEntrySchema } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import type { Database } from "../../src/infra/database.ts";

@@ -4,8 +4,8 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, 
 import { join } from "node:path";
 import { toJson, toJsonString } from "@bufbuild/protobuf";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { checkpointFault, parseCheckpoint, signCheckpoint } from "../../src/audit/checkpoint.ts";
-import { loadSigningKey, parsePublicKey } from "../../src/audit/signing-key.ts";
+import { checkpointFault, parseCheckpoint, signCheckpoint } from "../../src/audit/proof/checkpoint.ts";
+import { loadSigningKey, parsePublicKey } from "../../src/audit/proof/signing-key.ts";
 import { AuditCheckpointSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { isSigned } from "../support/audit-tree.ts";
 import { scratchDirectory } from "../support/scratch.ts";

@@ -1,6 +1,6 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { NackOrder } from "../../src/audit/groups.ts";
+import type { NackOrder } from "../../src/audit/groups/groups.ts";
 import {
   AuditServiceGetGroupRequestSchema,
   AuditServiceListDeadLettersRequestSchema,

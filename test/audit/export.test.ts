@@ -1,10 +1,10 @@
 import { create, fromBinary, fromJsonString, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { Archive } from "../../src/audit/archive.ts";
-import { toTimestamp } from "../../src/audit/leaf.ts";
-import { createListRpcs } from "../../src/audit/list-rpcs.ts";
-import type { Search } from "../../src/audit/search.ts";
-import { createSqlSearch } from "../../src/audit/sql-search.ts";
+import type { Archive } from "../../src/audit/archive/archive.ts";
+import { toTimestamp } from "../../src/audit/record/leaf.ts";
+import { createListRpcs } from "../../src/audit/search/list-rpcs.ts";
+import type { Search } from "../../src/audit/search/search.ts";
+import { createSqlSearch } from "../../src/audit/search/sql-search.ts";
 import {
   AuditDecision,
   AuditExportFormat,

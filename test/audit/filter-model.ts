@@ -1,6 +1,6 @@
 import { create, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
 import fc from "fast-check";
-import { toTimestamp } from "../../src/audit/leaf.ts";
+import { toTimestamp } from "../../src/audit/record/leaf.ts";
 import {
   type AuditEntry,
   AuditEntrySchema,

@@ -1,8 +1,8 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { filterOf, matches, serializeFilter, statusAsAppended } from "../../src/audit/filter.ts";
-import { microsecondsOf } from "../../src/audit/leaf.ts";
+import { microsecondsOf } from "../../src/audit/record/leaf.ts";
+import { filterOf, matches, serializeFilter, statusAsAppended } from "../../src/audit/search/filter.ts";
 import {
   AuditEntrySchema,
   type AuditFilter,

@@ -1,9 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { Archive } from "../../src/audit/archive.ts";
-import { Ranges } from "../../src/audit/held-ranges.ts";
-import { createLookupRpcs } from "../../src/audit/lookup-rpcs.ts";
-import { createSqlSequences } from "../../src/audit/sql-sequences.ts";
+import type { Archive } from "../../src/audit/archive/archive.ts";
+import { Ranges } from "../../src/audit/journal/held-ranges.ts";
+import { createLookupRpcs } from "../../src/audit/review/lookup-rpcs.ts";
+import { createSqlSequences } from "../../src/audit/review/sql-sequences.ts";
 import {
   AuditDurability,
   AuditLookup,

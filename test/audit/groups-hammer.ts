@@ -1,5 +1,5 @@
-import type { DeliveryRef } from "../../src/audit/deliveries.ts";
-import type { Claimed } from "../../src/audit/groups.ts";
+import type { DeliveryRef } from "../../src/audit/groups/deliveries.ts";
+import type { Claimed } from "../../src/audit/groups/groups.ts";
 import { claimOrder, type GroupInstance, type GroupInstances, member } from "./group-instances.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import type { JoinOrder } from "../../src/audit/groups.ts";
+import type { JoinOrder } from "../../src/audit/groups/groups.ts";
 import { AuditFilterSchema, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
 import type { Database, SqlSession } from "../../src/infra/database.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Identities, Ranges } from "../../src/audit/held-ranges.ts";
+import { Identities, Ranges } from "../../src/audit/journal/held-ranges.ts";
 
 const range = fc
   .tuple(fc.integer({ min: 1, max: 60 }), fc.nat({ max: 8 }))

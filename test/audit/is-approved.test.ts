@@ -1,9 +1,9 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { createReviewRpcs } from "../../src/audit/review-rpcs.ts";
-import type { Settled } from "../../src/audit/settled.ts";
-import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
-import { createSqlSearch } from "../../src/audit/sql-search.ts";
+import type { Settled } from "../../src/audit/intake/settled.ts";
+import { createReviewRpcs } from "../../src/audit/review/review-rpcs.ts";
+import { createSqlReviews } from "../../src/audit/review/sql-reviews.ts";
+import { createSqlSearch } from "../../src/audit/search/sql-search.ts";
 import {
   AuditDecision,
   type AuditServiceIsApprovedRequest,

@@ -1,6 +1,6 @@
 import { writeSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { openJournal } from "../../src/audit/journal-directory.ts";
+import { openJournal } from "../../src/audit/journal/journal-directory.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { recordsOf } from "./journals.ts";

@@ -3,7 +3,7 @@ import { rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
-import { JournalUnavailableError } from "../../src/audit/journal.ts";
+import { JournalUnavailableError } from "../../src/audit/journal/journal.ts";
 import { type Child, startChild } from "../support/child.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";

@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { JournalUnavailableError } from "../../src/audit/journal.ts";
+import { JournalUnavailableError } from "../../src/audit/journal/journal.ts";
 import { Failure } from "../../src/infra/failure.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { sealed } from "./archives.ts";

@@ -1,6 +1,6 @@
-import type { Journal, Segment } from "../../src/audit/journal.ts";
-import { type JournalOptions, openJournal } from "../../src/audit/journal-directory.ts";
-import type { Sealed } from "../../src/audit/record.ts";
+import type { Journal, Segment } from "../../src/audit/journal/journal.ts";
+import { type JournalOptions, openJournal } from "../../src/audit/journal/journal-directory.ts";
+import type { Sealed } from "../../src/audit/record/record.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { sealed } from "./archives.ts";

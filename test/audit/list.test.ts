@@ -1,8 +1,8 @@
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { Archive } from "../../src/audit/archive.ts";
-import { createListRpcs } from "../../src/audit/list-rpcs.ts";
-import { createSqlSearch } from "../../src/audit/sql-search.ts";
+import type { Archive } from "../../src/audit/archive/archive.ts";
+import { createListRpcs } from "../../src/audit/search/list-rpcs.ts";
+import { createSqlSearch } from "../../src/audit/search/sql-search.ts";
 import {
   AuditDurability,
   AuditOrder,

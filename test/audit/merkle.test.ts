@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { EMPTY_ROOT, Frontier, leafHash, type TreeNode } from "../../src/audit/merkle.ts";
+import { EMPTY_ROOT, Frontier, leafHash, type TreeNode } from "../../src/audit/archive/merkle.ts";
 import { naiveLeafHash, naiveRoot, reference } from "./rfc6962.ts";
 
 function grown(leaves: readonly Buffer[]): { frontier: Frontier; kept: TreeNode[] } {

@@ -1,11 +1,11 @@
 import { generateKeyPairSync, sign } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
-import { createProofRpcs } from "../../src/audit/proof-rpcs.ts";
-import { idOf } from "../../src/audit/record.ts";
-import type { Settled } from "../../src/audit/settled.ts";
-import type { SigningKey } from "../../src/audit/signing-key.ts";
-import { createSqlTree } from "../../src/audit/sql-tree.ts";
+import type { Settled } from "../../src/audit/intake/settled.ts";
+import { createProofRpcs } from "../../src/audit/proof/proof-rpcs.ts";
+import type { SigningKey } from "../../src/audit/proof/signing-key.ts";
+import { createSqlTree } from "../../src/audit/proof/sql-tree.ts";
+import { idOf } from "../../src/audit/record/record.ts";
 import {
   AuditConsistencyCheckSchema,
   AuditInclusionCheckSchema,

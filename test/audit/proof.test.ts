@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { leafHash } from "../../src/audit/merkle.ts";
-import { verifyConsistency, verifyInclusion } from "../../src/audit/proof.ts";
+import { leafHash } from "../../src/audit/archive/merkle.ts";
+import { verifyConsistency, verifyInclusion } from "../../src/audit/proof/proof.ts";
 import { naiveConsistency, naiveLeafHash, naivePath, naiveRoot, reference } from "./rfc6962.ts";
 
 const hashes = (hex: readonly string[]) => hex.map((one) => Buffer.from(one, "hex"));

@@ -1,9 +1,9 @@
 import { onTestFinished } from "vitest";
-import { createGrowth, type Growth } from "../../src/audit/growth.ts";
-import { seal } from "../../src/audit/leaf.ts";
-import type { Queue } from "../../src/audit/queue.ts";
-import type { Sealed } from "../../src/audit/record.ts";
-import { createRedisQueue } from "../../src/audit/redis-queue.ts";
+import { createGrowth, type Growth } from "../../src/audit/archive/growth.ts";
+import type { Queue } from "../../src/audit/queue/queue.ts";
+import { createRedisQueue } from "../../src/audit/queue/redis-queue.ts";
+import { seal } from "../../src/audit/record/leaf.ts";
+import type { Sealed } from "../../src/audit/record/record.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import type { Redis } from "../../src/infra/redis.ts";
 import { entryOf } from "../support/audit-entries.ts";

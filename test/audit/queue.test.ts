@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from "vitest";
-import { idOf } from "../../src/audit/record.ts";
-import { createRedisBacklog } from "../../src/audit/redis-backlog.ts";
-import { createRedisQueue } from "../../src/audit/redis-queue.ts";
-import { GROUP } from "../../src/audit/redis-queue-keys.ts";
+import { createRedisBacklog } from "../../src/audit/queue/redis-backlog.ts";
+import { createRedisQueue } from "../../src/audit/queue/redis-queue.ts";
+import { GROUP } from "../../src/audit/queue/redis-queue-keys.ts";
+import { idOf } from "../../src/audit/record/record.ts";
 import { open } from "../infra/redis-clients.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { startRedisCluster } from "../support/redis-cluster.ts";

@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import * as fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Ranges } from "../../src/audit/held-ranges.ts";
-import { createLookupRpcs } from "../../src/audit/lookup-rpcs.ts";
-import type { HeldSequences } from "../../src/audit/reconcile.ts";
-import { createSqlSequences } from "../../src/audit/sql-sequences.ts";
+import { Ranges } from "../../src/audit/journal/held-ranges.ts";
+import { createLookupRpcs } from "../../src/audit/review/lookup-rpcs.ts";
+import type { HeldSequences } from "../../src/audit/review/reconcile.ts";
+import { createSqlSequences } from "../../src/audit/review/sql-sequences.ts";
 import {
   AuditSequenceState,
   AuditServiceReconcileRequestSchema,

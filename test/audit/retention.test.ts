@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { createGrowth } from "../../src/audit/growth.ts";
-import { open } from "../../src/audit/leaf.ts";
-import { type Retention, type RetentionSettings, startRetention } from "../../src/audit/retention.ts";
-import { createSqlGroups } from "../../src/audit/sql-groups.ts";
-import { createSqlRetention } from "../../src/audit/sql-retention.ts";
-import { createSqliteIndex } from "../../src/audit/sqlite-index.ts";
+import { createGrowth } from "../../src/audit/archive/growth.ts";
+import { createSqlGroups } from "../../src/audit/groups/sql-groups.ts";
+import { open } from "../../src/audit/record/leaf.ts";
+import { type Retention, type RetentionSettings, startRetention } from "../../src/audit/retention/retention.ts";
+import { createSqlRetention } from "../../src/audit/retention/sql-retention.ts";
+import { createSqliteIndex } from "../../src/audit/search/sqlite-index.ts";
 import { AuditDecision } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { createLog } from "../../src/infra/log.ts";

@@ -1,12 +1,12 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { create } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { open } from "../../src/audit/leaf.ts";
-import type { RecordId } from "../../src/audit/record.ts";
-import { createReviewRpcs } from "../../src/audit/review-rpcs.ts";
-import type { Reviews } from "../../src/audit/reviews.ts";
-import type { Settled } from "../../src/audit/settled.ts";
-import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
+import type { Settled } from "../../src/audit/intake/settled.ts";
+import { open } from "../../src/audit/record/leaf.ts";
+import type { RecordId } from "../../src/audit/record/record.ts";
+import { createReviewRpcs } from "../../src/audit/review/review-rpcs.ts";
+import type { Reviews } from "../../src/audit/review/reviews.ts";
+import { createSqlReviews } from "../../src/audit/review/sql-reviews.ts";
 import {
   AuditDecision,
   AuditServiceReviewRequestSchema,

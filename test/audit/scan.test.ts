@@ -1,10 +1,10 @@
 import { create, fromBinary, type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { draft, isRefused } from "../../src/audit/draft.ts";
-import { open, sameContent, seal, unseal } from "../../src/audit/leaf.ts";
-import type { Sealed } from "../../src/audit/record.ts";
-import { decodeIngest, isScanned } from "../../src/audit/requests.ts";
+import { draft, isRefused } from "../../src/audit/record/draft.ts";
+import { open, sameContent, seal, unseal } from "../../src/audit/record/leaf.ts";
+import type { Sealed } from "../../src/audit/record/record.ts";
+import { decodeIngest, isScanned } from "../../src/audit/record/requests.ts";
 import {
   type AuditAppend,
   AuditEntrySchema,

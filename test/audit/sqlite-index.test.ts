@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { filterOf } from "../../src/audit/filter.ts";
-import { createGrowth, type Growth } from "../../src/audit/growth.ts";
-import { createSqlSearch } from "../../src/audit/sql-search.ts";
-import { BLOCK_LEAVES, KINDS } from "../../src/audit/sqlite-blocks.ts";
-import { createSqliteIndex, type SqliteIndex } from "../../src/audit/sqlite-index.ts";
+import { createGrowth, type Growth } from "../../src/audit/archive/growth.ts";
+import { filterOf } from "../../src/audit/search/filter.ts";
+import { createSqlSearch } from "../../src/audit/search/sql-search.ts";
+import { BLOCK_LEAVES, KINDS } from "../../src/audit/search/sqlite-blocks.ts";
+import { createSqliteIndex, type SqliteIndex } from "../../src/audit/search/sqlite-index.ts";
 import { AuditFilterSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import type { Database, SqlRow } from "../../src/infra/database.ts";

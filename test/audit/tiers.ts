@@ -1,7 +1,7 @@
-import { Ranges } from "../../src/audit/held-ranges.ts";
-import type { Journal } from "../../src/audit/journal.ts";
-import type { Queue } from "../../src/audit/queue.ts";
-import { idOf, type RecordId, type Sealed } from "../../src/audit/record.ts";
+import { Ranges } from "../../src/audit/journal/held-ranges.ts";
+import type { Journal } from "../../src/audit/journal/journal.ts";
+import type { Queue } from "../../src/audit/queue/queue.ts";
+import { idOf, type RecordId, type Sealed } from "../../src/audit/record/record.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 
 /** Records that a test puts somewhere, for rules that only ask what is there. */

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Frontier, type TreeNode } from "../../src/audit/merkle.ts";
-import { verifyConsistency, verifyInclusion } from "../../src/audit/proof.ts";
-import { createSqlTree } from "../../src/audit/sql-tree.ts";
-import { createTree, DamagedTreeError, headRoot, type TreeHashes } from "../../src/audit/tree.ts";
+import { Frontier, type TreeNode } from "../../src/audit/archive/merkle.ts";
+import { verifyConsistency, verifyInclusion } from "../../src/audit/proof/proof.ts";
+import { createSqlTree } from "../../src/audit/proof/sql-tree.ts";
+import { createTree, DamagedTreeError, headRoot, type TreeHashes } from "../../src/audit/proof/tree.ts";
 import { KINDS } from "./archives.ts";
 import { naiveConsistency, naiveLeafHash, naivePath, naiveRoot } from "./rfc6962.ts";
 import { fill, openArchive } from "./verify-archive.ts";

@@ -1,7 +1,7 @@
-import type { Archive } from "../../src/audit/archive.ts";
-import { parseId, type Sealed } from "../../src/audit/record.ts";
-import { transitionOf } from "../../src/audit/reviews.ts";
-import { createSqlReviews } from "../../src/audit/sql-reviews.ts";
+import type { Archive } from "../../src/audit/archive/archive.ts";
+import { parseId, type Sealed } from "../../src/audit/record/record.ts";
+import { transitionOf } from "../../src/audit/review/reviews.ts";
+import { createSqlReviews } from "../../src/audit/review/sql-reviews.ts";
 import { type AuditDecision, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
 import type { Database } from "../../src/infra/database.ts";
 import type { MovedClock } from "../support/moved-clock.ts";

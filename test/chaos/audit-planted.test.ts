@@ -19,7 +19,7 @@ const planted: readonly Planted[] = [
     bug: "acknowledges what is not written yet",
     patches: [
       {
-        file: "src/audit/intake.ts",
+        file: "src/audit/intake/intake.ts",
         text: "  async function throughQueue(queue: Queue, records: readonly Sealed[], minimum: Durability): Promise<Kept> {\n",
         instead: `  async function throughQueue(queue, records, minimum) {
     setTimeout(() => void Promise.allSettled([journal.append(records), intoQueue(queue, records)]), 200);
@@ -34,7 +34,7 @@ const planted: readonly Planted[] = [
     bug: "replays into the archive what is archived already",
     patches: [
       {
-        file: "src/audit/sql-appender.ts",
+        file: "src/audit/archive/sql-appender.ts",
         text: "const doubts = doubtful(records);",
         instead: "const doubts = new Set<Sealed>();",
       },
@@ -51,7 +51,7 @@ const planted: readonly Planted[] = [
     bug: "does not deliver again what Redis has forgotten",
     patches: [
       {
-        file: "src/audit/intake.ts",
+        file: "src/audit/intake/intake.ts",
         text: "    async deliver(records) {\n",
         instead: "    async deliver(records) {\n      if (records.length > 0) return;\n",
       },

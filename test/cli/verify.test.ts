@@ -3,9 +3,9 @@ import { closeSync, openSync, symlinkSync, writeFileSync, writeSync } from "node
 import { join } from "node:path";
 import { toJsonString } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { signCheckpoint } from "../../src/audit/checkpoint.ts";
-import { createSqlTree } from "../../src/audit/sql-tree.ts";
-import { headRoot } from "../../src/audit/tree.ts";
+import { signCheckpoint } from "../../src/audit/proof/checkpoint.ts";
+import { createSqlTree } from "../../src/audit/proof/sql-tree.ts";
+import { headRoot } from "../../src/audit/proof/tree.ts";
 import { UsageError } from "../../src/cli/usage.ts";
 import { type VerifyOutcome, type VerifyRequest, verifyCommand } from "../../src/cli/verify.ts";
 import { AuditServiceCheckpointResponseSchema } from "../../src/gen/holdfast/v1/audit_pb.js";

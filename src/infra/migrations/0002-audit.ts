@@ -113,7 +113,7 @@ function keyIndexes(): readonly string[] {
 
 /**
  * SQLite writes every page that a commit touched, so indexes with keys in random order cost ten times the row itself. Its index
- * is built a block of leaves at a time, each block sorted and put at the end; see src/audit/sqlite-index.ts.
+ * is built a block of leaves at a time, each block sorted and put at the end; see src/audit/search/sqlite-index.ts.
  */
 function blockIndex(): readonly string[] {
   return [

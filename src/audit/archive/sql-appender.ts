@@ -1,0 +1,244 @@
+import type { Database, SqlSession } from "../../infra/database.ts";
+import { bigintArray, byteaArray, textArray } from "../../infra/postgres-array.ts";
+import { searchKeys } from "../record/keys.ts";
+import { sameContent } from "../record/leaf.ts";
+import { idOf, REQUEST_PRODUCER, type RecordId, type Sealed } from "../record/record.ts";
+import type { Appender, Placed } from "./archive.ts";
+import { Frontier, leafHash, type TreeNode } from "./merkle.ts";
+
+/** A record whose identity is held with other content. */
+export interface Differing {
+  readonly record: Sealed;
+  readonly hash: Buffer;
+}
+
+export interface SqlAppender extends Appender {
+  readonly frontier: Frontier;
+  readonly differing: readonly Differing[];
+  /** Actions that were not known before; known once the transaction is committed. */
+  readonly actions: ReadonlySet<string>;
+  /** Writes the new head, if there is one. The last thing before the commit. */
+  finish(): Promise<void>;
+}
+
+interface Held {
+  readonly leafIndex: number;
+  /** Null when retention has dropped it: then what it said is not known any more. */
+  readonly leaf: Uint8Array | null;
+}
+
+const IDENTITY = "producer = $1 AND sequence = $2";
+
+const INSERT_COLUMNS =
+  "leaf_index, producer, sequence, leaf_hash, accept_us, occur_us, actor_key, action_key, resource_key, resource_type_key, " +
+  "trace_key, service_key, outcome, status, leaf";
+const INSERT_ROW = `INSERT INTO audit_record (${INSERT_COLUMNS})
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`;
+const INSERT_ROWS = `INSERT INTO audit_record (${INSERT_COLUMNS})
+  SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bytea[])`;
+const INSERT_ACTION = "INSERT INTO audit_action (action) VALUES ($1) ON CONFLICT (action) DO NOTHING";
+const INSERT_NODE = "INSERT INTO audit_node (level, node_index, hash) VALUES ($1, $2, $3)";
+const RAISE_PRODUCER = `INSERT INTO audit_producer (producer, last_sequence) VALUES ($1, $2)
+  ON CONFLICT (producer) DO UPDATE SET last_sequence = excluded.last_sequence
+  WHERE excluded.last_sequence > audit_producer.last_sequence`;
+
+/** AuditStatus NOT_REQUIRED and PENDING. */
+const STATUS = { notRequired: 1, pending: 2 } as const;
+
+/** Appends in a transaction that holds the head: whatever is read here stays true until the commit. */
+export async function openAppender(
+  kind: Database["kind"],
+  tx: SqlSession,
+  isKnownAction: (action: string) => boolean,
+): Promise<SqlAppender> {
+  const lock = kind === "postgres" ? " FOR UPDATE" : "";
+  const [head] = await tx.query<{ size: number; frontier: Uint8Array }>(
+    `SELECT size, frontier FROM audit_head WHERE id = 1${lock}`,
+  );
+  if (head === undefined) throw new Error("the audit log has lost its head");
+  const frontier = new Frontier(head.size, head.frontier);
+  const kept: TreeNode[] = [];
+  const lastSequences = new Map<string, number>();
+  const raised = new Map<string, number>();
+  const actions = new Set<string>();
+  const differing: Differing[] = [];
+
+  async function learnSequences(producers: readonly string[]): Promise<void> {
+    const unknown = producers.filter((producer) => !lastSequences.has(producer));
+    if (unknown.length === 0) return;
+    for (const producer of unknown) lastSequences.set(producer, 0);
+    type Row = { producer: string; last_sequence: number };
+    const rows =
+      kind === "postgres"
+        ? await tx.query<Row>("SELECT producer, last_sequence FROM audit_producer WHERE producer = ANY($1::text[])", [
+            textArray(unknown),
+          ])
+        : await oneByOne(unknown, (producer) =>
+            tx.query<Row>("SELECT producer, last_sequence FROM audit_producer WHERE producer = $1", [producer]),
+          );
+    for (const row of rows) lastSequences.set(row.producer, row.last_sequence);
+  }
+
+  /** Those of the records that the archive holds, by id. */
+  async function lookUp(records: readonly RecordId[]): Promise<Map<string, Held>> {
+    type Row = { producer: string; sequence: number; leaf_index: number; leaf: Uint8Array | null };
+    const rows =
+      kind === "postgres"
+        ? await tx.query<Row>(
+            `SELECT r.producer, r.sequence, r.leaf_index, r.leaf
+              FROM unnest($1::text[], $2::bigint[]) AS wanted (producer, sequence)
+              JOIN audit_record r ON r.producer = wanted.producer AND r.sequence = wanted.sequence`,
+            [textArray(records.map(({ producer }) => producer)), bigintArray(records.map(({ sequence }) => sequence))],
+          )
+        : await oneByOne(records, ({ producer, sequence }) =>
+            tx.query<Row>(`SELECT producer, sequence, leaf_index, leaf FROM audit_record WHERE ${IDENTITY}`, [
+              producer,
+              sequence,
+            ]),
+          );
+    return new Map(rows.map((row) => [idOf(row), { leafIndex: row.leaf_index, leaf: row.leaf }]));
+  }
+
+  /** Records that may be held: what comes after everything known of its producer cannot be. */
+  function doubtful(records: readonly Sealed[]): Set<Sealed> {
+    const doubts = new Set<Sealed>();
+    for (const record of records) {
+      const { producer, sequence } = record;
+      if (isOfRequest(producer)) {
+        doubts.add(record);
+        continue;
+      }
+      if (sequence > (lastSequences.get(producer) ?? 0)) lastSequences.set(producer, sequence);
+      else doubts.add(record);
+    }
+    return doubts;
+  }
+
+  function place(record: Sealed, placing: Sealed[], hashes: Buffer[]): Placed {
+    const hash = leafHash(record.leaf);
+    const leafIndex = frontier.size;
+    frontier.add(hash, kept);
+    placing.push(record);
+    hashes.push(hash);
+    if (!isKnownAction(record.action)) actions.add(record.action);
+    if (!isOfRequest(record.producer)) {
+      raised.set(record.producer, Math.max(record.sequence, raised.get(record.producer) ?? 0));
+    }
+    return { outcome: "appended", leafIndex };
+  }
+
+  async function insert(first: number, records: readonly Sealed[], hashes: readonly Buffer[]): Promise<void> {
+    if (kind === "sqlite") {
+      await tx.each(
+        INSERT_ROW,
+        records.map((record, at) => rowOf(first + at, record, hashes[at] ?? null)),
+      );
+      return;
+    }
+    const keys = records.map(searchKeys);
+    await tx.query(INSERT_ROWS, [
+      bigintArray(records.map((_, at) => first + at)),
+      textArray(records.map(({ producer }) => producer)),
+      bigintArray(records.map(({ sequence }) => sequence)),
+      byteaArray(hashes),
+      bigintArray(records.map(({ acceptUs }) => acceptUs)),
+      bigintArray(records.map(({ occurUs }) => occurUs)),
+      bigintArray(keys.map(({ actor }) => actor)),
+      bigintArray(keys.map(({ action }) => action)),
+      bigintArray(keys.map(({ resource }) => resource)),
+      bigintArray(keys.map(({ resourceType }) => resourceType)),
+      bigintArray(keys.map(({ trace }) => trace)),
+      bigintArray(keys.map(({ service }) => service)),
+      bigintArray(records.map(({ outcome }) => outcome)),
+      bigintArray(records.map(statusOf)),
+      byteaArray(records.map(({ leaf }) => leaf)),
+    ]);
+  }
+
+  return {
+    frontier,
+    differing,
+    actions,
+    async append(records) {
+      await learnSequences([...new Set(records.map(({ producer }) => producer))].filter((one) => !isOfRequest(one)));
+      const doubts = doubtful(records);
+      const held = doubts.size === 0 ? NONE_HELD : await lookUp([...doubts]);
+      const first = frontier.size;
+      const placing: Sealed[] = [];
+      const hashes: Buffer[] = [];
+      // What is placed here may come a second time in the same batch; only then is it looked for.
+      const placedHere = doubts.size === 0 ? undefined : new Map<string, Held>();
+      const placed = records.map((record): Placed => {
+        const id = placedHere === undefined ? "" : idOf(record);
+        const known = doubts.has(record) ? (held.get(id) ?? placedHere?.get(id)) : undefined;
+        if (known === undefined) {
+          const fresh = place(record, placing, hashes);
+          placedHere?.set(id, { leafIndex: fresh.leafIndex, leaf: record.leaf });
+          return fresh;
+        }
+        const same = known.leaf === null || sameContent(known.leaf, record.leaf);
+        if (!same) differing.push({ record, hash: leafHash(record.leaf) });
+        return { outcome: same ? "duplicate" : "differs", leafIndex: known.leafIndex };
+      });
+      if (placing.length > 0) await insert(first, placing, hashes);
+      return placed;
+    },
+    async nextSequence(producer) {
+      await learnSequences([producer]);
+      return (lastSequences.get(producer) ?? 0) + 1;
+    },
+    async finish() {
+      if (frontier.size === head.size) return;
+      await Promise.all([
+        tx.each(RAISE_PRODUCER, [...raised]),
+        tx.each(
+          INSERT_ACTION,
+          [...actions].map((action) => [action]),
+        ),
+        tx.each(
+          INSERT_NODE,
+          kept.map(({ level, index, hash }) => [level, index, hash]),
+        ),
+        tx.query("UPDATE audit_head SET size = $1, frontier = $2 WHERE id = 1", [frontier.size, frontier.bytes()]),
+      ]);
+    },
+  };
+}
+
+const NONE_HELD: ReadonlyMap<string, Held> = new Map();
+
+function isOfRequest(producer: string): boolean {
+  return producer.startsWith(REQUEST_PRODUCER);
+}
+
+function statusOf({ pending }: Sealed): number {
+  return pending ? STATUS.pending : STATUS.notRequired;
+}
+
+function rowOf(leafIndex: number, record: Sealed, hash: Buffer | null) {
+  const keys = searchKeys(record);
+  return [
+    leafIndex,
+    record.producer,
+    record.sequence,
+    hash,
+    record.acceptUs,
+    record.occurUs,
+    keys.actor,
+    keys.action,
+    keys.resource ?? null,
+    keys.resourceType ?? null,
+    keys.trace ?? null,
+    keys.service ?? null,
+    record.outcome,
+    statusOf(record),
+    record.leaf,
+  ];
+}
+
+async function oneByOne<Item, Row>(items: readonly Item[], query: (item: Item) => Promise<Row[]>): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const item of items) rows.push(...(await query(item)));
+  return rows;
+}

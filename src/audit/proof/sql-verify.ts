@@ -1,0 +1,54 @@
+import type { Database } from "../../infra/database.ts";
+import { bigintArray, textArray } from "../../infra/postgres-array.ts";
+import { idOf } from "../record/record.ts";
+import { droppedBy, RETENTION_PRODUCER } from "../retention/retention.ts";
+import type { ArchiveReader } from "./offline-verify.ts";
+import { createSqlTree, LEAF_ROW_COLUMNS, leafRowOf, type WholeRow } from "./sql-tree.ts";
+
+const ROW = `SELECT ${LEAF_ROW_COLUMNS} FROM audit_record WHERE producer = $1 AND sequence = $2`;
+const ROWS = `SELECT ${LEAF_ROW_COLUMNS} FROM audit_record
+  WHERE (producer, sequence) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))`;
+const TOLD = `SELECT leaf FROM audit_record WHERE producer = '${RETENTION_PRODUCER}' AND leaf_index >= $1`;
+
+/** The archive in SQL, for whoever verifies it: only statements that read. */
+export function createSqlArchiveReader(database: Pick<Database, "kind" | "query">): ArchiveReader {
+  return {
+    ...createSqlTree(database),
+    async rows(ids) {
+      const found: WholeRow[] = [];
+      if (database.kind === "postgres") {
+        const wanted = [
+          textArray(ids.map(({ producer }) => producer)),
+          bigintArray(ids.map(({ sequence }) => sequence)),
+        ];
+        found.push(...(await database.query<WholeRow>(ROWS, wanted)));
+      } else {
+        for (const { producer, sequence } of ids) {
+          found.push(...(await database.query<WholeRow>(ROW, [producer, sequence])));
+        }
+      }
+      const byId = new Map(found.map((row) => [idOf(row), leafRowOf(row)]));
+      return ids.map((id) => byId.get(idOf(id)));
+    },
+    async bounds() {
+      const [row] = await database.query<{ lowest: number | null; highest: number | null }>(
+        `SELECT (SELECT min(leaf_index) FROM audit_record) AS lowest,
+          (SELECT max(leaf_index) FROM audit_record) AS highest`,
+      );
+      if (row === undefined || row.lowest === null || row.highest === null) return undefined;
+      return { lowest: row.lowest, highest: row.highest };
+    },
+    async nodeLevels() {
+      return await database.query<{ level: number; lowest: number; highest: number }>(
+        "SELECT level, min(node_index) AS lowest, max(node_index) AS highest FROM audit_node GROUP BY level ORDER BY level",
+      );
+    },
+    async toldSince(leafIndex) {
+      // In this order: what is untold now may be told a moment later.
+      const [row] = await database.query<{ dropped: number }>("SELECT dropped FROM audit_drop WHERE id = 1");
+      const leaves = await database.query<{ leaf: Uint8Array | null }>(TOLD, [leafIndex]);
+      const told = leaves.reduce((sum, { leaf }) => sum + (leaf === null ? 0 : droppedBy(leaf)), 0);
+      return { told, untold: row?.dropped ?? 0 };
+    },
+  };
+}

@@ -1,0 +1,218 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { createBackoff } from "../../infra/backoff.ts";
+import type { Clock } from "../../infra/clock.ts";
+import type { Log } from "../../infra/log.ts";
+import type { Archive } from "../archive/archive.ts";
+import type { Sealed } from "../record/record.ts";
+import type { Backlog, Lease, Waiting } from "./backlog.ts";
+
+export interface ArchiverOptions {
+  readonly backlog: Backlog;
+  readonly lease: Lease;
+  readonly archive: Pick<Archive, "append">;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What this instance has done since its start. */
+export interface ArchiverCondition {
+  /** Whether it is the one that archives. */
+  readonly leading: boolean;
+  /** Records that it brought from the queue into the archive. */
+  readonly archived: number;
+  /** Entries that it left in the stream because they are not ours. */
+  readonly foreign: number;
+  /** Entries that could not be read and were put aside. */
+  readonly quarantined: number;
+  /** Why it does not get on; undefined when it does. Time in milliseconds since 1970. */
+  readonly lastError: { readonly message: string; readonly time: number } | undefined;
+}
+
+export interface Archiver {
+  condition(): ArchiverCondition;
+  /** Finishes what is at hand, and gives the lead up at once. */
+  close(): Promise<void>;
+}
+
+/** How often the leader looks for what others were given and have not finished. */
+const SWEEP_MS = 1_000;
+/** After so many at once there are likely to be more: they are read while these are archived. */
+const MANY = 1_000;
+
+/**
+ * Moves records from the queue into the archive, while it leads. It takes the lead as soon as nobody has it. Whatever it was
+ * doing when it lost the lead, or was frozen, may be done by another one as well: the archive keeps one of each record.
+ */
+export function createArchiver({ backlog, lease, archive, clock, log }: ArchiverOptions): Archiver {
+  const closing = new AbortController();
+  let leading = false;
+  let archived = 0;
+  let foreign = 0;
+  let quarantined = 0;
+  let lastError: ArchiverCondition["lastError"];
+  const backoff = createBackoff({ firstMs: 50, capMs: 2_000 });
+
+  async function pause(ms: number): Promise<void> {
+    try {
+      await delay(ms, undefined, { signal: closing.signal });
+    } catch {
+      // It was closed meanwhile.
+    }
+  }
+
+  function failed(error: unknown, what: string): void {
+    const message = error instanceof Error ? error.message : String(error);
+    // Once, not at each try.
+    if (lastError?.message !== message) log.warn({ err: error }, what);
+    lastError = { message, time: clock.now() };
+  }
+
+  function worked(): void {
+    if (lastError !== undefined) log.info({}, "the archiver gets on again");
+    lastError = undefined;
+    backoff.reset();
+  }
+
+  /** Until the archive has them. False: the lead was lost before. */
+  async function append(records: readonly Sealed[]): Promise<boolean> {
+    while (leading && !closing.signal.aborted) {
+      try {
+        await archive.append(records, "keep");
+        return true;
+      } catch (error) {
+        failed(error, "audit records wait in the queue: the archive does not take them");
+        await pause(backoff.next());
+      }
+    }
+    return false;
+  }
+
+  async function move(batch: readonly Waiting[]): Promise<void> {
+    const records: Sealed[] = [];
+    let strange = 0;
+    let broken = 0;
+    for (const one of batch) {
+      if (one.kind === "record") records.push(one.record);
+      else if (one.kind === "foreign") strange += 1;
+      else {
+        broken += 1;
+        log.error({ entry: one.entry, err: one.cause }, "an audit record in the queue cannot be read; it is put aside");
+      }
+    }
+    if (records.length > 0 && !(await append(records))) return;
+    await backlog.finish(batch);
+    worked();
+    if (foreign === 0 && strange > 0) {
+      log.warn(
+        {},
+        "the audit stream has entries that are not Holdfast's; bring them in with: holdfast import audit-stream",
+      );
+    }
+    archived += records.length;
+    foreign += strange;
+    quarantined += broken;
+  }
+
+  async function sweep(): Promise<void> {
+    await backlog.open();
+    while (leading && !closing.signal.aborted) {
+      const batch = await backlog.claim();
+      if (batch.length === 0) return;
+      await move(batch);
+    }
+  }
+
+  async function lead(): Promise<void> {
+    let sweptAt = Number.NEGATIVE_INFINITY;
+    let ahead: Promise<readonly Waiting[]> | undefined;
+    try {
+      while (leading && !closing.signal.aborted) {
+        const isDue = clock.monotonic() - sweptAt >= SWEEP_MS;
+        // What was read ahead is pending as well, and must not be taken for something left behind.
+        if (isDue && ahead === undefined) {
+          await sweep();
+          sweptAt = clock.monotonic();
+        }
+        const batch = await (ahead ?? backlog.read());
+        ahead = undefined;
+        if (batch.length >= MANY && !isDue) {
+          ahead = backlog.read();
+          // It is waited for later; that it fails meanwhile is not a failure nobody sees.
+          ahead.catch(() => {});
+        }
+        if (batch.length > 0) await move(batch);
+        else worked();
+      }
+    } finally {
+      // Whoever leads next claims it; but it must have arrived by then.
+      await ahead?.catch(() => {});
+    }
+  }
+
+  /** Keeps the lead until the returned function is called, or it is lost. */
+  function keepLease(): () => void {
+    let heldAt = clock.monotonic();
+    let over = false;
+    const renew = async () => {
+      const askedAt = clock.monotonic();
+      try {
+        if (await lease.hold()) heldAt = askedAt;
+        else if (!over) leading = false;
+      } catch {
+        // Redis is away. The lease stands for a while; whoever reads from Redis meets the same error and reports it.
+        if (!over && clock.monotonic() - heldAt >= lease.ttlMs) leading = false;
+      }
+    };
+    const timer = setInterval(() => void renew(), lease.ttlMs / 3).unref();
+    return () => {
+      over = true;
+      clearInterval(timer);
+    };
+  }
+
+  async function run(): Promise<void> {
+    while (!closing.signal.aborted) {
+      let letGo = () => {};
+      try {
+        if (!(await lease.hold())) {
+          lastError = undefined;
+          await pause(lease.ttlMs / 5);
+          continue;
+        }
+        log.info({}, "this instance archives the audit queue");
+        leading = true;
+        letGo = keepLease();
+        await lead();
+        if (!closing.signal.aborted) log.info({}, "another instance archives the audit queue");
+      } catch (error) {
+        failed(error, "the audit queue cannot be archived for now");
+        await pause(backoff.next());
+      } finally {
+        letGo();
+        leading = false;
+      }
+    }
+  }
+
+  const running = run();
+  let ended: Promise<void> | undefined;
+
+  async function end(): Promise<void> {
+    closing.abort();
+    await running;
+    try {
+      await lease.release();
+    } catch (error) {
+      log.debug({ err: error }, "the lease of the archiver is left to expire");
+    }
+    await backlog.close();
+  }
+
+  return {
+    condition: () => ({ leading, archived, foreign, quarantined, lastError }),
+    close: () => {
+      ended ??= end();
+      return ended;
+    },
+  };
+}

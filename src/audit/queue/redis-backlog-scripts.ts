@@ -1,0 +1,110 @@
+import { defineScript } from "../../infra/redis.ts";
+import { DELIVERED, RECORD_AT } from "./redis-queue-lua.ts";
+
+/**
+ * Makes the group where it is missing, to read the stream from its beginning. Reading begins anew, too, when all was read but
+ * what is left is not as many as the entries that are not ours: their number was lost, or something is left that nobody reads.
+ *
+ * KEYS  stream, producers   ARGV  1 group
+ */
+export const openScript = defineScript({
+  name: "audit-open",
+  keys: 2,
+  lua: `${DELIVERED}
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if not made.err then
+  -- The stream may have been lost, and just been made again.
+  redis.call('HDEL', KEYS[2], '/era')
+else
+  if not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  local left = tonumber(redis.call('HGET', KEYS[2], '/foreign') or 0)
+  if redis.call('XLEN', KEYS[1]) == left or not isDone(ARGV[1]) then return 0 end
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], '0')
+end
+redis.call('HSET', KEYS[2], '/foreign', '0')
+return 1
+`,
+});
+
+/**
+ * Takes archived records out of the queue; acknowledges entries that are not ours, and leaves them.
+ *
+ * KEYS  stream, producers, tails of the producers below
+ * ARGV  1 group   2 a generation nobody has used   3 how many entries are not ours, and then they
+ *       .. for each producer: name; sequences of its records, with spaces between; their entries, likewise
+ */
+export const finishScript = defineScript({
+  name: "audit-finish",
+  lua: `${RECORD_AT}${DELIVERED}
+local stream, producers, group = KEYS[1], KEYS[2], ARGV[1]
+local function each(list, run)
+  for from = 1, #list, 4000 do run(unpack(list, from, math.min(from + 3999, #list))) end
+end
+local function words(text)
+  local list, count = {}, 0
+  for word in string.gmatch(text, '%S+') do
+    count = count + 1
+    list[count] = word
+  end
+  return list
+end
+local foreign, foreigners = tonumber(ARGV[3]), 0
+local at = 4 + foreign
+if foreign > 0 then
+  each({unpack(ARGV, 4, 3 + foreign)}, function(...) foreigners = foreigners + redis.call('XACK', stream, group, ...) end)
+  -- Acknowledged by someone else before: counted by that one.
+  if foreigners > 0 then redis.call('HINCRBY', producers, '/foreign', foreigners) end
+end
+for p = 3, #KEYS do
+  local tail, name = KEYS[p], ARGV[at]
+  local sequences, entries, done = words(ARGV[at + 1]), words(ARGV[at + 2]), {}
+  local many = #entries
+  at = at + 3
+  local known = 0
+  each(entries, function(...) known = known + redis.call('XACK', stream, group, ...) end)
+  if known < many then
+    -- Redis has lost the stream, or others have finished with them. A new stream may have the same ids for other records.
+    for i = many, 1, -1 do
+      if not recordAt(entries[i], name, sequences[i]) then
+        table.remove(entries, i)
+        table.remove(sequences, i)
+      end
+    end
+    many = #entries
+  end
+  each(entries, function(...) redis.call('XDEL', stream, ...) end)
+  for from = 1, many, 4000 do
+    local held = redis.call('HMGET', tail, unpack(sequences, from, math.min(from + 3999, many)))
+    for i, entry in ipairs(held) do
+      -- Queued a second time meanwhile, it waits in another entry.
+      if entry == entries[from + i - 1] then done[#done + 1] = sequences[from + i - 1] end
+    end
+  end
+  each(done, function(...) redis.call('HDEL', tail, ...) end)
+  if redis.call('HLEN', tail) == 1 and redis.call('HDEL', tail, '/') == 1 then
+    redis.call('HDEL', producers, name .. '/')
+  end
+end
+-- The index was lost. It tells the truth again as soon as no record of ours waits.
+if redis.call('HEXISTS', producers, '/') == 0 and isDone(group) then redis.call('HSET', producers, '/', ARGV[2]) end
+return 1
+`,
+});
+
+/**
+ * Moves an entry that cannot be read where it is out of the way. It is acknowledged first: then Redis lets the copy be made even
+ * when it is out of memory.
+ *
+ * KEYS  stream, quarantine   ARGV  1 group   2 entry
+ */
+export const quarantineScript = defineScript({
+  name: "audit-quarantine",
+  keys: 2,
+  lua: `
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+if not entry then return 0 end
+redis.call('XADD', KEYS[2], '*', 'entry', ARGV[2], unpack(entry[2]))
+return redis.call('XDEL', KEYS[1], ARGV[2])
+`,
+});

@@ -1,0 +1,144 @@
+import { randomUUID } from "node:crypto";
+import { type Redis, type RedisArgument, RedisReplyError } from "../../infra/redis.ts";
+import { unseal } from "../record/leaf.ts";
+import type { Backlog, Waiting } from "./backlog.ts";
+import { finishScript, openScript, quarantineScript } from "./redis-backlog-scripts.ts";
+import { asEntries, type QueueEntry } from "./redis-queue-entry.ts";
+import { GROUP, queueKeys } from "./redis-queue-keys.ts";
+
+export interface RedisBacklogOptions {
+  readonly redis: Redis;
+  readonly streamKey: string;
+  /** The name of this instance in the consumer group. */
+  readonly consumer: string;
+  /** How long a read waits for something to come. Default: 250. */
+  readonly blockMs?: number;
+  /** How long Redis may take to answer, beyond that. Default: 2,000. */
+  readonly answerMs?: number;
+}
+
+const MOST_RECORDS = 2_000;
+const MOST_BYTES = 4 * 1024 * 1024;
+/** Entries in one reply, at most: nobody knows beforehand how large they are, and they may be 256 KiB each. */
+const PAGE = 250;
+/** What one reply should come to. */
+const PAGE_BYTES = 1024 * 1024;
+
+export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
+  const { streamKey, consumer, blockMs = 250, answerMs = 2_000 } = options;
+  const keys = queueKeys(streamKey);
+  const redis = options.redis.withCommandTimeout(blockMs + answerMs);
+  const instance = randomUUID();
+  let finishes = 0;
+  /** Of the entries in the last reply. */
+  let meanBytes = 0;
+
+  async function open(): Promise<void> {
+    await redis.run(openScript, [keys.stream, keys.producers], [GROUP]);
+  }
+
+  function pageSize(): number {
+    return Math.max(8, Math.min(PAGE, Math.floor(PAGE_BYTES / Math.max(1, meanBytes))));
+  }
+
+  function weigh(entries: readonly QueueEntry[]): number {
+    let bytes = 0;
+    for (const { leaf } of entries) bytes += leaf?.length ?? 0;
+    if (entries.length > 0) meanBytes = bytes / entries.length;
+    return bytes;
+  }
+
+  async function fetch(count: number, ...block: readonly RedisArgument[]): Promise<QueueEntry[]> {
+    const command = ["GROUP", GROUP, consumer, "COUNT", count, ...block, "STREAMS", keys.stream, ">"];
+    const reply = await redis.commandBuffers("xreadgroup", ...command);
+    if (reply === null) return [];
+    const [stream]: unknown[] = Array.isArray(reply) ? reply : [];
+    return asEntries(Array.isArray(stream) ? stream[1] : undefined);
+  }
+
+  async function claim(): Promise<readonly Waiting[]> {
+    for (;;) {
+      const pending = await redis.command("xpending", keys.stream, GROUP, "-", "+", pageSize());
+      const ids: string[] = [];
+      for (const one of Array.isArray(pending) ? pending : []) if (Array.isArray(one)) ids.push(String(one[0]));
+      if (ids.length === 0) return [];
+      const claimed = asEntries(await redis.commandBuffers("xclaim", keys.stream, GROUP, consumer, 0, ...ids));
+      // Deleted behind our back; before Redis 7 they would stay pending for ever.
+      const there = new Set(claimed.map(({ id }) => id));
+      const gone = ids.filter((id) => !there.has(id));
+      if (gone.length > 0) await redis.command("xack", keys.stream, GROUP, ...gone);
+      weigh(claimed);
+      if (claimed.length > 0) return claimed.map(waitingOf);
+    }
+  }
+
+  async function read(): Promise<readonly Waiting[]> {
+    let page = await fetch(pageSize(), "BLOCK", blockMs);
+    const entries = page;
+    let bytes = weigh(page);
+    while (page.length > 0 && entries.length + PAGE <= MOST_RECORDS && bytes < MOST_BYTES) {
+      page = await fetch(pageSize());
+      entries.push(...page);
+      bytes += weigh(page);
+    }
+    return entries.map(waitingOf);
+  }
+
+  /** Redis has lost the stream, or only the group: both begin anew. */
+  async function unlessGone(take: () => Promise<readonly Waiting[]>): Promise<readonly Waiting[]> {
+    try {
+      return await take();
+    } catch (error) {
+      if (!isGroupGone(error)) throw error;
+      await open();
+      return [];
+    }
+  }
+
+  return {
+    open,
+    claim: () => unlessGone(claim),
+    read: () => unlessGone(read),
+    async finish(done) {
+      const foreign: string[] = [];
+      const records = new Map<string, { sequences: string; entries: string }>();
+      for (const one of done) {
+        if (one.kind === "foreign") foreign.push(one.entry);
+        if (one.kind !== "record") continue;
+        const { producer, sequence } = one.record;
+        const before = records.get(producer);
+        records.set(producer, {
+          sequences: before === undefined ? String(sequence) : `${before.sequences} ${sequence}`,
+          entries: before === undefined ? one.entry : `${before.entries} ${one.entry}`,
+        });
+      }
+      const args: RedisArgument[] = [GROUP, `${instance}/${++finishes}`, foreign.length, ...foreign];
+      for (const [producer, { sequences, entries }] of records) {
+        // Bytes: a string this long takes ioredis several times as long.
+        args.push(producer, Buffer.from(sequences, "latin1"), Buffer.from(entries, "latin1"));
+      }
+      const tails = [...records.keys()].map(keys.tail);
+      await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
+      for (const { kind, entry } of done) {
+        if (kind === "broken") await redis.run(quarantineScript, [keys.stream, keys.quarantine], [GROUP, entry]);
+      }
+    },
+    close: () => redis.close(),
+  };
+}
+
+function waitingOf({ id: entry, producer, sequence, leaf }: QueueEntry): Waiting {
+  if (leaf === undefined) return { kind: "foreign", entry };
+  try {
+    const record = unseal(leaf);
+    if (record.producer === producer && record.sequence === sequence) return { kind: "record", entry, record };
+    return { kind: "broken", entry, cause: new Error(`it says that it is ${record.producer}/${record.sequence}`) };
+  } catch (cause) {
+    return { kind: "broken", entry, cause };
+  }
+}
+
+/** The stream is gone, and its groups with it; the second is what those who wait for it are told before Redis 7. */
+function isGroupGone(error: unknown): boolean {
+  return error instanceof RedisReplyError && (error.code === "NOGROUP" || error.code === "UNBLOCKED");
+}

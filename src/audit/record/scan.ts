@@ -1,0 +1,214 @@
+import { AuditOutcome, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
+import { isKeepable, LIMITS } from "./entry.ts";
+import { BYTES, FIXED64, UNUSUAL, VARINT, type WireReader } from "./wire-reader.ts";
+
+/** What an entry says that records are sorted and searched by. */
+export interface Scanned {
+  /** Microseconds since 1970; undefined: the caller did not say. */
+  readonly occurUs: number | undefined;
+  readonly actor: string;
+  readonly action: string;
+  readonly resourceType: string;
+  readonly resourceId: string;
+  readonly outcome: number;
+  readonly service: string;
+  readonly traceId: string;
+  readonly pending: boolean;
+  /** The entry as it was sent. */
+  readonly entry: Uint8Array;
+}
+
+const tag = (field: number, type: number) => (field << 3) | type;
+
+// Fields of AuditEntry.
+const OCCUR_TIME = tag(1, BYTES);
+const ACTOR = tag(2, BYTES);
+const ACTION = tag(3, BYTES);
+const RESOURCE = tag(4, BYTES);
+const OUTCOME = tag(5, VARINT);
+const SERVICE = tag(6, BYTES);
+const CONTEXT = tag(7, BYTES);
+const STATUS = tag(8, VARINT);
+const ATTRIBUTES = tag(9, BYTES);
+const BEFORE = tag(10, BYTES);
+const AFTER = tag(11, BYTES);
+
+const FIRST = { varint: tag(1, VARINT), bytes: tag(1, BYTES) };
+const SECOND = { varint: tag(2, VARINT), bytes: tag(2, BYTES) };
+
+// Fields of Value.
+const NULL = tag(1, VARINT);
+const NUMBER = tag(2, FIXED64);
+const STRING = tag(3, BYTES);
+const BOOL = tag(4, VARINT);
+const STRUCT = tag(5, BYTES);
+const LIST = tag(6, BYTES);
+
+/**
+ * Reads and checks an AuditEntry in one pass over its bytes: a fifth of what decoding it into objects takes. It accepts nothing
+ * that `checkEntry` would refuse; for whatever it does not like it throws UNUSUAL, and the ordinary way finds the words.
+ */
+export function scanEntry(reader: WireReader, end: number): Scanned {
+  const start = reader.at;
+  let seen = 0;
+  let occurUs: number | undefined;
+  let actor = "";
+  let action = "";
+  let resourceType = "";
+  let resourceId = "";
+  let outcome = 0;
+  let service = "";
+  let traceId = "";
+  let status = 0;
+  while (reader.at < end) {
+    const key = reader.varint();
+    const bit = 1 << (key >>> 3);
+    // A field that comes twice is merged with itself by rules of its own.
+    if ((seen & bit) !== 0) throw UNUSUAL;
+    seen |= bit;
+    switch (key) {
+      case OCCUR_TIME:
+        occurUs = scanTime(reader, reader.endOfBytes(end));
+        break;
+      case ACTOR:
+        actor = reader.text(end, LIMITS.actorBytes);
+        break;
+      case ACTION:
+        action = reader.text(end, LIMITS.actionBytes);
+        break;
+      case RESOURCE: {
+        const last = reader.endOfBytes(end);
+        if (reader.varint() !== FIRST.bytes) throw UNUSUAL;
+        resourceType = reader.text(last, LIMITS.resourceTypeBytes);
+        if (reader.varint() !== SECOND.bytes) throw UNUSUAL;
+        resourceId = reader.text(last, LIMITS.resourceIdBytes);
+        if (reader.at !== last || resourceType === "" || resourceId === "") throw UNUSUAL;
+        break;
+      }
+      case OUTCOME:
+        outcome = reader.varint();
+        if (AuditOutcome[outcome] === undefined) throw UNUSUAL;
+        break;
+      case SERVICE:
+        service = reader.text(end, LIMITS.serviceBytes);
+        break;
+      case CONTEXT:
+        traceId = scanContext(reader, reader.endOfBytes(end));
+        break;
+      case STATUS:
+        status = reader.varint();
+        if (status > AuditStatus.PENDING) throw UNUSUAL;
+        break;
+      case ATTRIBUTES:
+      case BEFORE:
+      case AFTER: {
+        const last = reader.endOfBytes(end);
+        scanStruct(reader, last, 1, LIMITS.structValues);
+        break;
+      }
+      default:
+        throw UNUSUAL;
+    }
+  }
+  if (reader.at !== end || actor === "" || action === "") throw UNUSUAL;
+  const entry = reader.bytes.subarray(start, end);
+  const pending = status === AuditStatus.PENDING;
+  return { occurUs, actor, action, resourceType, resourceId, outcome, service, traceId, pending, entry };
+}
+
+/** Microseconds of a Timestamp after 1970. Earlier ones are rare, and written with ten bytes. */
+export function scanTime(reader: WireReader, end: number): number {
+  let seconds = 0;
+  let nanos = 0;
+  if (reader.at < end) {
+    let key = reader.varint();
+    if (key === FIRST.varint) {
+      seconds = reader.varint();
+      key = reader.at < end ? reader.varint() : 0;
+    }
+    if (key === SECOND.varint) nanos = reader.varint();
+    else if (key !== 0) throw UNUSUAL;
+  }
+  if (reader.at !== end || !isKeepable(seconds, nanos)) throw UNUSUAL;
+  return seconds * 1_000_000 + Math.floor(nanos / 1000);
+}
+
+const CONTEXT_BYTES = [0, LIMITS.ipAddressBytes, LIMITS.userAgentBytes, ...Array(3).fill(LIMITS.contextBytes)];
+const TRACE_ID = 3;
+
+function scanContext(reader: WireReader, end: number): string {
+  let traceId = "";
+  let last = 0;
+  while (reader.at < end) {
+    const key = reader.varint();
+    const field = key >>> 3;
+    const most: number | undefined = CONTEXT_BYTES[field];
+    // In rising order each comes once.
+    if ((key & 7) !== BYTES || field <= last || most === undefined) throw UNUSUAL;
+    last = field;
+    if (field === TRACE_ID) traceId = reader.text(end, most);
+    else reader.skipText(end, most);
+  }
+  if (reader.at !== end) throw UNUSUAL;
+  return traceId;
+}
+
+/** Returns how many more values there may be. */
+function scanStruct(reader: WireReader, end: number, depth: number, room: number): number {
+  if (depth > LIMITS.structLevels) throw UNUSUAL;
+  let left = room;
+  while (reader.at < end) {
+    if (reader.varint() !== FIRST.bytes) throw UNUSUAL;
+    const last = reader.endOfBytes(end);
+    if (reader.varint() !== FIRST.bytes) throw UNUSUAL;
+    scanKey(reader, last);
+    if (reader.varint() !== SECOND.bytes) throw UNUSUAL;
+    left = scanValue(reader, reader.endOfBytes(last), depth, left);
+    if (reader.at !== last) throw UNUSUAL;
+  }
+  return left;
+}
+
+const PROTO = Buffer.from("__proto__");
+
+function scanKey(reader: WireReader, end: number): void {
+  const start = reader.at + 1;
+  reader.skipText(end, LIMITS.recordBytes);
+  // No key for an object to have.
+  if (reader.at - start === PROTO.length && reader.bytes.subarray(start, reader.at).equals(PROTO)) throw UNUSUAL;
+}
+
+function scanValue(reader: WireReader, end: number, depth: number, room: number): number {
+  let left = room - 1;
+  if (left < 0) throw UNUSUAL;
+  switch (reader.varint()) {
+    case NULL:
+      if (reader.varint() !== 0) throw UNUSUAL;
+      break;
+    case NUMBER:
+      reader.skipFinite(end);
+      break;
+    case STRING:
+      reader.skipText(end, LIMITS.recordBytes);
+      break;
+    case BOOL:
+      if (reader.varint() > 1) throw UNUSUAL;
+      break;
+    case STRUCT:
+      left = scanStruct(reader, reader.endOfBytes(end), depth + 1, left);
+      break;
+    case LIST: {
+      const last = reader.endOfBytes(end);
+      if (depth + 1 > LIMITS.structLevels) throw UNUSUAL;
+      while (reader.at < last) {
+        if (reader.varint() !== FIRST.bytes) throw UNUSUAL;
+        left = scanValue(reader, reader.endOfBytes(last), depth + 1, left);
+      }
+      break;
+    }
+    default:
+      throw UNUSUAL;
+  }
+  if (reader.at !== end) throw UNUSUAL;
+  return left;
+}
