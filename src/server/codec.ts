@@ -1,5 +1,6 @@
 import { type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { EncodedReply } from "../infra/call.ts";
+import { decode as decodeMessage } from "../infra/decode.ts";
 import { Failure } from "../infra/failure.ts";
 
 /**
@@ -25,7 +26,7 @@ export function isLarge(request: Message): boolean {
 /** Decodes a request. Strings that are not UTF-8, truncated messages and wrong wire types are malformed. */
 export function requestDecoder(
   desc: DescMessage,
-  decode: (bytes: Uint8Array) => Message = (bytes) => fromBinary(desc, bytes),
+  decode: (bytes: Uint8Array) => Message = (bytes) => decodeMessage(desc, bytes),
 ): (bytes: Buffer) => Message | Malformed {
   return (bytes) => {
     try {

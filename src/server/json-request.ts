@@ -1,4 +1,5 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import { refuseCrowdedJson } from "../infra/decode.ts";
 import { Failure, type FieldViolation } from "../infra/failure.ts";
 import { didYouMean } from "../infra/suggest.ts";
 
@@ -13,6 +14,7 @@ export function createJsonDecoder(desc: DescMessage): { decode(bytes?: Uint8Arra
   return {
     decode(bytes) {
       const text = utf8.decode(bytes);
+      refuseCrowdedJson(text);
       const violations: FieldViolation[] = [];
       inspect(desc, parsed(text), "", violations);
       if (violations.length === 0) return text;

@@ -41,7 +41,7 @@ export function createFrameSender(address: string): FrameSender {
   let session: ClientHttp2Session | undefined;
   const current = () => {
     if (session === undefined || session.destroyed || session.closed) {
-      session = connect(`http://${address}`);
+      session = connect(`http://${address}`, { maxSessionMemory: 1_000 });
       session.on("error", () => undefined);
     }
     return session;

@@ -1,4 +1,3 @@
-import { fromBinary } from "@bufbuild/protobuf";
 import {
   type AuditAppend,
   type AuditServiceAppendRequest,
@@ -6,6 +5,7 @@ import {
   type AuditServiceIngestRequest,
   AuditServiceIngestRequestSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
+import { decode } from "../../infra/decode.ts";
 import { LIMITS } from "./entry.ts";
 import { type Scanned, scanEntry } from "./scan.ts";
 import { BYTES, UNUSUAL, VARINT, WireReader } from "./wire-reader.ts";
@@ -33,11 +33,11 @@ const REQUEST_ID = tag(4, BYTES);
 
 /** Decodes a message of Ingest; a batch in the usual form costs a fifth of the ordinary way. */
 export function decodeIngest(bytes: Uint8Array): AuditServiceIngestRequest {
-  return unlessUnusual(() => scanIngest(bytes)) ?? fromBinary(AuditServiceIngestRequestSchema, bytes);
+  return unlessUnusual(() => scanIngest(bytes)) ?? decode(AuditServiceIngestRequestSchema, bytes);
 }
 
 export function decodeAppend(bytes: Uint8Array): AuditServiceAppendRequest {
-  return unlessUnusual(() => scanAppend(bytes)) ?? fromBinary(AuditServiceAppendRequestSchema, bytes);
+  return unlessUnusual(() => scanAppend(bytes)) ?? decode(AuditServiceAppendRequestSchema, bytes);
 }
 
 export function unlessUnusual<T>(scan: () => T): T | undefined {
@@ -62,7 +62,7 @@ function scanIngest(bytes: Uint8Array): AuditServiceIngestRequest {
         batch = reader.varint();
         break;
       case BATCH_RECORDS:
-        records.push(scanRecord(reader, reader.endOfBytes(length)));
+        addRecord(records, reader, length);
         break;
       default:
         throw UNUSUAL;
@@ -91,7 +91,7 @@ function scanAppend(bytes: Uint8Array): AuditServiceAppendRequest {
         producer = reader.text(length, LIMITS.producerBytes);
         break;
       case REQUEST_RECORDS:
-        records.push(scanRecord(reader, reader.endOfBytes(length)));
+        addRecord(records, reader, length);
         break;
       case REQUEST_MINIMUM:
         minDurability = reader.varint();
@@ -104,6 +104,12 @@ function scanAppend(bytes: Uint8Array): AuditServiceAppendRequest {
     }
   }
   return { $typeName: "holdfast.v1.AuditServiceAppendRequest", producer, records, minDurability, requestId };
+}
+
+function addRecord(records: ScannedAppend[], reader: WireReader, length: number): void {
+  // They are refused for their number: there is no point in keeping them until then.
+  if (records.length === LIMITS.batch) throw UNUSUAL;
+  records.push(scanRecord(reader, reader.endOfBytes(length)));
 }
 
 function scanRecord(reader: WireReader, end: number): ScannedAppend {
