@@ -7,6 +7,7 @@ import { microsecondsOf, seal, toTimestamp } from "../../src/audit/record/leaf.t
 import { filterOf } from "../../src/audit/search/filter.ts";
 import { type Order, PAGE_BYTES, type Query, type Search } from "../../src/audit/search/search.ts";
 import { createSqlSearch } from "../../src/audit/search/sql-search.ts";
+import { BLOCK_LEAVES } from "../../src/audit/search/sqlite-blocks.ts";
 import { createSqliteIndex } from "../../src/audit/search/sqlite-index.ts";
 import { AuditEntrySchema, AuditFilterSchema } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
@@ -183,8 +184,8 @@ describe.each(SETUPS)("search over $name", ({ kind, indexed }) => {
   });
 
   it("takes what comes first from whichever stretch of the archive has it, when times are the same", async () => {
-    // A stretch of 8,192 leaves with one late record, then one whose latest is as early as the others of the first.
-    const us = (at: number) => (at === 100 ? 9 : at < 8192 ? 5 : at === 8192 ? 1 : 5);
+    // A block of leaves with one late record, then one whose latest is as early as the others of the first.
+    const us = (at: number) => (at === 100 ? 9 : at < BLOCK_LEAVES ? 5 : at === BLOCK_LEAVES ? 1 : 5);
     const entries = Array.from({ length: 16_400 }, (_, at) => ({ occurTime: toTimestamp(BASE_US + us(at)) }));
     await using archives = await filled(entries);
     const search = createSqlSearch({ database: archives.instances[0].database });

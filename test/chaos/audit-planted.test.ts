@@ -35,7 +35,7 @@ const planted: readonly Planted[] = [
     patches: [
       {
         file: "src/audit/archive/sql-appender.ts",
-        text: "const doubts = doubtful(records);",
+        text: "const doubts = doubtful(prepared);",
         instead: "const doubts = new Set<Sealed>();",
       },
       {

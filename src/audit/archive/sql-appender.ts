@@ -1,6 +1,6 @@
 import type { Database, SqlSession } from "../../infra/database.ts";
 import { bigintArray, byteaArray, textArray } from "../../infra/postgres-array.ts";
-import { searchKeys } from "../record/keys.ts";
+import { type SearchKeys, searchKeys } from "../record/keys.ts";
 import { sameContent } from "../record/leaf.ts";
 import { idOf, REQUEST_PRODUCER, type RecordId, type Sealed } from "../record/record.ts";
 import type { Appender, Placed } from "./archive.ts";
@@ -12,7 +12,19 @@ export interface Differing {
   readonly hash: Buffer;
 }
 
+/** A record with what is computed from it, which need not wait for the head. */
+export interface Prepared {
+  readonly record: Sealed;
+  readonly hash: Buffer;
+  readonly keys: SearchKeys;
+}
+
+export function prepare(record: Sealed): Prepared {
+  return { record, hash: leafHash(record.leaf), keys: searchKeys(record) };
+}
+
 export interface SqlAppender extends Appender {
+  appendPrepared(prepared: readonly Prepared[]): Promise<readonly Placed[]>;
   readonly frontier: Frontier;
   readonly differing: readonly Differing[];
   /** Actions that were not known before; known once the transaction is committed. */
@@ -101,9 +113,9 @@ export async function openAppender(
   }
 
   /** Records that may be held: what comes after everything known of its producer cannot be. */
-  function doubtful(records: readonly Sealed[]): Set<Sealed> {
+  function doubtful(records: readonly Prepared[]): Set<Sealed> {
     const doubts = new Set<Sealed>();
-    for (const record of records) {
+    for (const { record } of records) {
       const { producer, sequence } = record;
       if (isOfRequest(producer)) {
         doubts.add(record);
@@ -115,12 +127,11 @@ export async function openAppender(
     return doubts;
   }
 
-  function place(record: Sealed, placing: Sealed[], hashes: Buffer[]): Placed {
-    const hash = leafHash(record.leaf);
+  function place(prepared: Prepared, placing: Prepared[]): Placed {
+    const { record, hash } = prepared;
     const leafIndex = frontier.size;
     frontier.add(hash, kept);
-    placing.push(record);
-    hashes.push(hash);
+    placing.push(prepared);
     if (!isKnownAction(record.action)) actions.add(record.action);
     if (!isOfRequest(record.producer)) {
       raised.set(record.producer, Math.max(record.sequence, raised.get(record.producer) ?? 0));
@@ -128,62 +139,65 @@ export async function openAppender(
     return { outcome: "appended", leafIndex };
   }
 
-  async function insert(first: number, records: readonly Sealed[], hashes: readonly Buffer[]): Promise<void> {
+  async function insert(first: number, rows: readonly Prepared[]): Promise<void> {
     if (kind === "sqlite") {
       await tx.each(
         INSERT_ROW,
-        records.map((record, at) => rowOf(first + at, record, hashes[at] ?? null)),
+        rows.map((row, at) => rowOf(first + at, row)),
       );
       return;
     }
-    const keys = records.map(searchKeys);
     await tx.query(INSERT_ROWS, [
-      bigintArray(records.map((_, at) => first + at)),
-      textArray(records.map(({ producer }) => producer)),
-      bigintArray(records.map(({ sequence }) => sequence)),
-      byteaArray(hashes),
-      bigintArray(records.map(({ acceptUs }) => acceptUs)),
-      bigintArray(records.map(({ occurUs }) => occurUs)),
-      bigintArray(keys.map(({ actor }) => actor)),
-      bigintArray(keys.map(({ action }) => action)),
-      bigintArray(keys.map(({ resource }) => resource)),
-      bigintArray(keys.map(({ resourceType }) => resourceType)),
-      bigintArray(keys.map(({ trace }) => trace)),
-      bigintArray(keys.map(({ service }) => service)),
-      bigintArray(records.map(({ outcome }) => outcome)),
-      bigintArray(records.map(statusOf)),
-      byteaArray(records.map(({ leaf }) => leaf)),
+      bigintArray(rows.map((_, at) => first + at)),
+      textArray(rows.map(({ record }) => record.producer)),
+      bigintArray(rows.map(({ record }) => record.sequence)),
+      byteaArray(rows.map(({ hash }) => hash)),
+      bigintArray(rows.map(({ record }) => record.acceptUs)),
+      bigintArray(rows.map(({ record }) => record.occurUs)),
+      bigintArray(rows.map(({ keys }) => keys.actor)),
+      bigintArray(rows.map(({ keys }) => keys.action)),
+      bigintArray(rows.map(({ keys }) => keys.resource)),
+      bigintArray(rows.map(({ keys }) => keys.resourceType)),
+      bigintArray(rows.map(({ keys }) => keys.trace)),
+      bigintArray(rows.map(({ keys }) => keys.service)),
+      bigintArray(rows.map(({ record }) => record.outcome)),
+      bigintArray(rows.map(({ record }) => statusOf(record))),
+      byteaArray(rows.map(({ record }) => record.leaf)),
     ]);
+  }
+
+  async function appendPrepared(prepared: readonly Prepared[]): Promise<readonly Placed[]> {
+    const producers = new Set(prepared.map(({ record }) => record.producer));
+    await learnSequences([...producers].filter((one) => !isOfRequest(one)));
+    const doubts = doubtful(prepared);
+    const held = doubts.size === 0 ? NONE_HELD : await lookUp([...doubts]);
+    const first = frontier.size;
+    const placing: Prepared[] = [];
+    // What is placed here may come a second time in the same batch; only then is it looked for.
+    const placedHere = doubts.size === 0 ? undefined : new Map<string, Held>();
+    const placed = prepared.map((one): Placed => {
+      const { record } = one;
+      const id = placedHere === undefined ? "" : idOf(record);
+      const known = doubts.has(record) ? (held.get(id) ?? placedHere?.get(id)) : undefined;
+      if (known === undefined) {
+        const fresh = place(one, placing);
+        placedHere?.set(id, { leafIndex: fresh.leafIndex, leaf: record.leaf });
+        return fresh;
+      }
+      const same = known.leaf === null || sameContent(known.leaf, record.leaf);
+      if (!same) differing.push({ record, hash: one.hash });
+      return { outcome: same ? "duplicate" : "differs", leafIndex: known.leafIndex };
+    });
+    if (placing.length > 0) await insert(first, placing);
+    return placed;
   }
 
   return {
     frontier,
     differing,
     actions,
-    async append(records) {
-      await learnSequences([...new Set(records.map(({ producer }) => producer))].filter((one) => !isOfRequest(one)));
-      const doubts = doubtful(records);
-      const held = doubts.size === 0 ? NONE_HELD : await lookUp([...doubts]);
-      const first = frontier.size;
-      const placing: Sealed[] = [];
-      const hashes: Buffer[] = [];
-      // What is placed here may come a second time in the same batch; only then is it looked for.
-      const placedHere = doubts.size === 0 ? undefined : new Map<string, Held>();
-      const placed = records.map((record): Placed => {
-        const id = placedHere === undefined ? "" : idOf(record);
-        const known = doubts.has(record) ? (held.get(id) ?? placedHere?.get(id)) : undefined;
-        if (known === undefined) {
-          const fresh = place(record, placing, hashes);
-          placedHere?.set(id, { leafIndex: fresh.leafIndex, leaf: record.leaf });
-          return fresh;
-        }
-        const same = known.leaf === null || sameContent(known.leaf, record.leaf);
-        if (!same) differing.push({ record, hash: leafHash(record.leaf) });
-        return { outcome: same ? "duplicate" : "differs", leafIndex: known.leafIndex };
-      });
-      if (placing.length > 0) await insert(first, placing, hashes);
-      return placed;
-    },
+    append: (records) => appendPrepared(records.map(prepare)),
+    appendPrepared,
     async nextSequence(producer) {
       await learnSequences([producer]);
       return (lastSequences.get(producer) ?? 0) + 1;
@@ -216,8 +230,7 @@ function statusOf({ pending }: Sealed): number {
   return pending ? STATUS.pending : STATUS.notRequired;
 }
 
-function rowOf(leafIndex: number, record: Sealed, hash: Buffer | null) {
-  const keys = searchKeys(record);
+function rowOf(leafIndex: number, { record, hash, keys }: Prepared) {
   return [
     leafIndex,
     record.producer,

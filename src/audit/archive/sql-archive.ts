@@ -3,10 +3,10 @@ import type { Database, SqlSession } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
-import { idOf, type RecordId, type Sealed } from "../record/record.ts";
-import type { Appender, Archive, Archived, Placed } from "./archive.ts";
+import { idOf, type RecordId } from "../record/record.ts";
+import type { Archive, Archived, Placed } from "./archive.ts";
 import type { Growth } from "./growth.ts";
-import { type Differing, openAppender } from "./sql-appender.ts";
+import { type Differing, openAppender, type Prepared, prepare, type SqlAppender } from "./sql-appender.ts";
 
 export interface SqlArchiveOptions {
   readonly database: Database;
@@ -40,7 +40,7 @@ const COMMIT_BYTES = 8 * 1024 * 1024;
 const KNOWN_ACTIONS = 10_000;
 
 interface Job {
-  readonly records: readonly Sealed[];
+  readonly prepared: readonly Prepared[];
   readonly differing: "refuse" | "keep";
   readonly bytes: number;
   resolve(placed: readonly Placed[]): void;
@@ -55,7 +55,7 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
   let draining: Promise<void> | undefined;
 
   async function transaction<T>(
-    work: (tx: SqlSession, log: Appender) => Promise<T>,
+    work: (tx: SqlSession, appender: SqlAppender) => Promise<T>,
     keepsDiffering: () => boolean = () => false,
   ): Promise<T> {
     let size: number | undefined;
@@ -99,10 +99,10 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
     let records = 0;
     let bytes = 0;
     for (const job of queue) {
-      const fits = records + job.records.length <= COMMIT_RECORDS[kind] && bytes + job.bytes <= COMMIT_BYTES;
+      const fits = records + job.prepared.length <= COMMIT_RECORDS[kind] && bytes + job.bytes <= COMMIT_BYTES;
       if (jobs.length > 0 && (!fits || job.differing !== jobs[0]?.differing)) break;
       jobs.push(job);
-      records += job.records.length;
+      records += job.prepared.length;
       bytes += job.bytes;
     }
     queue = jobs.length === queue.length ? [] : queue.slice(jobs.length);
@@ -141,16 +141,16 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
       (_, appender) => {
         jobs = take();
         const [first] = jobs;
-        return appender.append(
-          first !== undefined && jobs.length === 1 ? first.records : jobs.flatMap((job) => job.records),
+        return appender.appendPrepared(
+          first !== undefined && jobs.length === 1 ? first.prepared : jobs.flatMap((job) => job.prepared),
         );
       },
       () => jobs[0]?.differing === "keep",
     );
     let at = 0;
     for (const job of jobs) {
-      job.resolve(placed.slice(at, at + job.records.length));
-      at += job.records.length;
+      job.resolve(placed.slice(at, at + job.prepared.length));
+      at += job.prepared.length;
     }
   }
 
@@ -174,7 +174,7 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
       return new Promise((resolve, reject) => {
         let bytes = 0;
         for (const { leaf } of records) bytes += leaf.length;
-        queue.push({ records, differing, bytes, resolve, reject });
+        queue.push({ prepared: records.map(prepare), differing, bytes, resolve, reject });
         // After this turn, so that whoever else calls in it shares the commit.
         draining ??= Promise.resolve().then(drain);
       });

@@ -2,8 +2,8 @@ import { randomUUID } from "node:crypto";
 import { type Redis, type RedisArgument, RedisReplyError } from "../../infra/redis.ts";
 import { unseal } from "../record/leaf.ts";
 import type { Backlog, Waiting } from "./backlog.ts";
-import { finishScript, openScript, quarantineScript } from "./redis-backlog-scripts.ts";
-import { asEntries, type QueueEntry } from "./redis-queue-entry.ts";
+import { finishScript, openScript, quarantineScript, takeScript } from "./redis-backlog-scripts.ts";
+import { asEntries, type QueueEntry, takenEntries } from "./redis-queue-entry.ts";
 import { GROUP, queueKeys } from "./redis-queue-keys.ts";
 
 export interface RedisBacklogOptions {
@@ -17,7 +17,7 @@ export interface RedisBacklogOptions {
   readonly answerMs?: number;
 }
 
-const MOST_RECORDS = 2_000;
+const MOST_RECORDS = 4_000;
 const MOST_BYTES = 4 * 1024 * 1024;
 /** Entries in one reply, at most: nobody knows beforehand how large they are, and they may be 256 KiB each. */
 const PAGE = 250;
@@ -32,6 +32,8 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   let finishes = 0;
   /** Of the entries in the last reply. */
   let meanBytes = 0;
+  /** Whether there was so much that more will be there already. */
+  let isBusy = false;
 
   async function open(): Promise<void> {
     await redis.run(openScript, [keys.stream, keys.producers], [GROUP]);
@@ -48,8 +50,14 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
     return bytes;
   }
 
-  async function fetch(count: number, ...block: readonly RedisArgument[]): Promise<QueueEntry[]> {
-    const command = ["GROUP", GROUP, consumer, "COUNT", count, ...block, "STREAMS", keys.stream, ">"];
+  /** What is there now. */
+  async function take(): Promise<QueueEntry[]> {
+    return takenEntries(await redis.run(takeScript, [keys.stream], [GROUP, consumer, pageSize()]));
+  }
+
+  /** What is there, or comes within some time. A script cannot wait. */
+  async function waitForSome(): Promise<QueueEntry[]> {
+    const command = ["GROUP", GROUP, consumer, "COUNT", pageSize(), "BLOCK", blockMs, "STREAMS", keys.stream, ">"];
     const reply = await redis.commandBuffers("xreadgroup", ...command);
     if (reply === null) return [];
     const [stream]: unknown[] = Array.isArray(reply) ? reply : [];
@@ -73,14 +81,16 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   }
 
   async function read(): Promise<readonly Waiting[]> {
-    let page = await fetch(pageSize(), "BLOCK", blockMs);
+    let page = isBusy ? await take() : [];
+    if (page.length === 0) page = await waitForSome();
     const entries = page;
     let bytes = weigh(page);
     while (page.length > 0 && entries.length + PAGE <= MOST_RECORDS && bytes < MOST_BYTES) {
-      page = await fetch(pageSize());
+      page = await take();
       entries.push(...page);
       bytes += weigh(page);
     }
+    isBusy = entries.length >= PAGE;
     return entries.map(waitingOf);
   }
 

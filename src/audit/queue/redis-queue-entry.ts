@@ -32,3 +32,20 @@ function isText(bytes: unknown, text: Uint8Array): boolean {
   for (let at = 0; at < text.length; at++) if (bytes[at] !== text[at]) return false;
   return true;
 }
+
+/** Reads what `takeScript` answered. */
+export function takenEntries(reply: unknown): QueueEntry[] {
+  if (!Array.isArray(reply)) throw new TypeError("Redis did not answer with entries of a stream");
+  const taken: readonly unknown[] = reply;
+  const entries: QueueEntry[] = [];
+  for (let at = 0; at < taken.length; at += 2) {
+    const [id = "", producer = "", sequence = ""] = String(taken[at]).split(" ");
+    const leaf = taken[at + 1];
+    entries.push(
+      leaf instanceof Uint8Array
+        ? { id, producer, sequence: Number(sequence), leaf }
+        : { id, producer: "", sequence: 0, leaf: undefined },
+    );
+  }
+  return entries;
+}

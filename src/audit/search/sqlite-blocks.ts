@@ -2,7 +2,7 @@ import type { Database } from "../../infra/database.ts";
 import { createPauses } from "./pauses.ts";
 
 /** How many leaves are indexed together. */
-export const BLOCK_LEAVES = 8192;
+export const BLOCK_LEAVES = 4096;
 
 /** What audit_index knows of records, in the order in which it is built. Stored, so these never change. */
 export const KINDS = [
