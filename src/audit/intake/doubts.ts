@@ -7,16 +7,19 @@ import type { Sealed } from "../record/record.ts";
 
 export type Durability = AuditDurability;
 
-/** A record that was not simply appended. */
+/**
+ * A record that was not simply appended. "differs": its identity is held with other content. "unsettled": whether it is held
+ * cannot be found out now; it was not acknowledged and is to be sent again.
+ */
 export interface Exception {
-  readonly outcome: "duplicate" | "differs";
+  readonly outcome: "duplicate" | "differs" | "unsettled";
   readonly durability: Durability;
 }
 
 export interface Settlement {
   /** By their place among the records. Undefined: all were queued. */
   readonly exceptions: ReadonlyMap<number, Exception> | undefined;
-  /** The archive could not be asked: what it may hold already was queued, and is sorted out when it is archived. */
+  /** The archive could not be asked. */
   readonly degraded: boolean;
 }
 
@@ -29,7 +32,8 @@ interface Doubt {
 
 /**
  * Finds out about the records that the queue could not place by itself: whether they are held, and with the same content. What
- * is held nowhere is queued.
+ * is held nowhere is queued. While the archive cannot be asked, a producer that the queue knows is told to wait; one that nobody
+ * knows is taken in, and sorted out when its records are archived.
  */
 export async function settleDoubts(
   tiers: { readonly queue: Queue; readonly archive: Archive },
@@ -45,28 +49,44 @@ export async function settleDoubts(
   const doubtful = [...known, ...introduced.doubts];
   if (doubtful.length === 0) return { exceptions: undefined, degraded: introduced.degraded };
 
-  const queued = await queue.find(recordsOf(doubtful));
-  const unqueued = doubtful.filter(({ record, at }, i) => {
-    const leaf = queued[i];
-    if (leaf !== undefined) exceptions.set(at, exceptionOf(record, leaf, AuditDurability.QUEUED));
-    return leaf === undefined;
-  });
-  const archived = await unlessAway(() => archive.find(recordsOf(unqueued)));
-  const missing = unqueued.filter(({ record, at }, i) => {
-    const held = archived?.[i];
-    if (held !== undefined) exceptions.set(at, exceptionOf(record, held.leaf, AuditDurability.ARCHIVED));
-    return held === undefined;
-  });
+  let isArchiveAway = false;
+
+  /** Says what became of those that are held, or cannot be looked up, and returns the others. */
+  async function tellHeld(asked: readonly Doubt[]): Promise<readonly Doubt[]> {
+    const queued = await queue.find(recordsOf(asked));
+    const unqueued = asked.filter(({ record, at }, i) => {
+      const leaf = queued[i];
+      if (leaf !== undefined) exceptions.set(at, exceptionOf(record, leaf, AuditDurability.QUEUED));
+      return leaf === undefined;
+    });
+    if (unqueued.length === 0) return [];
+    const archived = await unlessAway(() => archive.find(recordsOf(unqueued)));
+    if (archived === undefined) {
+      isArchiveAway = true;
+      for (const { at } of unqueued) exceptions.set(at, UNSETTLED);
+      return [];
+    }
+    return unqueued.filter(({ record, at }, i) => {
+      const held = archived[i];
+      if (held !== undefined) exceptions.set(at, exceptionOf(record, held.leaf, AuditDurability.ARCHIVED));
+      return held === undefined;
+    });
+  }
+
+  const missing = await tellHeld(doubtful);
   if (missing.length > 0) {
-    // Should the archive hold one after all, or another caller be sending it too: the archive keeps one of each.
+    // Should the archive hold one after all: it keeps one of each.
     const last = await queue.append({ records: recordsOf(missing), settled: true });
-    for (const [i, { at }] of missing.entries()) {
-      if (last[i] !== "queued") exceptions.set(at, { outcome: "duplicate", durability: AuditDurability.QUEUED });
+    // Another caller brought it in between, or the same call twice, and perhaps with other content.
+    for (const { at } of await tellHeld(missing.filter((_, i) => last[i] !== "queued"))) {
+      exceptions.set(at, { outcome: "duplicate", durability: AuditDurability.QUEUED });
     }
   }
-  const degraded = introduced.degraded || (unqueued.length > 0 && archived === undefined);
+  const degraded = introduced.degraded || isArchiveAway;
   return { exceptions: exceptions.size === 0 ? undefined : exceptions, degraded };
 }
+
+const UNSETTLED: Exception = { outcome: "unsettled", durability: AuditDurability.UNSPECIFIED };
 
 /** Tells the queue what the archive holds of producers that it does not know, and queues their records. */
 async function introduce(
@@ -95,11 +115,11 @@ function recordsOf(doubts: readonly Doubt[]): readonly Sealed[] {
 }
 
 /** A record of this identity is held. Its leaf is null when retention has dropped it. */
-function exceptionOf(record: Sealed, leaf: Uint8Array | null, durability: Durability): Exception {
+export function exceptionOf(record: Sealed, leaf: Uint8Array | null, durability: Durability): Exception {
   return { outcome: leaf === null || sameContent(leaf, record.leaf) ? "duplicate" : "differs", durability };
 }
 
-async function unlessAway<T>(work: () => Promise<T>): Promise<T | undefined> {
+export async function unlessAway<T>(work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work();
   } catch (error) {
