@@ -3,11 +3,11 @@ import { createGrowth, type Growth } from "../audit/archive/growth.ts";
 import { createSqlArchive } from "../audit/archive/sql-archive.ts";
 import { groupSizes } from "../audit/groups/sql-group-sizes.ts";
 import { createAppendRpcs } from "../audit/intake/append-rpcs.ts";
-import { createIntake } from "../audit/intake/intake.ts";
+import { createIntake, type Intake } from "../audit/intake/intake.ts";
 import { lastSequence } from "../audit/intake/last-sequence.ts";
 import { createRoom } from "../audit/intake/room.ts";
 import { createServerIdentity } from "../audit/intake/server-identity.ts";
-import { createSettled } from "../audit/intake/settled.ts";
+import { type Barrier, createBarrier } from "../audit/intake/settled.ts";
 import type { Journal } from "../audit/journal/journal.ts";
 import { openJournal } from "../audit/journal/journal-directory.ts";
 import { createRecovery, type Recovery } from "../audit/journal/recovery.ts";
@@ -65,7 +65,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   const journal = parts.adopt(await openJournal({ directory, maxBytes, clock, log }), (it: Journal) => it.close());
   const tier =
     redis &&
-    (await openQueue({ config, log, redis, growth, archive, clock, parts, onLost: () => recovery.suspectLoss() }));
+    (await openQueue({ config, log, redis, growth, archive, clock, parts, onLost: () => barrier.suspectLoss() }));
   const queue = tier?.queue;
   const intake = createIntake({ archive, journal, queue, onLocal: (records) => recovery.markLocal(records) });
   const recovery: Recovery = createRecovery({
@@ -73,9 +73,12 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     intervalMs: config.audit.recoveryIntervalMs,
   });
   parts.defer(() => recovery.close());
-  if (redis !== undefined) watchForLoss(redis, recovery, parts);
   const retention = await openRetention(options, archive, index, log);
-  const settled = createSettled({ recovery, queue, askArchive: archive.size });
+  const barrier: Barrier = createBarrier({
+    ...{ recovery, queue, clock, askArchive: archive.size, alone: !database.shared },
+  });
+  const { settled } = barrier;
+  if (redis !== undefined) watchForLoss(redis, { barrier, recovery, intake, log }, parts);
   const signingKey = await loadSigningKey(config.audit.signingKeyFile);
   if (signingKey.created) {
     const publicKey = Buffer.from(signingKey.publicKey).toString("base64");
@@ -161,25 +164,45 @@ async function openRetention(
   return parts.adopt(startRetention({ archive, store, settings, clock: systemClock, log }), (it) => it.close());
 }
 
+interface Watchers {
+  readonly barrier: Barrier;
+  readonly recovery: Recovery;
+  readonly intake: Intake;
+  readonly log: Log;
+}
+
 /** Redis may have lost what was queued whenever it is another one, and SQL is to have it while Redis is away. */
 function watchForLoss(
   { client, breaker }: NonNullable<AuditParts["redis"]>,
-  recovery: Recovery,
+  { barrier, recovery, intake, log }: Watchers,
   parts: AsyncDisposableStack,
 ): void {
+  // The primaries of a cluster take turns; where there is one, coming back to it means that another was in its place.
   const known = new Set<string>();
   parts.defer(
     client.onConnected((runId) => {
-      if (known.size > 0 && !known.has(runId)) recovery.suspectLoss();
+      if (known.size > 0 && !known.has(runId)) barrier.suspectLoss();
+      if (client.mode !== "cluster") known.clear();
       known.add(runId);
+      back();
     }),
   );
   parts.defer(
     breaker.onStateChange((state) => {
-      if (state === "open") recovery.suspectLoss();
-      else if (state === "closed") recovery.tierBack();
+      if (state === "open") barrier.suspectLoss();
+      else if (state === "closed") {
+        recovery.tierBack();
+        back();
+      }
     }),
   );
+
+  /** Should Redis go away again, the next time will do. */
+  function back(): void {
+    intake
+      .queueBack()
+      .catch((error: unknown) => log.debug({ err: error }, "the audit queue was not told of its gaps yet"));
+  }
 }
 
 function journalComponent(journal: Journal, recovery: Recovery): Component {

@@ -52,6 +52,7 @@ const unused = () => Promise.reject(new Error("a reader has no use for it"));
 export function shelfQueue(shelf: Shelf): Queue {
   return {
     append: unused,
+    raise: unused,
     find: async (ids) => Promise.all(ids.map((id) => shelf.find(id))),
     async sequences(producer) {
       await shelf.asked();

@@ -11,7 +11,7 @@ import { checkBatchBytes, checkProducer, draft, draftEntry, isRefused } from "..
 import { LIMITS } from "../record/entry.ts";
 import { idOf, type Sealed } from "../record/record.ts";
 import { checkMinimum, type IngestOptions, ingest } from "./ingest.ts";
-import { identityReused, type Kept } from "./intake.ts";
+import { type Kept, refusalOf } from "./intake.ts";
 import type { ServerIdentity } from "./server-identity.ts";
 
 export interface AppendOptions extends IngestOptions {
@@ -76,7 +76,7 @@ export function createAppendRpcs(options: AppendOptions): Pick<Rpcs<typeof Audit
       if (kept.degraded) call.degraded();
       const acks = records.map((record, at) => {
         const exception = kept.exceptions?.get(at);
-        if (exception?.outcome === "differs") throw identityReused(record);
+        if (exception !== undefined && exception.outcome !== "duplicate") throw refusalOf(record, exception.outcome);
         return { id: idOf(record), durability: (exception ?? kept).durability, duplicate: exception !== undefined };
       });
       return create(AuditServiceAppendResponseSchema, { acks });

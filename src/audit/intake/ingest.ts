@@ -15,7 +15,7 @@ import { checkBatchBytes, checkProducer, draft, isRefused } from "../record/draf
 import { LIMITS } from "../record/entry.ts";
 import type { Sealed } from "../record/record.ts";
 import type { Durability } from "./doubts.ts";
-import { type Intake, identityReused, type Kept } from "./intake.ts";
+import { type Intake, type Kept, refusalOf } from "./intake.ts";
 import type { Room } from "./room.ts";
 
 /** What a producer may have unacknowledged: what a tier takes in the time of a few commits. More would only lie in memory. */
@@ -98,7 +98,7 @@ export async function* ingest(
     let bytes = 0;
     for (const [index, append] of batch.records.entries()) {
       const made = draft(producer, append, acceptUs);
-      if (isRefused(made)) refusals.push(refusalOf(index, append.sequence, made.refused));
+      if (isRefused(made)) refusals.push(refusal(index, append.sequence, made.refused));
       else {
         bytes += made.leaf.length;
         records.push(made);
@@ -213,9 +213,10 @@ const CODES = {
   invalid: "INVALID_ARGUMENT",
   too_large: "RESOURCE_EXHAUSTED",
   already_exists: "ALREADY_EXISTS",
+  unavailable: "UNAVAILABLE",
 } as const;
 
-function refusalOf(index: number, sequence: bigint, failure: Failure): AuditRefusal {
+function refusal(index: number, sequence: bigint, failure: Failure): AuditRefusal {
   const { kind, reason, message } = failure;
   if (!(kind in CODES)) throw failure;
   const field = failure instanceof InvalidFieldsError ? (failure.violations[0]?.field ?? "") : "";
@@ -236,7 +237,7 @@ function ackOf({ batch, records, refusals, places }: Drafted, kept: Kept | undef
       if (outcome === "duplicate") {
         duplicates++;
         durability = Math.min(durability, reached);
-      } else all.push(refusalOf(places[at] ?? at, BigInt(record.sequence), identityReused(record)));
+      } else all.push(refusal(places[at] ?? at, BigInt(record.sequence), refusalOf(record, outcome)));
     }
     if (appended === 0 && duplicates === 0) durability = AuditDurability.UNSPECIFIED;
     // Nothing was appended, so nothing is less safe than the duplicates are.

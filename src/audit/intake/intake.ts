@@ -1,11 +1,12 @@
 import { AuditDurability } from "../../gen/holdfast/v1/audit_pb.js";
 import type { ServedBy } from "../../infra/call.ts";
 import { Failure, UnavailableError } from "../../infra/failure.ts";
-import type { Archive, Placed } from "../archive/archive.ts";
+import type { Archive } from "../archive/archive.ts";
 import type { Journal } from "../journal/journal.ts";
 import type { Queue } from "../queue/queue.ts";
 import { idOf, type Sealed } from "../record/record.ts";
 import { type Durability, type Exception, isAway, settleDoubts } from "./doubts.ts";
+import { createPastQueue } from "./past-queue.ts";
 
 /** What became of records that were to be kept. */
 export interface Kept {
@@ -36,6 +37,8 @@ export interface Intake {
    * the journal alone when none answers). Rejects with UnavailableError when that cannot be: then some may have been kept.
    */
   keep(records: readonly Sealed[], minimum: Durability): Promise<Kept>;
+  /** Redis answers again: what went past it meanwhile is told to the queue. */
+  queueBack(): Promise<void>;
   /** Brings journaled records to a tier behind the journal, whichever answers; for those who replay it. */
   deliver(records: readonly Sealed[]): Promise<void>;
 }
@@ -59,6 +62,7 @@ class DurabilityNotReachedError extends UnavailableError {
 
 /** The write path: journal and queue side by side, else the archive, else the journal alone. */
 export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions): Intake {
+  const pastQueue = createPastQueue(archive, queue);
   const counts = { queued: 0, archived: 0, journaled: 0, duplicates: 0, refused: 0, pastRedis: 0 };
 
   function count(records: readonly Sealed[], kept: Kept): Kept {
@@ -66,7 +70,7 @@ export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions
     for (const { outcome } of kept.exceptions?.values() ?? []) {
       appended--;
       if (outcome === "duplicate") counts.duplicates++;
-      else counts.refused++;
+      else if (outcome === "differs") counts.refused++;
     }
     if (kept.durability === AuditDurability.QUEUED) counts.queued += appended;
     else if (kept.durability === AuditDurability.ARCHIVED) counts.archived += appended;
@@ -76,11 +80,12 @@ export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions
   }
 
   async function intoArchive(records: readonly Sealed[], degraded: boolean): Promise<Kept> {
-    const placed = await archive.append(records, "refuse");
-    return { ...archived(placed), degraded, servedBy: archive.kind };
+    const exceptions = await pastQueue.append(records, "refuse");
+    return { durability: AuditDurability.ARCHIVED, exceptions, degraded, servedBy: archive.kind };
   }
 
   async function intoQueue(queue: Queue, records: readonly Sealed[]): Promise<Kept> {
+    await pastQueue.catchUp();
     const outcomes = await queue.append({ records });
     if (outcomes.every((outcome) => outcome === "queued")) return QUEUED;
     return { ...QUEUED, ...(await settleDoubts({ queue, archive }, records, outcomes)) };
@@ -105,6 +110,7 @@ export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions
 
   return {
     counts,
+    queueBack: () => pastQueue.catchUp(),
     async keep(records, minimum) {
       if (queue !== undefined && minimum !== AuditDurability.ARCHIVED) {
         return count(records, await throughQueue(queue, records, minimum));
@@ -114,7 +120,7 @@ export function createIntake({ archive, journal, queue, onLocal }: IntakeOptions
     },
     async deliver(records) {
       try {
-        await archive.append(records, "keep");
+        await pastQueue.append(records, "keep");
       } catch (error) {
         if (!isAway(error) || queue === undefined) throw error;
         await queue.append({ records, settled: true });
@@ -137,22 +143,21 @@ const JOURNALED: Kept = {
   servedBy: "journal",
 };
 
-/** What is thrown for a record that is held with other content. */
-export function identityReused(record: Sealed): Failure {
+/** Why a record was not taken in. */
+export function refusalOf(record: Sealed, outcome: "differs" | "unsettled"): Failure {
   const id = idOf(record);
+  if (outcome === "unsettled") {
+    return new UnavailableError(
+      "IDENTITY_UNSETTLED",
+      `whether ${id} is held cannot be looked up: SQL does not answer`,
+      {
+        metadata: { id },
+      },
+    );
+  }
   return new Failure("already_exists", "IDENTITY_REUSED", `another record is held as ${id}; it stays as it was`, {
     metadata: { id },
   });
-}
-
-function archived(placed: readonly Placed[]): Pick<Kept, "durability" | "exceptions"> {
-  let exceptions: Map<number, Exception> | undefined;
-  for (const [at, { outcome }] of placed.entries()) {
-    if (outcome === "appended") continue;
-    exceptions ??= new Map();
-    exceptions.set(at, { outcome, durability: AuditDurability.ARCHIVED });
-  }
-  return { durability: AuditDurability.ARCHIVED, exceptions };
 }
 
 /** Only that something is away is made up for by something else. */

@@ -1,3 +1,4 @@
+import type { Clock } from "../../infra/clock.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Queue } from "../queue/queue.ts";
 
@@ -18,41 +19,72 @@ export type Settled = (signal: AbortSignal) => Promise<{ readonly degraded: bool
 /** Reads that wait longer than this are told so: the archive is far behind, or nobody brings records into it. */
 const PATIENCE_MS = 10_000;
 
+/** Redis may have lost what others queued: for so long they may not have noticed, or not have sent it again. */
+const OTHERS_NOTICE_MS = 15_000;
+
 export interface SettledOptions {
   readonly recovery: Unsettled;
   readonly queue: Queue | undefined;
   /** Rejects while the archive cannot be asked: then there is no point in waiting. */
   readonly askArchive: () => Promise<unknown>;
+  /** Whether no other instance brings records to this archive: then what is settled here is settled. */
+  readonly alone: boolean;
+  readonly clock: Clock;
+  readonly patienceMs?: number;
 }
 
-export function createSettled({ recovery, queue, askArchive }: SettledOptions): Settled {
-  async function drained(signal: AbortSignal): Promise<{ degraded: boolean }> {
-    if (queue === undefined) return { degraded: false };
+export interface Barrier {
+  readonly settled: Settled;
+  /** Redis was seen to have lost what was queued, or cannot be seen. */
+  suspectLoss(): void;
+}
+
+export function createBarrier(options: SettledOptions): Barrier {
+  const { recovery, queue, askArchive, alone, clock, patienceMs = PATIENCE_MS } = options;
+  let lossSeenAt = Number.NEGATIVE_INFINITY;
+
+  function othersMayLag(): boolean {
+    return !alone && clock.monotonic() - lossSeenAt < OTHERS_NOTICE_MS;
+  }
+
+  async function drained(from: Queue, signal: AbortSignal): Promise<{ degraded: boolean }> {
     try {
-      await queue.drained(signal);
+      await from.drained(signal);
       // It may have been found empty because Redis lost what was in it.
       await recovery.settled(signal);
-      return { degraded: false };
+      return { degraded: othersMayLag() };
     } catch (error) {
       if (signal.aborted || !(error instanceof UnavailableError)) throw error;
       recovery.suspectLoss();
       await recovery.settled(signal);
-      return { degraded: true };
+      return { degraded: !alone };
     }
   }
 
-  return async (signal) => {
+  async function settled(signal: AbortSignal): Promise<{ degraded: boolean }> {
     await askArchive();
-    const patience = AbortSignal.timeout(PATIENCE_MS);
+    if (queue === undefined) {
+      await recovery.settled(signal);
+      return { degraded: false };
+    }
+    const patience = AbortSignal.timeout(patienceMs);
     const either = AbortSignal.any([signal, patience]);
     try {
       await recovery.settled(either);
-      return await drained(either);
+      return await drained(queue, either);
     } catch (error) {
       if (!patience.aborted || signal.aborted) throw error;
       throw new UnavailableError("ARCHIVE_BEHIND", "records acknowledged before this read are still being archived", {
         cause: error,
       });
     }
+  }
+
+  return {
+    settled,
+    suspectLoss() {
+      lossSeenAt = clock.monotonic();
+      recovery.suspectLoss();
+    },
   };
 }

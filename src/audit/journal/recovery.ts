@@ -84,6 +84,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   let waiters: Waiter[] = [];
   let replayed = 0;
   let lastError: RecoveryCondition["lastError"];
+  let unreadable: Error | undefined;
   let failure: { readonly error: unknown; readonly at: number } | undefined;
   let notBefore = 0;
   let wanted = false;
@@ -124,7 +125,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
 
   function succeeded(): void {
     tryAtOnce();
-    lastError = undefined;
+    lastError = unreadable && { message: unreadable.message, time: clock.now() };
   }
 
   function tryAtOnce(): void {

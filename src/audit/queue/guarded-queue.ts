@@ -1,4 +1,5 @@
 import type { Breaker } from "../../infra/breaker.ts";
+import { BreakerOpenError } from "../../infra/circuit-breaker.ts";
 import { type Queue, QueueFullError } from "./queue.ts";
 
 /** A queue that is left alone while Redis fails: then every call rejects at once. */
@@ -21,10 +22,23 @@ export function guardQueue(queue: Queue, breaker: Breaker): Queue {
 
   return {
     append: (append) => guarded(() => queue.append(append)),
+    raise: (marks) => guarded(() => queue.raise(marks)),
     find: (ids) => guarded(() => queue.find(ids)),
     sequences: (producer) => guarded(() => queue.sequences(producer)),
     lastSequence: (producer) => guarded(() => queue.lastSequence(producer)),
-    drained: (signal) => guarded(() => queue.drained(signal)),
+    async drained(signal) {
+      const began = breaker.begin();
+      if (began === undefined) throw new BreakerOpenError("Redis", 1_000);
+      try {
+        await queue.drained(signal);
+        breaker.succeeded(began);
+      } catch (error) {
+        // Whoever stops waiting says nothing about Redis.
+        if (signal.aborted) breaker.succeeded(began);
+        else breaker.failed(began, error);
+        throw error;
+      }
+    },
     condition: () => guarded(() => queue.condition()),
   };
 }

@@ -50,6 +50,8 @@ export interface QueueCondition {
 export interface Queue {
   /** Appends in this order, atomically. */
   append(append: QueueAppend): Promise<readonly QueueOutcome[]>;
+  /** Sequences up to these were archived past the queue: it is to know of them. */
+  raise(marks: ReadonlyMap<string, number>): Promise<void>;
   /** The leaves of those that wait in the queue, in the order asked for. */
   find(ids: readonly RecordId[]): Promise<readonly (Uint8Array | undefined)[]>;
   /** The sequences of a producer that wait in the queue, rising. */

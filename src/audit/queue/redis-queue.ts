@@ -60,8 +60,8 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
   }
 
   async function append({ records, seeds, settled = false }: QueueAppend): Promise<readonly QueueOutcome[]> {
-    if (records.length === 0) return [];
-    const { places, producers } = placesOf(records);
+    if (records.length === 0 && seeds === undefined) return [];
+    const { places, producers } = records.length === 0 ? placesOf(idsOf(seeds)) : placesOf(records);
     const args: RedisArgument[] = [maxLength, settled ? "1" : "0", `${instance}/${++appends}`];
     for (const producer of producers) args.push(producer, seedOf(producer, seeds));
     for (const { producer, sequence, leaf } of records) {
@@ -142,6 +142,7 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
 
   return {
     append,
+    raise: async (marks) => void (await append({ records: [], seeds: marks })),
     find,
     sequences,
     drained,
@@ -165,6 +166,10 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
       };
     },
   };
+}
+
+function idsOf(seeds: QueueAppend["seeds"]): readonly RecordId[] {
+  return [...(seeds ?? [])].map(([producer, sequence]) => ({ producer, sequence }));
 }
 
 /** Each producer once, and its place among them, from 1. */

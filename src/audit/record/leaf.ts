@@ -1,7 +1,9 @@
 import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { type AuditEntry, AuditEntrySchema, AuditLeafSchema, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
-import type { RecordId, Sealed } from "./record.ts";
+import { Fields } from "../../infra/fields.ts";
+import { checkEntry } from "./entry.ts";
+import { parseId, type RecordId, type Sealed } from "./record.ts";
 import { unlessUnusual } from "./requests.ts";
 import { type Scanned, scanEntry, scanTime } from "./scan.ts";
 import { BYTES, UNUSUAL, VARINT, varintBytes, WireReader, writeVarint } from "./wire-reader.ts";
@@ -48,8 +50,12 @@ export function unseal(leaf: Uint8Array): Sealed {
   const sealed = unlessUnusual(() => scanLeaf(leaf));
   if (sealed !== undefined) return sealed;
   const { producer, sequence, acceptTime, entry } = fromBinary(AuditLeafSchema, leaf);
-  if (producer === "" || sequence < 1n || acceptTime === undefined || entry === undefined) throw notALeaf();
-  const id = { producer, sequence: Number(sequence) };
+  if (acceptTime === undefined || entry === undefined) throw notALeaf();
+  const id = parseId(`${producer}/${sequence}`);
+  // Who wrote it did not go by our limits, and SQL might refuse it for ever.
+  const fields = new Fields();
+  checkEntry(fields, "", entry);
+  if (id === undefined || fields.violations.length > 0) throw notALeaf();
   return sealedOf(id, microsecondsOf(acceptTime), scannedOf(entry, new Uint8Array()), leaf);
 }
 

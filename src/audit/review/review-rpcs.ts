@@ -10,6 +10,7 @@ import {
   AuditStatus,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import type { CallContext, Rpcs } from "../../infra/call.ts";
+import { UnavailableError } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
 import { namedRequest } from "../../infra/named-request.ts";
 import type { Archive, Archived } from "../archive/archive.ts";
@@ -19,7 +20,7 @@ import { idOf } from "../record/record.ts";
 import { recordIdOf } from "../record/record-id.ts";
 import { type Filter, filterOf } from "../search/filter.ts";
 import type { Position, Search } from "../search/search.ts";
-import { type ReviewOrder, type Reviews, statusName, transitionOf } from "./reviews.ts";
+import { RecordNotFoundError, type ReviewOrder, type Reviews, statusName, transitionOf } from "./reviews.ts";
 
 export interface ReviewRpcsOptions {
   readonly archive: Archive;
@@ -32,6 +33,11 @@ const COMMENT_BYTES = 8 * 1024;
 /** A record of these was, or is to be, reviewed. */
 const REVIEWABLE = [AuditStatus.PENDING, AuditStatus.APPROVED, AuditStatus.REJECTED];
 
+function notSeenYet(cause?: unknown): UnavailableError {
+  const message = "Redis is away, and what other instances had queued in it may not be in the archive yet";
+  return new UnavailableError("REDIS_UNAVAILABLE", message, { cause });
+}
+
 /** The RPCs of the review: deciding, and asking what was decided. */
 export function createReviewRpcs({
   archive,
@@ -39,25 +45,30 @@ export function createReviewRpcs({
   search,
   settled,
 }: ReviewRpcsOptions): Required<Pick<Rpcs<typeof AuditService>, "review" | "isApproved">> {
-  /** While Redis is away, a record that another instance queued there a moment ago is not seen: the reply says so. */
-  async function settle(call: CallContext): Promise<void> {
+  /** Whether a record that another instance queued a moment ago may not be seen, because Redis is away; the reply says so. */
+  async function settle(call: CallContext): Promise<boolean> {
     const { degraded } = await settled(call.signal);
     if (degraded) call.degraded();
+    return degraded;
   }
 
   return {
     async review(request, call) {
       const order = orderOf(request, call);
-      await settle(call);
-      const answer = await reviews.decide(order);
+      const maySeeLess = await settle(call);
+      const answer = await reviews.decide(order).catch((error: unknown) => {
+        throw maySeeLess && error instanceof RecordNotFoundError ? notSeenYet(error) : error;
+      });
       call.servedBy(archive.kind);
       return answer;
     },
 
     async isApproved({ target }, call) {
       const find = questionOf(target);
-      await settle(call);
+      const maySeeLess = await settle(call);
       const row = await find(call.signal);
+      // A newer record may have withdrawn the approval of a resource. That of a record can only change in SQL.
+      if (maySeeLess && target.case === "subject" && row?.status === AuditStatus.APPROVED) throw notSeenYet();
       call.servedBy(archive.kind);
       return approvalOf(row);
     },

@@ -359,8 +359,9 @@ export declare type AuditServiceAppendRequest = Message<"holdfast.v1.AuditServic
   minDurability: AuditDurability;
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and appends
-   * nothing. Only needed without a producer; if empty then, a retry appends again.
+   * Names this attempt, up to 128 bytes, of this caller: a retry with the same id and the same records appends nothing, and
+   * returns the same record ids, as duplicates. With other records it is ALREADY_EXISTS (IDENTITY_REUSED). Only needed without
+   * a producer; if empty then, a retry appends again.
    *
    * @generated from field: string request_id = 4;
    */
@@ -3131,8 +3132,10 @@ export declare const AuditSequenceStateSchema: GenEnum<AuditSequenceState>;
  * bytes of letters, digits and "._:-", and a number from 1 that rises with every record and that it remembers across its
  * restarts. A record sent again is held once, however often, wherever and after whatever failure it arrives. Sequences may
  * have gaps. One that comes after a larger one is accepted too if it was never held, but costs a look-up, and is
- * UNAVAILABLE while that look-up cannot be made. The same identity with other content is ALREADY_EXISTS (IDENTITY_REUSED),
- * and the record held stays as it was. Callers that give no producer are given an identity by the server.
+ * UNAVAILABLE (IDENTITY_UNSETTLED) while that look-up cannot be made. The same identity with other content is ALREADY_EXISTS
+ * (IDENTITY_REUSED), and the record held stays as it was. While a tier is away, a reused identity may be seen only when its
+ * record is archived: then the one that was archived first stays, and the other is set aside in SQL (audit_conflict) and
+ * reported. Callers that give no producer are given an identity by the server.
  *
  * Reading: a record is found by every read as soon as it is acknowledged, on any instance if it reached QUEUED or
  * ARCHIVED; one that is JOURNALED alone is found on the instance that acknowledged it, and elsewhere once that instance
@@ -3232,7 +3235,8 @@ export declare const AuditService: GenService<{
   },
   /**
    * Tells whether something was approved: one record, or a resource. It never guesses: UNAVAILABLE while the archive in SQL
-   * cannot be asked.
+   * cannot be asked, and, for a resource that would be approved, while Redis is away and other instances share the log: what
+   * they had queued might withdraw the approval.
    *
    * @generated from rpc holdfast.v1.AuditService.IsApproved
    */

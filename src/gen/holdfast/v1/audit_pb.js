@@ -649,8 +649,10 @@ export const AuditSequenceState = /*@__PURE__*/
  * bytes of letters, digits and "._:-", and a number from 1 that rises with every record and that it remembers across its
  * restarts. A record sent again is held once, however often, wherever and after whatever failure it arrives. Sequences may
  * have gaps. One that comes after a larger one is accepted too if it was never held, but costs a look-up, and is
- * UNAVAILABLE while that look-up cannot be made. The same identity with other content is ALREADY_EXISTS (IDENTITY_REUSED),
- * and the record held stays as it was. Callers that give no producer are given an identity by the server.
+ * UNAVAILABLE (IDENTITY_UNSETTLED) while that look-up cannot be made. The same identity with other content is ALREADY_EXISTS
+ * (IDENTITY_REUSED), and the record held stays as it was. While a tier is away, a reused identity may be seen only when its
+ * record is archived: then the one that was archived first stays, and the other is set aside in SQL (audit_conflict) and
+ * reported. Callers that give no producer are given an identity by the server.
  *
  * Reading: a record is found by every read as soon as it is acknowledged, on any instance if it reached QUEUED or
  * ARCHIVED; one that is JOURNALED alone is found on the instance that acknowledged it, and elsewhere once that instance
