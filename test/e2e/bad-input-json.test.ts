@@ -186,6 +186,115 @@ describe("JSON of bad values", () => {
   });
 });
 
+describe("JSON of audit records", () => {
+  const append = "AuditService/Append";
+  const list = "AuditService/List";
+  const entryWith = (rest: string) => `{"records":[{"entry":{"actor":"a","action":"b",${rest}}}]}`;
+  const attribute = (value: string) => entryWith(`"attributes":{"k":${value}}`);
+  const inEntry = "records[0].entry";
+
+  const malformed: readonly [string, string, string, RegExp][] = [
+    ["attributes of a list", append, entryWith('"attributes":[]'), /attributes|Struct/],
+    ["attributes of a text", append, entryWith('"attributes":"x"'), /attributes|Struct/],
+    ["a list for a record", append, '{"records":[[]]}', /AuditAppend/],
+    ["null for a record", append, '{"records":[null]}', /records/],
+    ["an outcome that is none", append, entryWith('"outcome":"AUDIT_OUTCOME_MAYBE"'), /AuditOutcome/],
+    ["a sequence of 2^64", append, '{"producer":"p","records":[{"sequence":"18446744073709551616"}]}', /sequence/],
+    ["a sequence below zero", append, '{"producer":"p","records":[{"sequence":-1}]}', /sequence/],
+    ["a fraction of a sequence", append, '{"producer":"p","records":[{"sequence":1.5}]}', /sequence/],
+    ["100,000 lists in each other", append, attribute("[".repeat(100_000) + "]".repeat(100_000)), /./],
+    ["1,000 objects in each other", append, attribute(`${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`), /./],
+    ["millions of records", append, `{"records":[${"{},".repeat(2_000_000)}{}]}`, /500000/],
+    ["millions of values", append, attribute(`[${"0,".repeat(2_000_000)}0]`), /500000/],
+    ["a text of half a surrogate pair", append, entryWith(String.raw`"service":"\ud800"`), /service/],
+  ];
+  it.each(malformed)("is refused with a message that says what is wrong: %s", async (_, rpc, body, message) => {
+    const answer = await post(rpc, body);
+    expect(answer).toMatchObject({ status: 400, code: "invalid_argument" });
+    expect(answer.reasons).toContain("MALFORMED_REQUEST");
+    expect(answer.message).toMatch(message);
+    expect(answer.message).not.toMatch(/at .*\.(js|ts)/);
+  });
+
+  it.each([
+    ["an unknown field of an entry", entryWith('"actr":"x"'), `${inEntry}.actr`, /did you mean actor\?/],
+    ["an unknown field of a context", entryWith('"context":{"ip":"x"}'), `${inEntry}.context.ip`, /not a field/],
+    ["__proto__ where a field belongs", entryWith('"__proto__":{"actor":"x"}'), `${inEntry}.__proto__`, /not a field/],
+    ["__proto__ of a request", '{"__proto__":{"records":[]}}', "__proto__", /not a field/],
+    ["a time in words", entryWith('"occurTime":"yesterday"'), `${inEntry}.occur_time`, /"yesterday".*such as/],
+  ])("names the field and what is wanted: %s", async (_, body, field, message) => {
+    const answer = await post(append, body);
+    expect(answer).toMatchObject({
+      status: 400,
+      fields: [field],
+      reasons: expect.arrayContaining(["MALFORMED_REQUEST"]),
+    });
+    expect(answer.message).toMatch(message);
+  });
+
+  const sequenced = (sequence: string) =>
+    `{"producer":"p","records":[{"sequence":${sequence},"entry":{"actor":"a","action":"b"}}]}`;
+  it.each([
+    ["2^53 + 1 as a number", append, sequenced("9007199254740993"), "records[0].sequence"],
+    ["2^53 + 1 as a text", append, sequenced('"9007199254740993"'), "records[0].sequence"],
+    ["a number beyond all doubles", append, attribute("1e400"), `${inEntry}.attributes`],
+    ["31 levels", append, attribute("[".repeat(30) + "]".repeat(30)), `${inEntry}.attributes`],
+    ["4,097 values", append, attribute(`[${"0,".repeat(4_095)}0]`), `${inEntry}.attributes`],
+    ["the last second of 1699", append, entryWith('"occurTime":"1699-12-31T23:59:59Z"'), `${inEntry}.occur_time`],
+    ["the year 2200", append, entryWith('"occurTime":"2200-01-01T00:00:00Z"'), `${inEntry}.occur_time`],
+    ["an approval", append, entryWith('"status":"AUDIT_STATUS_APPROVED"'), `${inEntry}.status`],
+    ["half of a resource", append, entryWith('"resource":{"type":"t"}'), `${inEntry}.resource.id`],
+    ["no entry", append, '{"records":[{}]}', `${inEntry}`],
+    ["half a surrogate pair in a value", append, attribute(String.raw`"\ud800"`), `${inEntry}.attributes`],
+    [
+      "half a surrogate pair in a key",
+      append,
+      entryWith(String.raw`"attributes":{"\udc00":1}`),
+      `${inEntry}.attributes`,
+    ],
+    ["a value of no kind to match", list, '{"filter":{"attributes":[{"pointer":"/a"}]}}', "filter.attributes[0].value"],
+    [
+      "an object to match",
+      list,
+      '{"filter":{"attributes":[{"pointer":"/a","value":{}}]}}',
+      "filter.attributes[0].value",
+    ],
+    ["a status of none", list, '{"filter":{"statuses":["AUDIT_STATUS_UNSPECIFIED"]}}', "filter.statuses[0]"],
+    ["no id", "AuditService/Get", "{}", "id"],
+    ["no check", "AuditService/Verify", "{}", "check"],
+  ])("names the field of a bad value: %s", async (_, rpc, body, field) => {
+    const answer = await post(rpc, body);
+    expect(answer).toMatchObject({ status: 400, code: "invalid_argument", fields: [field] });
+    expect(answer.reasons).toContain("FIELD_INVALID");
+  });
+
+  it.each([
+    ["names that objects have", '{"__proto__":{"x":1},"constructor":"c","toString":null,"":[],"a":{"__proto__":2}}'],
+    ["numbers of every size", "[0,-1,1.5,9007199254740991,1e308,5e-324,0.1]"],
+    ["a null, a truth and a lie", "[null,true,false]"],
+    ["characters of every kind", JSON.stringify('\0\u2028\u{1f600}\ufeff\ufffd"\\/')],
+  ])("keeps attributes as they are, or refuses them: %s", async (_, value) => {
+    const answer = await post(append, attribute(value));
+    if (answer.status === 400) {
+      expect(answer.fields).toEqual([`${inEntry}.attributes`]);
+      return;
+    }
+    expect(answer.status).toBe(200);
+    const { acks } = JSON.parse(answer.text);
+    const read = await post("AuditService/Get", JSON.stringify({ id: acks[0].id }));
+    expect(JSON.stringify(JSON.parse(read.text).record.entry.attributes.k)).toBe(JSON.stringify(JSON.parse(value)));
+  });
+
+  it("says RECORD_TOO_LARGE of a record over its limit, and keeps one of just that", async () => {
+    expect(await post(append, attribute(`"${"x".repeat(256 * 1024)}"`))).toMatchObject({
+      status: 429,
+      code: "resource_exhausted",
+      reasons: ["RECORD_TOO_LARGE"],
+    });
+    expect(await post(append, attribute(`"${"x".repeat(255 * 1024)}"`))).toMatchObject({ status: 200 });
+  });
+});
+
 describe("a request that is none of ours", () => {
   const url = (path: string) => `${server.httpUrl}${path}`;
   it.each([

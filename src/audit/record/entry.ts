@@ -77,29 +77,32 @@ function checkStatus(fields: Fields, field: string, status: AuditStatus): void {
 }
 
 function checkStruct(fields: Fields, field: string, struct: JsonObject | undefined): void {
-  if (struct === undefined) return;
+  const fault = struct && structFault(struct);
+  if (fault !== undefined) fields.refuse(field, fault);
+}
+
+type Parent = JsonObject | readonly JsonValue[];
+
+function structFault(struct: JsonObject): string | undefined {
   let values = 0;
   // Level by level, so that depth costs no stack.
-  let level: (JsonObject | readonly JsonValue[])[] = [struct];
+  let level: Parent[] = [struct];
   for (let depth = 1; level.length > 0; depth++) {
-    if (depth > LIMITS.structLevels) {
-      fields.refuse(field, `nests more than ${LIMITS.structLevels} levels`);
-      return;
-    }
-    const next: (JsonObject | readonly JsonValue[])[] = [];
+    if (depth > LIMITS.structLevels) return `nests more than ${LIMITS.structLevels} levels`;
+    const next: Parent[] = [];
     for (const parent of level) {
+      if (!Array.isArray(parent) && !Object.keys(parent).every((key) => key.isWellFormed())) return NOT_TEXT;
       for (const value of Object.values(parent)) {
-        if (++values > LIMITS.structValues) {
-          fields.refuse(field, `holds more than ${LIMITS.structValues} values`);
-          return;
-        }
-        if (typeof value === "number" && !Number.isFinite(value)) {
-          fields.refuse(field, "holds a number that is not finite");
-          return;
-        }
+        if (++values > LIMITS.structValues) return `holds more than ${LIMITS.structValues} values`;
+        if (typeof value === "string" && !value.isWellFormed()) return NOT_TEXT;
+        if (typeof value === "number" && !Number.isFinite(value)) return "holds a number that is not finite";
         if (typeof value === "object" && value !== null) next.push(value);
       }
     }
     level = next;
   }
+  return undefined;
 }
+
+/** JSON may carry it; encoded, it would be another text. */
+const NOT_TEXT = "holds a text with half a surrogate pair";
