@@ -30,8 +30,10 @@ export interface PostgresPool {
 const PREPARED_STATEMENTS = 512;
 // Ahead of the server's own timeout the client would make of every slow statement a lost connection.
 const CLIENT_GRACE_MS = 250;
-// Should this process be frozen inside a transaction, the row locks it holds must not stop the others for long.
-const IDLE_IN_TRANSACTION_MS = 10_000;
+// Should this process be frozen inside a transaction, those who wait for the row locks it holds must get them before their own
+// statements run out of time.
+const IDLE_IN_TRANSACTION_SHARE = 0.8;
+const LEAST_IDLE_IN_TRANSACTION_MS = 2_000;
 const IDLE_MS = 60_000;
 
 export function createPostgresPool(options: PostgresOptions): PostgresPool {
@@ -42,7 +44,10 @@ export function createPostgresPool(options: PostgresOptions): PostgresPool {
     connectionTimeoutMillis: options.connectTimeoutMs,
     statement_timeout: options.statementTimeoutMs,
     query_timeout: options.statementTimeoutMs + CLIENT_GRACE_MS,
-    idle_in_transaction_session_timeout: Math.max(IDLE_IN_TRANSACTION_MS, 2 * options.statementTimeoutMs),
+    idle_in_transaction_session_timeout: Math.max(
+      LEAST_IDLE_IN_TRANSACTION_MS,
+      Math.round(IDLE_IN_TRANSACTION_SHARE * options.statementTimeoutMs),
+    ),
     idleTimeoutMillis: IDLE_MS,
     pipeline: true,
   });
