@@ -11,6 +11,7 @@ import { open as openRedis } from "../infra/redis-clients.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
+import { until } from "../support/until.ts";
 import { openArchives } from "./archives.ts";
 import { open as openJournal, readAll } from "./journals.ts";
 import { inStream, openQueue } from "./queue-parts.ts";
@@ -34,6 +35,8 @@ export interface IntakeParts {
   readonly local: Sealed[];
   /** Makes tiers fail from now on. */
   lose(...tiers: readonly Tier[]): Promise<void>;
+  /** Redis answers again. */
+  regain(): Promise<void>;
   /** Looks into the tiers themselves, whether they are away or not. */
   where(): Promise<Whereabouts>;
   conflicts(): Promise<readonly string[]>;
@@ -82,6 +85,10 @@ export async function openIntake(options: IntakeOptions = {}): Promise<IntakePar
     ...{ intake, archive, journal, queue, local },
     async lose(...tiers) {
       for (const tier of tiers) await take[tier]();
+    },
+    async regain() {
+      proxy.restore();
+      await until(() => queue.condition(), { what: "Redis to answer again" });
     },
     where: async () => ({
       journal: (await readAll(journal)).map(idOf),

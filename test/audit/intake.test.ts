@@ -287,7 +287,7 @@ describe("a record that comes again", () => {
     });
   });
 
-  it("is queued again while the archive cannot be asked, which is said, and is held once in the end", async () => {
+  it("cannot be told while the archive is away, and is to come again, the others of its call being none the worse", async () => {
     const parts = await openIntake();
     const { intake, archive } = parts;
     await archive.append([p(1), p(2)], "refuse");
@@ -295,9 +295,59 @@ describe("a record that comes again", () => {
     await parts.lose("sql");
     const answer = await intake.keep([p(1), p(2, "eve"), p(3), p(4)], UNSPECIFIED);
     expect(answer).toMatchObject({ durability: QUEUED, degraded: true });
-    expect(exceptions(answer)).toEqual([[2, "duplicate", QUEUED]]);
-    const { queue } = await parts.where();
-    expect([...queue].sort()).toEqual(["p/1", "p/2", "p/3", "p/4"]);
+    expect(answer.exceptions).toEqual(
+      new Map([
+        [0, { outcome: "unsettled", durability: UNSPECIFIED }],
+        [1, { outcome: "unsettled", durability: UNSPECIFIED }],
+        [2, { outcome: "duplicate", durability: QUEUED }],
+      ]),
+    );
+    expect((await parts.where()).queue).toEqual(["p/3", "p/4"]);
+    expect(intake.counts).toMatchObject({ queued: 2, duplicates: 1, refused: 0 });
+  });
+
+  it("is told by what waits in the queue, where it is to be archived at once: the first comes first", async () => {
+    const { intake, archive, where, conflicts } = await known();
+    await intake.keep([p(2), p(3)], UNSPECIFIED);
+    const again = sealed({ producer: "p", sequence: 2 }, { actor: "user:1" }, 1_760_000_000_000_000);
+    const answer = await intake.keep([again, p(3, "eve"), p(4)], ARCHIVED);
+    expect(answer).toMatchObject({ durability: ARCHIVED, degraded: false, servedBy: "sqlite" });
+    expect(exceptions(answer)).toEqual([
+      [0, "duplicate", ARCHIVED],
+      [1, "differs", ARCHIVED],
+    ]);
+    const held = await archive.find([p(2), p(3)]);
+    expect(held.map((one) => Buffer.from(one?.leaf ?? []))).toEqual([p(2), p(3)].map(({ leaf }) => Buffer.from(leaf)));
+    expect(await where()).toMatchObject({ archive: ["p/2", "p/3", "p/4"] });
+    expect(await conflicts()).toEqual([]);
+  });
+
+  it.each([
+    { what: "because that was asked for", minimum: ARCHIVED, away: false },
+    { what: "because Redis was away", minimum: UNSPECIFIED, away: true },
+  ])("is known for one by the queue though the first went past it $what", async ({ minimum, away }) => {
+    const { intake, lose, regain, where } = await known();
+    if (away) await lose("redis");
+    await intake.keep([p(2), p(3)], minimum);
+    if (away) await regain();
+    const answer = await intake.keep([p(2), p(3, "eve"), p(4)], UNSPECIFIED);
+    expect(answer).toMatchObject({ durability: QUEUED, degraded: false });
+    expect(exceptions(answer)).toEqual([
+      [0, "duplicate", ARCHIVED],
+      [1, "differs", ARCHIVED],
+    ]);
+    expect((await where()).queue).toEqual(["p/1", "p/4"]);
+  });
+
+  it("is known for one after Redis is back and was told, though nothing was appended in between", async () => {
+    const { intake, queue, lose, regain } = await known();
+    await lose("redis");
+    await intake.keep([p(7), sealed({ producer: "@r.1", sequence: 1 })], UNSPECIFIED);
+    await expect(intake.queueBack()).rejects.toThrow(UnavailableError);
+    await regain();
+    await intake.queueBack();
+    expect(await queue.lastSequence("p")).toBe(7);
+    expect(await queue.lastSequence("@r.1")).toBeUndefined();
   });
 
   it("of a request is one as well: in the queue, in the archive, and in both", async () => {
