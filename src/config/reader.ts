@@ -139,10 +139,10 @@ export class Reader {
    */
   doubts(): readonly string[] {
     const known = [...this.#variables].filter((name) => !name.startsWith("HOLDFAST_"));
-    const prefixes = ["REDIS_", "CACHE_", "DATABASE_", "CIRCUIT_BREAKER_"];
+    const prefixes = ["REDIS_", "CACHE_", "DATABASE_", "CIRCUIT_BREAKER_", "AUDIT_"];
     return Object.keys(this.#sources.environment).flatMap((name) => {
       if (this.#variables.has(name) || !prefixes.some((prefix) => name.startsWith(prefix))) return [];
-      const meant = suggest(name, known, 2);
+      const meant = suggest(name, known, 2) ?? meantByGroup(name, known);
       return meant === undefined ? [] : `${name} is not a setting, and nothing reads it; did you mean ${meant}?`;
     });
   }
@@ -167,6 +167,12 @@ export class Reader {
       else this.refuse(`${file}: ${here.join(".")}`, `is not a setting${didYouMean(key, known)}`);
     }
   }
+}
+
+/** Who believes that old records are dropped when they are not, or are kept when they are, should hear of it, however it was spelled. */
+function meantByGroup(name: string, known: readonly string[]): string | undefined {
+  const group = "AUDIT_RETENTION_";
+  return name.startsWith(group) ? known.filter((one) => one.startsWith(group)).join(" or ") : undefined;
 }
 
 function describe(value: unknown): string {

@@ -17,26 +17,34 @@ export function showDuration(ms: number): string {
 }
 
 export interface DurationLimits {
-  /** What a number without a unit counts, in the environment. */
-  readonly bare: "s" | "ms";
+  /** What a number without a unit counts, in the environment. "refused": nothing, where a wrong guess would do harm. */
+  readonly bare: "s" | "ms" | "refused";
   readonly min: number;
   readonly max: number;
 }
 
 /**
- * A duration in milliseconds. The environment may leave the unit out, because the variables had one before Holdfast; the file
- * may not, because nothing there says which it would be.
+ * A duration in milliseconds. The environment may leave the unit out where the variable had one before Holdfast; the file may
+ * not, because nothing there says which it would be.
  */
 export function duration({ bare, min, max }: DurationLimits): Kind<number> {
   const range = `from ${showDuration(min)} to ${showDuration(max)}`;
   const within = (ms: number | undefined) => (ms === undefined || ms < min || ms > max ? new Refusal() : ms);
+  const wanted =
+    bare === "refused"
+      ? `a duration ${range} with its unit, such as "180d" or "48h"`
+      : `a duration ${range}, such as "300ms", "90s", "5m" or "1h" (in the environment a bare number counts ${bare === "s" ? "seconds" : "milliseconds"})`;
   return {
-    wanted: `a duration ${range}, such as "300ms", "90s", "5m" or "1h" (in the environment a bare number counts ${bare === "s" ? "seconds" : "milliseconds"})`,
-    fromEnvironment: (written) =>
-      within(/^\d{1,15}$/.test(written) ? Number(written) * timeUnits[bare] : parseDuration(written)),
+    wanted,
+    fromEnvironment: (written) => {
+      if (!/^\d{1,15}$/.test(written)) return within(parseDuration(written));
+      return bare === "refused" ? new Refusal() : within(Number(written) * timeUnits[bare]);
+    },
     fromFile: (value) => {
       if (value === 0) return within(0);
-      if (typeof value === "number") return new Refusal(`a unit, such as "${value}s" or "${value}ms"`);
+      if (typeof value === "number") {
+        return new Refusal(bare === "refused" ? undefined : `a unit, such as "${value}s" or "${value}ms"`);
+      }
       return typeof value === "string" ? within(parseDuration(value)) : new Refusal();
     },
     show: showDuration,

@@ -136,6 +136,14 @@ databse: {url: "postgres://h/db"}
     );
   });
 
+  it("say that a bare number does not do for the age at which audit records are dropped", () => {
+    const wanted = 'wanted a duration from 1d to 36500d with its unit, such as "180d" or "48h"';
+    expect(messageOf(() => resolve({ AUDIT_RETENTION_AGE: "180" }))).toContain(
+      `AUDIT_RETENTION_AGE: is "180", ${wanted}`,
+    );
+    expect(messageOf(() => resolve({}, "audit: {retention: {age: 180}}"))).toContain(`is 180, ${wanted}`);
+  });
+
   it("do not offer what is nothing like what was written", () => {
     expect(messageOf(() => resolve({ HOLDFAST_ZZZZZZZZZZZZ: "1" }))).toMatch(/is not a setting$/);
   });
@@ -289,6 +297,9 @@ describe("a variable that is no setting", () => {
     ["CACHE_TTTL", "CACHE_TTL"],
     ["DATABASE_UR", "DATABASE_URL"],
     ["CIRCUIT_BREAKER_FAILURE_TRESHOLD", "CIRCUIT_BREAKER_FAILURE_THRESHOLD"],
+    ["AUDIT_RETENTON_COUNT", "AUDIT_RETENTION_COUNT"],
+    ["AUDIT_RETENTION_DAYS", "AUDIT_RETENTION_AGE or AUDIT_RETENTION_COUNT"],
+    ["AUDIT_RETENTION_MAX_RECORDS", "AUDIT_RETENTION_AGE or AUDIT_RETENTION_COUNT"],
   ])("but nearly one is doubted, not refused: %s", (written, meant) => {
     const { doubts } = resolveConfig({ [written]: "1" }, undefined);
     expect(doubts).toEqual([`${written} is not a setting, and nothing reads it; did you mean ${meant}?`]);
@@ -301,6 +312,7 @@ describe("a variable that is no setting", () => {
       REDIS_PASSWORD: "p",
       DATABASE_HOST: "h",
       CACHE_DIR: "/x",
+      AUDIT_LOG_LEVEL: "info",
       REDISURL: "",
     };
     expect(resolveConfig({ ...others, REDIS_URL: "redis://h" }, undefined).doubts).toEqual([]);

@@ -402,9 +402,9 @@ const rows: readonly Row[] = [
     env: "AUDIT_RETENTION_AGE",
     path: "audit.retention.age",
     good: [["90d", 90 * 86_400_000]],
-    bad: ["1s", "long"],
+    bad: ["180", "0", "15552000", "23h", "long"],
     goodInFile: [["90d", 90 * 86_400_000]],
-    badInFile: ["1s", "90"],
+    badInFile: ["23h", "180", "0"],
     value: ({ audit }) => audit.retention.maxAgeMs,
   },
   {
