@@ -3,8 +3,11 @@ import type { Database } from "../../infra/database.ts";
 import { keyOf } from "../record/keys.ts";
 import type { Filter } from "./filter.ts";
 
-/** What records can be fetched by in order. "time": all of them. */
-export type Driver = "trace" | "resource" | "actor" | "action" | "pending" | "time";
+/**
+ * What records can be fetched by in order. "reviewable": those of a resource that were, or are to be, reviewed. "time": all of
+ * them.
+ */
+export type Driver = "reviewable" | "trace" | "resource" | "actor" | "action" | "pending" | "time";
 
 /** A condition on a row; `matches` still has to look at what meets it, because different texts may share a key. */
 export interface Condition {
@@ -26,21 +29,26 @@ type Sql = Pick<Database, "query">;
 const ACTIONS = 100;
 /** Fewer records than this that wait for a review are looked through sooner than all that an actor did. */
 const FEW_PENDING = 1000;
+const REVIEWABLE: ReadonlySet<number> = new Set([AuditStatus.PENDING, AuditStatus.APPROVED, AuditStatus.REJECTED]);
 
 /** How to find what a filter wants, by the field that usually leaves the fewest. Undefined: nothing can match. */
 export async function planSearch(sql: Sql, filter: Filter): Promise<Plan | undefined> {
   const actions = await actionsOf(sql, filter);
   if (actions?.length === 0) return undefined;
-  const keys: Record<Exclude<Driver, "pending" | "time">, readonly number[]> = {
+  const resource = filter.resourceId === "" ? [] : [keyOf(filter.resourceType, filter.resourceId)];
+  const keys: Record<Driver, readonly number[]> = {
+    reviewable: resource,
     trace: filter.traceId === "" ? [] : [keyOf(filter.traceId)],
-    resource: filter.resourceId === "" ? [] : [keyOf(filter.resourceType, filter.resourceId)],
+    resource,
     actor: distinctKeys(filter.actors),
     action: distinctKeys(actions ?? []),
+    pending: [],
+    time: [],
   };
   const driver = await driverFor(sql, filter, keys);
   const byNumber: [string, readonly number[]][] = [
     ["trace_key", driver === "trace" ? [] : keys.trace],
-    ["resource_key", driver === "resource" ? [] : keys.resource],
+    ["resource_key", driver === "resource" || driver === "reviewable" ? [] : resource],
     ["actor_key", driver === "actor" ? [] : keys.actor],
     ["action_key", driver === "action" ? [] : keys.action],
     ["resource_type_key", filter.resourceType === "" || filter.resourceId !== "" ? [] : [keyOf(filter.resourceType)]],
@@ -52,7 +60,7 @@ export async function planSearch(sql: Sql, filter: Filter): Promise<Plan | undef
   conditions.push({ column: "producer", values: [...filter.producers] });
   return {
     driver,
-    keys: driver === "pending" || driver === "time" ? [] : keys[driver],
+    keys: keys[driver],
     conditions: conditions.filter(({ values }) => values.length > 0),
   };
 }
@@ -60,8 +68,10 @@ export async function planSearch(sql: Sql, filter: Filter): Promise<Plan | undef
 async function driverFor(
   sql: Sql,
   { statuses }: Filter,
-  keys: Readonly<Record<"trace" | "resource" | "actor" | "action", readonly number[]>>,
+  keys: Readonly<Record<Driver, readonly number[]>>,
 ): Promise<Driver> {
+  if (keys.reviewable.length > 0 && statuses.size > 0 && [...statuses].every((one) => REVIEWABLE.has(one)))
+    return "reviewable";
   if (keys.trace.length > 0) return "trace";
   if (keys.resource.length > 0) return "resource";
   const other = keys.actor.length > 0 ? "actor" : keys.action.length > 0 ? "action" : "time";

@@ -66,20 +66,24 @@ export function createSqliteRefs(database: Database): Refs {
     return found;
   }
 
-  /** The only ordinary index, of few records: those that wait for a review. */
-  async function pending(range: Range, count: number): Promise<readonly Position[]> {
+  /** The only ordinary indexes, of few records: those that wait for a review, and those of a resource that had one. */
+  async function reviewed(plan: Plan, range: Range, count: number): Promise<readonly Position[]> {
     const { after, within, by } = orderSql(range.order);
+    const condition = plan.driver === "pending" ? "status = 2" : "resource_key = $6 AND status IN (2, 3, 4)";
     const rows = await database.query<PositionRow>(
-      `SELECT occur_us, leaf_index FROM audit_record WHERE status = 2 AND leaf IS NOT NULL
+      `SELECT occur_us, leaf_index FROM audit_record WHERE ${condition}
         AND (occur_us, leaf_index) ${after} ($1, $2) AND occur_us ${within} $3 AND leaf_index < $4
         ORDER BY ${by} LIMIT $5`,
-      [range.from.occurUs, range.from.leafIndex, range.lastUs, range.belowLeaf, count],
+      [range.from.occurUs, range.from.leafIndex, range.lastUs, range.belowLeaf, count, ...plan.keys],
     );
     return rows.map(positionOf);
   }
 
   return {
-    next: (plan, range, count) => (plan.driver === "pending" ? pending(range, count) : byBlocks(plan, range, count)),
+    next(plan, range, count) {
+      const isReviewed = plan.driver === "pending" || plan.driver === "reviewable";
+      return isReviewed ? reviewed(plan, range, count) : byBlocks(plan, range, count);
+    },
   };
 }
 

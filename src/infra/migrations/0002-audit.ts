@@ -96,6 +96,9 @@ function indexes(): readonly string[] {
     "CREATE UNIQUE INDEX audit_record_identity ON audit_record (producer, sequence)",
     // status 2 is PENDING.
     "CREATE INDEX audit_record_pending ON audit_record (occur_us, leaf_index) WHERE status = 2",
+    // PENDING, APPROVED and REJECTED: few of the records of a resource, and asked for before each use of what has to be approved.
+    `CREATE INDEX audit_record_reviewable ON audit_record (resource_key, occur_us, leaf_index)
+      WHERE status IN (2, 3, 4) AND resource_key IS NOT NULL`,
     "CREATE INDEX audit_request_expires_at ON audit_request (expires_at)",
   ];
 }
