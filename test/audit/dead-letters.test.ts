@@ -11,9 +11,38 @@ import {
   AuditServiceRequeueDeadLettersResponseSchema,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { EncodedReply } from "../../src/infra/call.ts";
+import type { Database, SqlRow, SqlValue } from "../../src/infra/database.ts";
 import { KINDS } from "./archives.ts";
 import { testCall } from "./calls.ts";
 import { claimOrder, type GroupInstances, member, openGroups, refsOf, sequencesOf } from "./group-instances.ts";
+
+/** The database, and of each transaction the turn of the event loop in which it began and the rows its statements gave. */
+function watchTransactions(database: Database) {
+  const seen: { turn: number; rows: number }[] = [];
+  let turn = 0;
+  const count = () => {
+    turn++;
+    counting = setImmediate(count);
+  };
+  let counting = setImmediate(count);
+  const watched: Database = {
+    ...database,
+    transaction: (work) =>
+      database.transaction((tx) => {
+        const one = { turn, rows: 0 };
+        seen.push(one);
+        return work({
+          ...tx,
+          query: async <Row extends SqlRow>(sql: string, params?: readonly SqlValue[]) => {
+            const rows = await tx.query<Row>(sql, params);
+            one.rows += rows.length;
+            return rows;
+          },
+        });
+      }),
+  };
+  return { database: watched, seen, [Symbol.dispose]: () => clearImmediate(counting) };
+}
 
 describe.each(KINDS)("dead letters over %s", (kind) => {
   let open: GroupInstances;
@@ -195,6 +224,42 @@ describe.each(KINDS)("dead letters over %s", (kind) => {
     expect(await requeue({ all: true, requestId })).toMatchObject({ requeued: 25_003n });
     expect(await requeue({ all: true, requestId })).toMatchObject({ requeued: 25_003n });
     expect(await condition()).toMatchObject({ pending: 25_003n, deadLetters: 0n });
+  });
+
+  describe("made of thousands that were not acked in time", () => {
+    const COUNT = 5_500;
+
+    /** As if a consumer had taken them for the last time. */
+    async function takeForTheLastTime(dueMs: number): Promise<void> {
+      await open.append(COUNT);
+      await open.first.database.write(
+        `INSERT INTO audit_delivery
+            (group_name, leaf_index, token, attempt, max_deliveries, consumer, holder, due_ms, last_error)
+          SELECT $1, leaf_index, 1, 1, 1, 'a', $2, $3, '' FROM audit_record WHERE leaf_index >= $4`,
+        [group, member(group, "a").owner, dueMs, base],
+      );
+    }
+
+    it("are buried a bounded number at a time, and others get their turn in between", async () => {
+      await takeForTheLastTime(open.clock.now() - 1);
+      using watched = watchTransactions(open.first.database);
+      const condition = await open.instance(watched.database).groups.condition(group);
+      expect(condition).toMatchObject({ pending: 0, deadLetters: COUNT });
+      expect(watched.seen.length).toBeGreaterThan(1);
+      expect(Math.max(...watched.seen.map(({ rows }) => rows))).toBeLessThanOrEqual(2_001);
+      expect(new Set(watched.seen.map(({ turn }) => turn)).size).toBe(watched.seen.length);
+    });
+
+    it("do not hold up the end of the stream that had them", async () => {
+      await takeForTheLastTime(open.clock.now() + 30_000);
+      using watched = watchTransactions(open.first.database);
+      await open.instance(watched.database).groups.leave(member(group, "a"), undefined, undefined);
+      const [left] = watched.seen;
+      // What it gives back is one statement; what it buries is a part of that.
+      expect(left?.rows).toBeGreaterThanOrEqual(COUNT);
+      expect(left?.rows).toBeLessThanOrEqual(COUNT + 2_001);
+      expect(await condition()).toMatchObject({ pending: 0n, deadLetters: BigInt(COUNT) });
+    });
   });
 
   it("are not looked for in a group that nobody has subscribed to", async () => {

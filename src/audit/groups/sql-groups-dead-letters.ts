@@ -28,16 +28,22 @@ type DeadRow = LeafSize & {
   readonly dead_ms: number;
 };
 
-/** Buries what was delivered as often as it may be and was not acked in time. The caller holds the group. */
-export async function buryOverdue(kind: Database["kind"], tx: SqlSession, group: string, now: number): Promise<void> {
-  for (;;) {
-    const rows = await tx.query<RefRow>(`SELECT leaf_index, token ${OVERDUE} LIMIT ${BURIED}`, [group, now]);
-    await buryExhausted(kind, tx, group, rows.map(refOf), now);
-    if (rows.length < BURIED) return;
-  }
+/**
+ * Buries some of what was delivered as often as it may be and was not acked in time: never so many that others wait long for it.
+ * Returns whether there may be more. The caller holds the group.
+ */
+export async function buryOverdue(
+  kind: Database["kind"],
+  tx: SqlSession,
+  group: string,
+  now: number,
+): Promise<boolean> {
+  const rows = await tx.query<RefRow>(`SELECT leaf_index, token ${OVERDUE} LIMIT ${BURIED}`, [group, now]);
+  await buryExhausted(kind, tx, group, rows.map(refOf), now);
+  return rows.length === BURIED;
 }
 
-/** The same for a group that may have no consumer left to do it. Throws when there is no such group. */
+/** All of it, for a group that may have no consumer left to do it. Throws when there is no such group. */
 export async function settleOverdue(database: Database, group: string, now: number): Promise<void> {
   const [row] = await database.query<{ overdue: number | null }>(
     `SELECT (SELECT 1 ${OVERDUE} LIMIT 1) AS overdue FROM audit_group WHERE name = $1`,
@@ -45,10 +51,12 @@ export async function settleOverdue(database: Database, group: string, now: numb
   );
   if (row === undefined) throw new GroupNotFoundError(group);
   if (row.overdue === null) return;
-  await database.transaction(async (tx) => {
-    await lockGroup(database.kind, tx, group);
-    await buryOverdue(database.kind, tx, group, now);
-  });
+  const bury = () =>
+    database.transaction(async (tx) => {
+      await lockGroup(database.kind, tx, group);
+      return buryOverdue(database.kind, tx, group, now);
+    });
+  while (await bury()) await nextTurn();
 }
 
 export async function readDeadLetters(

@@ -164,6 +164,7 @@ export function createSqlGroups({ database, clock }: SqlGroupsOptions): Groups {
           [member.group, member.owner, now, unsentToken ?? 0],
         );
         await touch(tx.query, member, activeMs, "NULL");
+        // What this leaves is buried by whoever claims or looks next.
         await buryOverdue(kind, tx, member.group, now);
         return freed.length > 0;
       }),
