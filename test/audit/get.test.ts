@@ -108,6 +108,23 @@ describe.each(KINDS)("a record that is asked for by its id, over %s", (kind) => 
     expect(await get()).toMatchObject({ lookup: AuditLookup.FOUND, record: { durability: ARCHIVED } });
   });
 
+  it("is said to be archived, with its status, although the journal still has what went to the archive meanwhile", async () => {
+    const pending = record(1, { status: AuditStatus.PENDING });
+    queued.put(pending);
+    journaled.put(pending);
+    queued.onAsked = async () => {
+      await store(1, { status: AuditStatus.PENDING });
+      const { database } = archives.instances[0];
+      await database.write("UPDATE audit_record SET status = 3 WHERE producer = $1", [producer]);
+      queued.take({ producer, sequence: 1 });
+    };
+    expect(await get()).toMatchObject({
+      record: { durability: ARCHIVED, status: AuditStatus.APPROVED },
+      servedBy: kind,
+      degraded: false,
+    });
+  });
+
   it("that nobody holds is not found, which is a value", async () => {
     await store(2);
     expect(await get()).toMatchObject({ lookup: AuditLookup.NOT_FOUND, servedBy: kind });

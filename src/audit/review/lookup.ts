@@ -55,13 +55,13 @@ export async function lookUp({ archive, queue, journal }: Tiers, id: RecordId): 
     return { outcome: "found", record, servedBy: "redis", degraded: away !== undefined };
   }
   const journaled = await ask(journal?.find(id));
+  // It may have moved on while the other tiers were asked, and the journal keeps a copy of what has.
+  const moved = away === undefined ? await inArchive() : undefined;
+  if (moved !== undefined) return moved;
   if (journaled !== undefined) {
     const record = recordOf(id, journaled, AuditDurability.JOURNALED);
     return { outcome: "found", record, servedBy: "journal", degraded: away !== undefined };
   }
-  // It may have moved on while the other tiers were asked.
-  const moved = away === undefined ? await inArchive() : undefined;
-  if (moved !== undefined) return moved;
   if (away !== undefined) throw away;
   return { outcome: "not_found", servedBy: archive.kind };
 }
