@@ -2,7 +2,8 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { microsecondsOf } from "../../src/audit/record/leaf.ts";
-import { filterOf, matches, serializeFilter, statusAsAppended } from "../../src/audit/search/filter.ts";
+import { filterOf, serializeFilter } from "../../src/audit/search/filter.ts";
+import { matches, statusAsAppended } from "../../src/audit/search/filter-match.ts";
 import {
   AuditEntrySchema,
   type AuditFilter,

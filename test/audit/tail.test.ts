@@ -1,11 +1,14 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { writeToken } from "../../src/audit/record/token.ts";
+import { filterOf, serializeFilter } from "../../src/audit/search/filter.ts";
 import {
   AuditServiceTailRequestSchema,
   type AuditServiceTailResponse,
   AuditStatus,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { UnavailableError } from "../../src/infra/failure.ts";
+import { Fields } from "../../src/infra/fields.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
@@ -199,6 +202,8 @@ describe.each(KINDS)("a tail over %s", (kind) => {
     const refused = { kind: "invalid", violations: [{ field: "resume_token" }] };
     expect((await tail({ resumeToken: token })).ended).toMatchObject(refused);
     expect((await tail({ resumeToken: "nonsense" })).ended).toMatchObject(refused);
+    const before = writeToken(`tail ${serializeFilter(filterOf(new Fields(), "filter", undefined))}`, [-1]);
+    expect((await tail({ resumeToken: before })).ended).toMatchObject(refused);
     await using empty = await openGroups("sqlite");
     await open.append(1);
     const { token: ahead } = await tail();

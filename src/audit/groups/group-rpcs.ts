@@ -18,8 +18,8 @@ import { namedRequest } from "../../infra/named-request.ts";
 import { toTimestamp } from "../record/leaf.ts";
 import { idOf } from "../record/record.ts";
 import { recordIdOf } from "../record/record-id.ts";
+import { readToken, writeToken } from "../record/token.ts";
 import { type DeadLetter, type DeadLetterPlace, type GroupCondition, GroupNotFoundError } from "./groups.ts";
-import { readPlace, writePlace } from "./place-token.ts";
 import { type SubscribeOptions, subscribe } from "./subscription.ts";
 import { groupOf } from "./subscription-orders.ts";
 import { stir } from "./subscription-stream.ts";
@@ -66,7 +66,7 @@ export function createGroupRpcs(
       return create(AuditServiceListDeadLettersResponseSchema, {
         deadLetters: page.deadLetters.map(deadLetterReply),
         nextPageToken:
-          page.next === undefined ? "" : writePlace(questionOf(group), [page.next.deadMs, page.next.leafIndex]),
+          page.next === undefined ? "" : writeToken(questionOf(group), [page.next.deadMs, page.next.leafIndex]),
       });
     },
 
@@ -104,7 +104,7 @@ function questionOf(group: string): string {
 
 function placeOf(group: string, token: string): DeadLetterPlace | undefined {
   if (token === "") return undefined;
-  const [deadMs, leafIndex] = readPlace(questionOf(group), token, 2) ?? [];
+  const [deadMs, leafIndex] = readToken(questionOf(group), token, 2) ?? [];
   if (deadMs === undefined || leafIndex === undefined) {
     throw invalidField("page_token", "is not a token that ListDeadLetters returned for this group");
   }

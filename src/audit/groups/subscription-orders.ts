@@ -1,16 +1,13 @@
 import { randomUUID } from "node:crypto";
 import { toBinary } from "@bufbuild/protobuf";
-import {
-  AuditFilterSchema,
-  type AuditServiceSubscribeRequest,
-  AuditStart,
-  type AuditSubscribeOpen,
-} from "../../gen/holdfast/v1/audit_pb.js";
+import { AuditFilterSchema, type AuditServiceSubscribeRequest, AuditStart } from "../../gen/holdfast/v1/audit_pb.js";
 import { invalidField } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import { checkName } from "../record/name.ts";
 import { filterOf } from "../search/filter.ts";
 import { type DeliveryRef, parseDeliveryId } from "./deliveries.ts";
 import type { JoinOrder, NackOrder } from "./groups.ts";
+import { heartbeatOf } from "./heartbeat.ts";
 
 /** What a consumer asked for when it opened its stream, with the defaults filled in. */
 export interface Subscription {
@@ -40,18 +37,10 @@ const LIMITS = {
 } as const;
 const DEFAULTS = { group: "audit_processors", inFlight: 100, deliveries: 5, ackTimeoutMs: 30_000 } as const;
 
-export const HEARTBEAT_MS = { least: 1_000, most: 300_000, usual: 15_000 } as const;
-
 export function groupOf(fields: Fields, field: string, group: string): string {
   if (group === "") return DEFAULTS.group;
-  if (!/^[A-Za-z0-9._:-]{1,128}$/.test(group)) fields.refuse(field, 'must be 1 to 128 letters, digits and "._:-"');
+  checkName(fields, field, group);
   return group;
-}
-
-export function heartbeatOf(fields: Fields, field: string, interval: AuditSubscribeOpen["heartbeatInterval"]): number {
-  const ms = fields.duration(field, interval, HEARTBEAT_MS.most) ?? HEARTBEAT_MS.usual;
-  if (ms < HEARTBEAT_MS.least) fields.refuse(field, "must be at least 1 second");
-  return ms;
 }
 
 /** Reads the first message of a consumer. */

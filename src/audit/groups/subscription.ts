@@ -9,6 +9,7 @@ import type { CallContext } from "../../infra/call.ts";
 import { toTimestamp } from "../record/leaf.ts";
 import { deliveryId } from "./deliveries.ts";
 import type { Claimed } from "./groups.ts";
+import { createHeartbeat } from "./heartbeat.ts";
 import { subscriptionOf } from "./subscription-orders.ts";
 import { openStream, type Stream, type StreamOptions } from "./subscription-stream.ts";
 
@@ -52,29 +53,27 @@ export async function* subscribe(
 /** Until there is nothing more to say. Deliveries are only claimed while this is asked for more. */
 async function* repliesOf(stream: Stream, heartbeatMs: number): AsyncGenerator<AuditServiceSubscribeResponse> {
   const { settler, source, bell } = stream;
-  // A little early, because timers are late.
-  const beatMs = heartbeatMs * 0.9;
-  let beatAt = performance.now() + beatMs;
+  const beat = createHeartbeat(heartbeatMs);
   for (;;) {
     if (stream.failure !== undefined) throw stream.failure;
     const { ending } = stream;
     const next = nextOf(stream);
     if (next !== undefined) {
       yield next;
-      beatAt = performance.now() + beatMs;
+      beat.sent();
       continue;
     }
     if (ending !== undefined && settler.idle) {
       if (ending.error !== undefined) throw ending.error;
       return;
     }
-    if (performance.now() >= beatAt) {
+    if (performance.now() >= beat.at) {
       yield reply({ case: "heartbeat", value: { $typeName: "holdfast.v1.AuditHeartbeat", resumeToken: "" } });
-      beatAt = performance.now() + beatMs;
+      beat.sent();
       continue;
     }
     if (ending === undefined) source.pull();
-    const wakeAt = ending === undefined ? Math.min(beatAt, source.nextPull) : beatAt;
+    const wakeAt = ending === undefined ? Math.min(beat.at, source.nextPull) : beat.at;
     await bell.wait(wakeAt - performance.now());
   }
 }

@@ -10,9 +10,9 @@ import { Fields } from "../../infra/fields.ts";
 import type { Archive } from "../archive/archive.ts";
 import type { Growth } from "../archive/growth.ts";
 import type { Leaves } from "../archive/leaves.ts";
+import { readToken, writeToken } from "../record/token.ts";
 import { filterOf, serializeFilter } from "../search/filter.ts";
-import { readPlace, writePlace } from "./place-token.ts";
-import { heartbeatOf } from "./subscription-orders.ts";
+import { heartbeatOf } from "./heartbeat.ts";
 import { followLeaves, type TailEvent } from "./tail.ts";
 
 export interface TailRpcOptions {
@@ -41,9 +41,9 @@ export function createTailRpc({
       const heartbeatMs = heartbeatOf(fields, "heartbeat_interval", request.heartbeatInterval);
       fields.done();
       const question = `tail ${serializeFilter(filter)}`;
-      const token = (leafIndex: number) => writePlace(question, [leafIndex]);
-      const resumed = request.resumeToken === "" ? undefined : readPlace(question, request.resumeToken, 1)?.[0];
-      if (request.resumeToken !== "" && resumed === undefined) throw notAToken();
+      const token = (leafIndex: number) => writeToken(question, [leafIndex]);
+      const resumed = request.resumeToken === "" ? undefined : readToken(question, request.resumeToken, 1)?.[0];
+      if (request.resumeToken !== "" && (resumed === undefined || resumed < 0)) throw notAToken();
       const { signal } = call;
       if (resumed === undefined) await settled(signal);
       const size = await archive.size();

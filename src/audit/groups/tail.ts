@@ -4,9 +4,11 @@ import { Failure } from "../../infra/failure.ts";
 import type { Growth } from "../archive/growth.ts";
 import type { KeptRecord, LeafPage, Leaves } from "../archive/leaves.ts";
 import { archivedRecord } from "../record/replies.ts";
-import { type Filter, matches, statusAsAppended } from "../search/filter.ts";
+import type { Filter } from "../search/filter.ts";
+import { matches, statusAsAppended } from "../search/filter-match.ts";
 import { createPauses } from "../search/pauses.ts";
 import { createBell } from "./bell.ts";
+import { createHeartbeat } from "./heartbeat.ts";
 import { isTransient } from "./transient.ts";
 
 /** What a tail is told; `next` is the leaf from which it goes on. */
@@ -46,8 +48,7 @@ class ResumeTooOldError extends Failure {
  */
 export async function* followLeaves(options: TailOptions): AsyncGenerator<TailEvent> {
   const { leaves, growth, filter, required, signal } = options;
-  // A little early, because timers are late.
-  const beatMs = options.heartbeatMs * 0.9;
+  const beat = createHeartbeat(options.heartbeatMs);
   const bell = createBell();
   const backoff = createBackoff(RETRY);
   const pause = createPauses();
@@ -58,7 +59,6 @@ export async function* followLeaves(options: TailOptions): AsyncGenerator<TailEv
   const forget = growth.onGrown(onGrown);
   signal.addEventListener("abort", bell.ring, { once: true });
   let next = options.from;
-  let beatAt = performance.now() + beatMs;
   let readAt = 0;
   let readTime = 0;
   let reading = false;
@@ -94,14 +94,14 @@ export async function* followLeaves(options: TailOptions): AsyncGenerator<TailEv
         const records = kept.flatMap((one) => wanted(filter, one) ?? []);
         if (records.length > 0) yield { kind: "records", records, next };
         if (retired > 0) yield { kind: "discontinuity", reason: "slow reader", next };
-        if (records.length > 0 || retired > 0) beatAt = performance.now() + beatMs;
+        if (records.length > 0 || retired > 0) beat.sent();
       }
       const now = performance.now();
-      if (now >= beatAt) {
+      if (now >= beat.at) {
         yield { kind: "heartbeat", next };
-        beatAt = performance.now() + beatMs;
+        beat.sent();
       } else if (!reading && now >= readAt) void read();
-      else await bell.wait((reading ? beatAt : Math.min(beatAt, readAt)) - now);
+      else await bell.wait((reading ? beat.at : Math.min(beat.at, readAt)) - now);
     }
   } finally {
     forget();

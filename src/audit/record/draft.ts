@@ -3,6 +3,7 @@ import { Failure, InvalidFieldsError } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
 import { checkEntry, LIMITS } from "./entry.ts";
 import { encoded, entryBytes, sealScanned } from "./leaf.ts";
+import { checkName } from "./name.ts";
 import type { RecordId, Sealed } from "./record.ts";
 import { isScanned } from "./requests.ts";
 
@@ -11,11 +12,8 @@ export interface Refused {
   readonly refused: Failure;
 }
 
-const PRODUCER = /^[A-Za-z0-9._:-]{1,128}$/;
-
 export function checkProducer(fields: Fields, producer: string): void {
-  if (PRODUCER.test(producer)) return;
-  fields.refuse("producer", `must be 1 to ${LIMITS.producerBytes} letters, digits or any of . _ : -`);
+  checkName(fields, "producer", producer);
 }
 
 /** Seals one record of a request, or says what is wrong with it; fields are named from the record on. */

@@ -1,3 +1,5 @@
+import { NAME } from "./name.ts";
+
 /**
  * A record as it is kept everywhere: sealed by the first server that accepted it, and never changed. The fields beside the leaf
  * are read from it, for those who sort and search.
@@ -41,9 +43,11 @@ export function idOf({ producer, sequence }: RecordId): string {
   return `${producer}/${sequence}`;
 }
 
+const ID = new RegExp(`^(${SERVER_PRODUCER}?${NAME})/([1-9]\\d{0,15})$`);
+
 /** The identity that an id names; undefined when no record can have it. */
 export function parseId(id: string): RecordId | undefined {
-  const found = /^(@?[A-Za-z0-9._:-]{1,128})\/([1-9]\d{0,15})$/.exec(id);
+  const found = ID.exec(id);
   if (found === null) return undefined;
   const [, producer = "", digits = ""] = found;
   const sequence = Number(digits);

@@ -7,11 +7,14 @@ import {
   AuditServiceReconcileResponseSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import type { Rpcs } from "../../infra/call.ts";
+import { invalidField } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import type { SequenceRange } from "../archive/archive.ts";
+import { refuseName } from "../record/name.ts";
 import { isProducer, recordIdOf } from "../record/record-id.ts";
+import { readToken, writeToken } from "../record/token.ts";
 import { lookUp, type Tiers } from "./lookup.ts";
 import { type HeldSequences, reconcile } from "./reconcile.ts";
-import { readPageToken, writePageToken } from "./reconcile-token.ts";
 
 export interface LookupRpcsOptions extends Tiers {
   readonly sequences: HeldSequences;
@@ -43,14 +46,14 @@ export function createLookupRpcs(
     async reconcile(request, call) {
       const fields = new Fields();
       const { producer } = request;
-      if (!isProducer(producer)) fields.refuse("producer", 'must be 1 to 128 letters, digits and "._:-"');
+      if (!isProducer(producer)) refuseName(fields, "producer");
       const first = sequenceOf(fields, "first_sequence", request.firstSequence) ?? 1;
       const last = sequenceOf(fields, "last_sequence", request.lastSequence);
       if (last !== undefined && last < first) fields.refuse("last_sequence", "must not be less than first_sequence");
       const most = fields.pageSize(request.pageSize);
       fields.done();
-      const question = { producer, first, last };
-      const page = readPageToken(request.pageToken, question);
+      const question = `Reconcile ${producer} ${first} ${last}`;
+      const page = request.pageToken === "" ? { first, last } : rangeOf(question, request.pageToken);
       const { ranges, next, lastHeld } = await reconcile({ queue, journal, sequences }, producer, page, most);
       call.servedBy(archive.kind);
       return create(AuditServiceReconcileResponseSchema, {
@@ -62,10 +65,17 @@ export function createLookupRpcs(
           }),
         ),
         lastSequence: BigInt(lastHeld),
-        nextPageToken: next === undefined ? "" : writePageToken(question, next),
+        nextPageToken: next === undefined ? "" : writeToken(question, [next.first, next.last]),
       });
     },
   };
+}
+
+/** What a page that is not the first is about. */
+function rangeOf(question: string, token: string): SequenceRange {
+  const [first, last] = readToken(question, token, 2) ?? [];
+  if (first !== undefined && last !== undefined && first >= 1 && last >= first) return { first, last };
+  throw invalidField("page_token", "is not a token that Reconcile returned for this producer and these sequences");
 }
 
 /** Undefined when it is 0, or refused. */

@@ -12,9 +12,9 @@ import { Failure } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
 import type { Archive } from "../archive/archive.ts";
 import { archivedRecord } from "../record/replies.ts";
+import { readToken, writeToken } from "../record/token.ts";
 import { CSV_HEADER, csvLine } from "./export-csv.ts";
 import { type Filter, filterOf, serializeFilter } from "./filter.ts";
-import { readToken, writeToken } from "./page-position.ts";
 import { createPauses } from "./pauses.ts";
 import type { Position, Search } from "./search.ts";
 

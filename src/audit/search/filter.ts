@@ -1,14 +1,13 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import {
   type AuditAttributeMatch,
-  type AuditEntry,
   type AuditFilter,
   AuditOutcome,
   AuditStatus,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import { type Fields, textFault } from "../../infra/fields.ts";
 import { microsecondsOf } from "../record/leaf.ts";
-import { parsePointer, valueAt } from "./json-pointer.ts";
+import { parsePointer } from "./json-pointer.ts";
 
 const VALUES = 100;
 const ATTRIBUTES = 10;
@@ -58,15 +57,6 @@ export interface AttributeMatch {
   readonly value: string | number | boolean | null;
 }
 
-/** What a filter looks at. */
-export interface Matchable {
-  readonly producer: string;
-  readonly occurUs: number;
-  /** As it is now, or `statusAsAppended`. */
-  readonly status: number;
-  readonly entry: AuditEntry;
-}
-
 /** Reads a filter. What is wrong is refused as a part of `field`, and the result is then of no use. */
 export function filterOf(fields: Fields, field: string, filter: AuditFilter | undefined): Filter {
   const actions = texts(fields, `${field}.actions`, filter?.actions, BYTES.action, "*");
@@ -93,30 +83,6 @@ export function filterOf(fields: Fields, field: string, filter: AuditFilter | un
   };
 }
 
-/** Whether the record is one of those the filter wants. */
-export function matches(filter: Filter, record: Matchable): boolean {
-  const { entry } = record;
-  return (
-    isOneOf(filter.actors, entry.actor) &&
-    matchesAction(filter, entry.action) &&
-    (filter.resourceType === "" || filter.resourceType === entry.resource?.type) &&
-    (filter.resourceId === "" || filter.resourceId === entry.resource?.id) &&
-    isOneOf(filter.outcomes, entry.outcome) &&
-    isOneOf(filter.statuses, record.status) &&
-    isOneOf(filter.services, entry.service) &&
-    isOneOf(filter.producers, record.producer) &&
-    (filter.traceId === "" || filter.traceId === entry.context?.traceId) &&
-    (filter.start === undefined || !isBefore(record, filter.start)) &&
-    (filter.end === undefined || isBefore(record, filter.end)) &&
-    filter.attributes.every((wanted) => (valueAt(entry.attributes, wanted.path) ?? null) === wanted.value)
-  );
-}
-
-/** The status a record had before anyone reviewed it. */
-export function statusAsAppended(entry: AuditEntry): AuditStatus {
-  return entry.status === AuditStatus.PENDING ? AuditStatus.PENDING : AuditStatus.NOT_REQUIRED;
-}
-
 /** The filter as a text: the same for two that say the same, in whatever order. "{}" matches everything. */
 export function serializeFilter(filter: Filter): string {
   const said: Record<string, unknown> = {};
@@ -128,21 +94,6 @@ export function serializeFilter(filter: Filter): string {
     } else if (value !== undefined && value !== "") said[name] = value;
   }
   return JSON.stringify(said);
-}
-
-function isOneOf<T>(wanted: ReadonlySet<T>, value: T): boolean {
-  return wanted.size === 0 || wanted.has(value);
-}
-
-function matchesAction({ actions, actionPrefixes }: Filter, action: string): boolean {
-  if (actionPrefixes.size === 0) return isOneOf(actions, action);
-  if (actions.has(action)) return true;
-  for (const prefix of actionPrefixes) if (action.startsWith(prefix)) return true;
-  return false;
-}
-
-function isBefore({ occurUs, entry }: Matchable, { us, nanos }: Instant): boolean {
-  return occurUs < us || (occurUs === us && (entry.occurTime?.nanos ?? 0) % 1000 < nanos);
 }
 
 function hasFew(fields: Fields, field: string, length: number, most: number): boolean {

@@ -12,9 +12,9 @@ import type { Clock } from "../../infra/clock.ts";
 import { Fields } from "../../infra/fields.ts";
 import type { Archive } from "../archive/archive.ts";
 import { archivedRecord } from "../record/replies.ts";
+import { readToken, writeToken } from "../record/token.ts";
 import { exportRecords, readExport } from "./export.ts";
 import { type Filter, filterOf, serializeFilter } from "./filter.ts";
-import { readToken, writeToken } from "./page-position.ts";
 import type { Order, Position, Search } from "./search.ts";
 
 export interface ListRpcsOptions {

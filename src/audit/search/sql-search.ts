@@ -1,7 +1,8 @@
 import type { Database, SqlValue } from "../../infra/database.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
 import { open } from "../record/leaf.ts";
-import { type Filter, matches, serializeFilter } from "./filter.ts";
+import { type Filter, serializeFilter } from "./filter.ts";
+import { matches } from "./filter-match.ts";
 import { createPauses } from "./pauses.ts";
 import { createPostgresRefs } from "./postgres-refs.ts";
 import { type Found, PAGE_BYTES, type Page, type Position, type Query, type Search } from "./search.ts";
