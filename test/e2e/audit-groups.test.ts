@@ -90,8 +90,9 @@ async function work(name: string, stream: Subscribed, ledger: Ledger, isOver: ()
   });
   let seen = 0;
   let answered = 0;
-  const until = performance.now() + 300 + Math.random() * 1_500;
-  while (!ended && !isOver() && performance.now() < until) {
+  const stopAt = performance.now() + 300 + Math.random() * 1_500;
+  const isDone = () => ended || isOver() || performance.now() >= stopAt;
+  while (!isDone()) {
     for (const delivery of stream.deliveries.slice(seen)) {
       seen++;
       if (!ledger.receive(name, delivery)) continue;
@@ -108,7 +109,8 @@ async function work(name: string, stream: Subscribed, ledger: Ledger, isOver: ()
       if (message.case !== "settled") continue;
       for (const id of message.value.deliveryIds) if (!nacked.has(id)) ledger.acked(id);
     }
-    await new Promise((resolve) => setTimeout(resolve, 10));
+    const hasNews = () => stream.deliveries.length > seen || stream.messages.length > answered;
+    await until(() => hasNews() || isDone(), { what: "something to do, or the end" });
   }
 }
 
