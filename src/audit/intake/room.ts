@@ -14,8 +14,7 @@ export function createRoom(capacity: number): Room {
   let free = capacity;
   const queue = new Set<Waiting>();
 
-  function giveBack(bytes: number): void {
-    free += bytes;
+  function letIn(): void {
     for (const one of queue) {
       // One that is larger than all there is gets in when it has the room for itself.
       if (one.bytes > free && free < capacity) return;
@@ -30,7 +29,8 @@ export function createRoom(capacity: number): Room {
     return () => {
       if (given) return;
       given = true;
-      giveBack(bytes);
+      free += bytes;
+      letIn();
     };
   }
 
@@ -51,6 +51,8 @@ export function createRoom(capacity: number): Room {
         const leave = () => {
           queue.delete(waiting);
           reject(signal.reason);
+          // It may have been in the way of those who want less.
+          letIn();
         };
         if (signal.aborted) return reject(signal.reason);
         signal.addEventListener("abort", leave, { once: true });
