@@ -42,7 +42,7 @@ EOF
 }
 
 /** One can listen on "any address", but not call it. */
-function callable(host: string): string {
+export function callable(host: string): string {
   if (host === "0.0.0.0" || host === "::") return "127.0.0.1";
   return host.includes(":") ? `[${host}]` : host;
 }

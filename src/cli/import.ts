@@ -2,8 +2,9 @@ import { parseArgs } from "node:util";
 import { toJson } from "@bufbuild/protobuf";
 import { ConfigError, type Environment } from "../config.ts";
 import { AuditEntrySchema } from "../gen/holdfast/v1/audit_pb.js";
+import { ApiError } from "./client/api.ts";
+import { serverOf, serverOptions } from "./client/server-options.ts";
 import { createAccount } from "./import/account.ts";
-import { ApiError } from "./import/api.ts";
 import { createConverter } from "./import/convert.ts";
 import { isProducer } from "./import/identity.ts";
 import { createMapping, type Mapping, pairsOf } from "./import/roles.ts";
@@ -19,10 +20,7 @@ export interface ImportContext {
 }
 
 const options = {
-  address: { type: "string" },
-  "api-key": { type: "string" },
-  tls: { type: "boolean" },
-  "tls-ca": { type: "string" },
+  ...serverOptions,
   producer: { type: "string" },
   map: { type: "string", multiple: true },
   default: { type: "string", multiple: true },
@@ -59,6 +57,7 @@ export async function importCommand(args: readonly string[], context: ImportCont
   }
   const [kind = "", ...paths] = positionals;
   check(kind, values);
+  const server = values["dry-run"] ? undefined : await serverOf(values, environment);
   const mapping = createMapping(values.map ?? []);
   const convert = createConverter({ mapping, defaults: pairsOf("--default", values.default ?? []) });
   try {
@@ -69,7 +68,7 @@ export async function importCommand(args: readonly string[], context: ImportCont
     remark(`${source.name}, as records of ${producer}`);
     for (const one of source.remarks) remark(one);
     const job = { source, convert, producer, account };
-    if (values["dry-run"]) {
+    if (server === undefined) {
       for (const { entry, review } of await rehearse(job, SHOWN)) {
         remark(
           `such as ${JSON.stringify(toJson(AuditEntrySchema, entry))}${review ? ` and ${JSON.stringify(review)}` : ""}`,
@@ -79,7 +78,7 @@ export async function importCommand(args: readonly string[], context: ImportCont
       await reporting(
         () => remark(account.progress(source.total)),
         () => account.read,
-        () => importAll(job, serverOf(values, environment), remark),
+        () => importAll(job, server, remark),
       ).catch((error: unknown) => {
         if (!(error instanceof ApiError)) throw error;
         remark(`given up: ${error.message}`);
@@ -113,9 +112,6 @@ function check(kind: string, values: Options): void {
   if (values.producer !== undefined && !isProducer(values.producer)) {
     throw new UsageError('--producer must be 1 to 128 letters, digits and "._:-"');
   }
-  if (values.tls && values["tls-ca"] !== undefined) {
-    throw new UsageError("--tls trusts the system's authorities, --tls-ca those of a file: give one of them");
-  }
 }
 
 async function openSource(
@@ -148,14 +144,6 @@ async function openSource(
   if (path === undefined) throw new UsageError("which DIR? Such as `import audit-files ./audit-backup`");
   const { openFilesSource } = await import("./import/files-source.ts");
   return openFilesSource({ path, mapping });
-}
-
-function serverOf(values: Options, environment: Environment) {
-  return {
-    address: values.address ?? "127.0.0.1:7420",
-    apiKey: values["api-key"] ?? (environment.HOLDFAST_API_KEY || undefined),
-    tls: values["tls-ca"] ?? (values.tls ? "system" : undefined),
-  };
 }
 
 /** Reports now and then while `work` goes on, if there is news. */

@@ -32,6 +32,11 @@ export async function run(cli: Cli): Promise<number> {
 
 async function dispatch({ args, environment, serve, verify }: Cli): Promise<number> {
   const [command = "serve", ...rest] = args;
+  const client = {
+    environment,
+    stdout: process.stdout,
+    remark: (line: string) => process.stderr.write(`${line}\n`),
+  };
   switch (command) {
     case "serve": {
       none(rest);
@@ -72,6 +77,14 @@ async function dispatch({ args, environment, serve, verify }: Cli): Promise<numb
         print: (line) => process.stdout.write(`${line}\n`),
         remark: (line) => process.stderr.write(`${line}\n`),
       });
+    }
+    case "export": {
+      const { exportCommand } = await import("./export.ts");
+      return exportCommand(rest, client);
+    }
+    case "checkpoint": {
+      const { checkpointCommand } = await import("./checkpoint.ts");
+      return checkpointCommand(rest, client);
     }
     case "version":
     case "--version":

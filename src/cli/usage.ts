@@ -15,9 +15,15 @@ export const help = `holdfast: shared state for backends over gRPC
   holdfast keys revoke ID [--file FILE]
   holdfast verify [--checkpoint FILE]... [--public-key KEY] [--json]
                               check the whole audit archive of these settings; a server may be running on it
-  holdfast import audit-sqlite FILE [--table TABLE]
-  holdfast import audit-stream [--redis-url URL] [--stream KEY] [--delete]
-  holdfast import audit-files DIR
+  holdfast export [--format ndjson|csv] [--out FILE] [--actor NAME]... [--action NAME|PREFIX*]... [--resource TYPE/ID]
+                  [--since TIME] [--until TIME] [SERVER]
+                              write the audit records that match to FILE, or to stdout
+  holdfast checkpoint [--out FILE] [SERVER]
+                              fetch the signed root of the audit log, to be kept elsewhere for verify
+  holdfast import audit-sqlite FILE [--table TABLE] [IMPORT OPTIONS] [SERVER]
+  holdfast import audit-stream [--redis-url URL] [--stream KEY] [--delete] [IMPORT OPTIONS] [SERVER]
+  holdfast import audit-files DIR|FILE [IMPORT OPTIONS] [SERVER]
+                              bring the records of another audit log in
   holdfast version
   holdfast help
 
@@ -30,4 +36,26 @@ it changes.
 
 verify ends with 0 when every record, hash and review is what it was, and with 1 when not. FILE is the JSON that Checkpoint
 answered, kept since; KEY is the Ed25519 key that must have signed it: base64, PEM, or a file of either.
+
+SERVER: export, checkpoint and import are clients of a running server.
+  --address HOST:PORT         its gRPC port. Default: the one of these settings, else 127.0.0.1:7420
+  --api-key KEY               default: HOLDFAST_API_KEY, which other users of the machine cannot see in its list of processes
+  --tls-ca FILE               TLS, with the authorities in FILE; --tls: with those that the system trusts. Default: no TLS
+
+IMPORT OPTIONS
+  --map FIELD=COLUMN          which column or field is what, where its name does not say; may be repeated. FIELD is one of
+                              time, actor, action, resource, resource_type, resource_id, memory_id, status, reviewer,
+                              reviewed_at, comment, outcome, service, context, ip_address, user_agent, trace_id, request_id,
+                              session_id, before, after
+  --default FIELD=TEXT        what a record has that does not say; may be repeated. Without it a record without actor, action
+                              or time, or a decision without reviewer, is refused. time=import: the time when the server takes it
+  --producer NAME             whose records they become. Default: after the source's name; keep it for a second import
+  --rejects FILE              write each refused record there, with the reason, as a JSON line
+  --dry-run                   read and convert all, send nothing, and show what would be sent
+  --table TABLE               of audit-sqlite. Default: the one whose columns look most like audit records
+  --redis-url URL             of audit-stream. Default: the Redis of these settings (REDIS_URL)
+  --stream KEY                of audit-stream. Default: audit_queue:stream
+  --delete                    of audit-stream: take out of the stream what is safe in Holdfast. Default: leave it
+
+import ends with 0 when nothing was refused, with 1 otherwise. TIME is 2026-01-31 or 2026-01-31T17:30:00Z; --until is excluded.
 `;

@@ -1,5 +1,4 @@
 import { isMessage } from "@bufbuild/protobuf";
-import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import {
   AuditDurability,
   type AuditIngestAck,
@@ -7,9 +6,9 @@ import {
   type AuditServiceIngestResponse,
   AuditServiceIngestResponseSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
-import { type Api, ApiError, type IngestStream } from "./api.ts";
+import { type Api, ApiError, type IngestStream, isServiceError } from "../client/api.ts";
+import type { Patience } from "../client/patience.ts";
 import type { Converted } from "./convert.ts";
-import type { Patience } from "./patience.ts";
 import type { SourceRow } from "./source.ts";
 
 export interface Prepared extends Converted {
@@ -89,7 +88,7 @@ export async function deliver({ api, producer, batches, patience, onAcked }: Del
         sent--;
         if (again.length > 0) {
           unacked.push(again);
-          throw interrupted("the server could not look up some records for now");
+          throw ApiError.unavailable("Ingest", "the server could not look up some records for now");
         }
         patience.succeeded();
         wake();
@@ -112,7 +111,7 @@ export async function deliver({ api, producer, batches, patience, onAcked }: Del
     await sending;
     if (unread !== undefined) throw unread;
     if (broken !== undefined) throw isServiceError(broken) ? new ApiError("Ingest", broken) : broken;
-    if (!isAllRead || unacked.length > 0) throw interrupted("the server ended the stream early");
+    if (!isAllRead || unacked.length > 0) throw ApiError.unavailable("Ingest", "the server ended the stream early");
   }
 
   while (!isAllRead || unacked.length > 0) {
@@ -132,15 +131,6 @@ function unavailableOf(batch: Batch, ack: AuditIngestAck): Batch {
 /** Whether the record was refused for now alone; it is sent again then. */
 export function isForNow({ error }: AuditRefusal): boolean {
   return error?.code === "UNAVAILABLE";
-}
-
-function interrupted(details: string): ApiError {
-  const metadata = new Metadata();
-  return new ApiError("Ingest", Object.assign(new Error(details), { code: status.UNAVAILABLE, details, metadata }));
-}
-
-function isServiceError(error: unknown): error is ServiceError {
-  return error instanceof Error && "code" in error && "details" in error && typeof error.code === "number";
 }
 
 /** The stream is typed by its decoder only. */

@@ -1,8 +1,8 @@
 import { type AuditIngestAck, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
+import { type Api, ApiError } from "../client/api.ts";
+import type { Patience } from "../client/patience.ts";
 import type { Account } from "./account.ts";
-import { type Api, ApiError } from "./api.ts";
 import type { Batch, Prepared } from "./delivery.ts";
-import type { Patience } from "./patience.ts";
 
 export interface ReviewingOptions {
   readonly api: Api;

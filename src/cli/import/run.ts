@@ -1,10 +1,10 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { AuditAppendSchema, type AuditIngestAck } from "../../gen/holdfast/v1/audit_pb.js";
+import type { ApiOptions } from "../client/api.ts";
+import { openSession } from "../client/session.ts";
 import type { Account } from "./account.ts";
-import { type ApiOptions, connectApi } from "./api.ts";
 import type { Convert } from "./convert.ts";
 import { type Batch, deliver, isForNow, type Prepared } from "./delivery.ts";
-import { createPatience } from "./patience.ts";
 import { reviewBatch } from "./reviewing.ts";
 import type { Source, SourceRow } from "./source.ts";
 
@@ -19,9 +19,6 @@ const BATCH_RECORDS = 500;
 const BATCH_BYTES = 1024 * 1024;
 /** What the contract allows. A larger one would be refused, or be too large even to be sent. */
 const RECORD_BYTES = 256 * 1024;
-/** How long the server may be away before the import gives up. */
-const PATIENCE_MS = 60_000;
-const FIRST_PATIENCE_MS = 5_000;
 
 /** Sends all that the source has to a server. */
 export async function importAll(
@@ -30,13 +27,7 @@ export async function importAll(
   remark: (line: string) => void,
 ): Promise<void> {
   const { source, producer, account } = options;
-  const api = connectApi(server);
-  const patience = createPatience({
-    limitMs: PATIENCE_MS,
-    firstLimitMs: FIRST_PATIENCE_MS,
-    onTrouble: (error) => remark(`trying again: ${error.message}`),
-    onOver: () => remark("the server answers again"),
-  });
+  const { api, patience } = openSession(server, remark);
 
   async function onAcked(batch: Batch, ack: AuditIngestAck): Promise<void> {
     const refused = new Set<SourceRow>();

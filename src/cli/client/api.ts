@@ -12,22 +12,26 @@ import {
   type ChannelCredentials,
   Client,
   type ClientDuplexStream,
+  type ClientReadableStream,
   credentials,
   Metadata,
   type ServiceError,
   status,
 } from "@grpc/grpc-js";
+import { ConfigError } from "../../config.ts";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../../gen/google/rpc/status_pb.js";
 import {
+  type AuditCheckpoint,
   type AuditRecord,
   AuditService,
+  type AuditServiceExportRequestSchema,
+  type AuditServiceExportResponse,
   type AuditServiceIngestRequestSchema,
   type AuditServiceIngestResponse,
   type AuditServiceReviewRequestSchema,
   type AuditServiceReviewResponse,
 } from "../../gen/holdfast/v1/audit_pb.js";
-import { SourceError } from "./source.ts";
 
 export interface ApiOptions {
   /** host:port of the gRPC plane. */
@@ -47,11 +51,18 @@ export class ApiError extends Error {
   constructor(method: string, error: ServiceError) {
     const { code } = error;
     const reason = reasonOf(error);
-    super(`${method}: ${status[code]}${reason === "" ? "" : ` (${reason})`}: ${error.details}`, { cause: error });
+    const why = reason === "" ? "" : ` (${reason})`;
+    super(`${method}: ${status[code]}${why}: ${error.details}${hintOf(error.details)}`, { cause: error });
     this.name = "ApiError";
     this.code = status[code] ?? String(code);
     this.reason = reason;
     this.isTransient = TRANSIENT.has(code);
+  }
+
+  /** What no status of the server says, but is as good as one. */
+  static unavailable(method: string, details: string): ApiError {
+    const metadata = new Metadata();
+    return new ApiError(method, Object.assign(new Error(details), { code: status.UNAVAILABLE, details, metadata }));
   }
 }
 
@@ -65,19 +76,42 @@ const TRANSIENT: ReadonlySet<status> = new Set([
   status.UNKNOWN,
 ]);
 
+/** What grpc-js says of the other side is right, and helps nobody who gave the wrong port. */
+function hintOf(details: string): string {
+  if (details.includes("Last error: Protocol error")) {
+    return (
+      "; what answers there does not speak gRPC: is it the HTTP port (7421 by default)? " +
+      "The gRPC port is another (7420 by default, HOLDFAST_GRPC_PORT)"
+    );
+  }
+  if (/wrong version number|packet length too long/i.test(details)) return "; is that server without TLS?";
+  return "";
+}
+
+/** Whether a stream or call was ended by the server or the network, rather than by a mistake here. */
+export function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && "code" in error && "details" in error && typeof error.code === "number";
+}
+
 const CALL_MS = 30_000;
+/** A server or network that is frozen ends no stream by itself. */
+const KEEPALIVE_MS = 20_000;
 
 export type IngestStream = ClientDuplexStream<
   MessageInitShape<typeof AuditServiceIngestRequestSchema>,
   AuditServiceIngestResponse
 >;
 
-/** The few calls an import makes. */
+/** The few calls that the commands make. */
 export interface Api {
   ingest(): IngestStream;
   /** Undefined: there is no such record. */
   get(id: string): Promise<AuditRecord | undefined>;
   review(request: MessageInitShape<typeof AuditServiceReviewRequestSchema>): Promise<AuditServiceReviewResponse>;
+  export(
+    request: MessageInitShape<typeof AuditServiceExportRequestSchema>,
+  ): ClientReadableStream<AuditServiceExportResponse>;
+  checkpoint(): Promise<AuditCheckpoint>;
   close(): void;
 }
 
@@ -86,6 +120,8 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
     "grpc.enable_retries": 0,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 2000,
+    "grpc.keepalive_time_ms": KEEPALIVE_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_MS,
   });
   const metadata = new Metadata();
   if (apiKey !== undefined) metadata.set("authorization", `Bearer ${apiKey}`);
@@ -123,6 +159,20 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
       ),
     get: async (id) => (await call(method.get, { id })).record,
     review: (request) => call(method.review, request),
+    export: (request) =>
+      client.makeServerStreamRequest(
+        pathOf(method.export.name),
+        (message: MessageInitShape<typeof AuditServiceExportRequestSchema>) =>
+          asBuffer(toBinary(method.export.input, create(method.export.input, message))),
+        (bytes) => fromBinary(method.export.output, bytes),
+        request,
+        metadata,
+      ),
+    async checkpoint() {
+      const { checkpoint } = await call(method.checkpoint, {});
+      if (checkpoint === undefined) throw new Error("Checkpoint ended without a checkpoint");
+      return checkpoint;
+    },
     close: () => client.close(),
   };
 }
@@ -133,7 +183,8 @@ function credentialsFor(tls: string | undefined): ChannelCredentials {
   try {
     return credentials.createSsl(readFileSync(tls));
   } catch (error) {
-    throw new SourceError(`${tls} cannot be read: ${error instanceof Error ? error.message : String(error)}`, error);
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ConfigError([{ where: "--tls-ca", what: `${tls} cannot be read: ${why}` }]);
   }
 }
 
