@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
-import { aimedAt, runBash, runTypeScript, typeErrors } from "./run-snippet.ts";
+import { aimedAt, runBash, runTypeScript, typeErrors, whyNotRun } from "./run-snippet.ts";
 import { readDocument, root, snippetsOf, tableRows } from "./snippet.ts";
 
 describe.each(["docs/cache.md", "docs/audit.md"])("%s", (name) => {
@@ -26,14 +26,17 @@ describe.each(["docs/cache.md", "docs/audit.md"])("%s", (name) => {
     expect(await typeErrors(program)).toBe("");
   });
 
-  it("shows commands that do what it says", async () => {
-    for (const { language, code, expected, skip } of snippetsOf(page)) {
-      if (language !== "bash" || skip !== undefined) continue;
-      const outcome = await runBash(aimedAt(server, code), {});
+  for (const snippet of snippetsOf(page)) {
+    const { language, line, code, expected } = snippet;
+    if (language !== "bash") continue;
+    const missing = whyNotRun(snippet);
+    const title = `shows commands in line ${line} that do what it says`;
+    it.skipIf(missing !== undefined)(missing === undefined ? title : `${title} (skipped: ${missing})`, async () => {
+      const outcome = await runBash(aimedAt(server, code));
       for (const text of expected) expect(outcome.output).toContain(text);
       expect(outcome.code).toBe(0);
-    }
-  });
+    });
+  }
 
   it("names only reasons that errors really carry", () => {
     const paths = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" });

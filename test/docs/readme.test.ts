@@ -2,7 +2,6 @@ import { afterAll, beforeAll, describe, expect, it, type TestContext } from "vit
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import {
   aimedAt,
-  hasTool,
   type Outcome,
   runBash,
   runCsharp,
@@ -10,6 +9,7 @@ import {
   runRust,
   runTypeScript,
   typeErrors,
+  whyNotRun,
 } from "./run-snippet.ts";
 import { readDocument, type Snippet, snippetsOf } from "./snippet.ts";
 
@@ -21,22 +21,6 @@ beforeAll(async () => {
   server = await startHoldfast();
 });
 afterAll(() => server.stop());
-
-/** The tool a snippet needs beside those that the project brings. */
-function toolOf({ language, code }: Snippet): string | undefined {
-  switch (language) {
-    case "python":
-      return "python3";
-    case "rust":
-      return "cargo";
-    case "csharp":
-      return "dotnet";
-    case "bash":
-      return code.includes("grpcurl ") ? "grpcurl" : "curl";
-    default:
-      return undefined;
-  }
-}
 
 async function runSnippet({ language }: Snippet, code: string, test: TestContext): Promise<Outcome> {
   switch (language) {
@@ -72,9 +56,8 @@ describe("README.md", () => {
   });
 
   for (const snippet of snippets) {
-    const { language, line, skip, expected, code } = snippet;
-    const tool = toolOf(snippet);
-    const missing = skip ?? (tool !== undefined && !hasTool(tool) ? `${tool} is not installed` : undefined);
+    const { language, line, expected, code } = snippet;
+    const missing = whyNotRun(snippet);
     const name = `says what really happens in its ${language} of line ${line}`;
     it.skipIf(missing !== undefined)(missing === undefined ? name : `${name} (skipped: ${missing})`, async (test) => {
       const outcome = await runSnippet(snippet, aimedAt(server, code), test);

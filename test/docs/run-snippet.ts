@@ -4,7 +4,7 @@ import { delimiter, join } from "node:path";
 import { lookUp, searchPath } from "../support/binaries.ts";
 import type { HoldfastProcess } from "../support/holdfast-process.ts";
 import { scratchDirectory } from "../support/scratch.ts";
-import { root } from "./snippet.ts";
+import { root, type Snippet } from "./snippet.ts";
 
 export interface Outcome {
   readonly code: number | undefined;
@@ -14,8 +14,27 @@ export interface Outcome {
 /** Where each tool would be that a snippet may use; grpcurl is built by scripts/ensure-grpc-tools.sh. */
 const tools = [join(root, "node_modules/.bin"), join(root, ".cache/bin")];
 
-export function hasTool(name: string): boolean {
-  return lookUp(name, [...tools, ...searchPath()]) !== undefined;
+/** The tool a snippet needs beside those that the project brings. */
+function toolOf({ language, code }: Snippet): string | undefined {
+  switch (language) {
+    case "python":
+      return "python3";
+    case "rust":
+      return "cargo";
+    case "csharp":
+      return "dotnet";
+    case "bash":
+      return code.includes("grpcurl ") ? "grpcurl" : "curl";
+    default:
+      return undefined;
+  }
+}
+
+/** Undefined when it can be run here. */
+export function whyNotRun(snippet: Snippet): string | undefined {
+  const tool = toolOf(snippet);
+  const isMissing = tool !== undefined && lookUp(tool, [...tools, ...searchPath()]) === undefined;
+  return snippet.skip ?? (isMissing ? `${tool} is not installed` : undefined);
 }
 
 /** The same code for a server on other ports than the default ones. */
