@@ -6,6 +6,7 @@ import type { Journal } from "../../src/audit/journal/journal.ts";
 import type { Queue } from "../../src/audit/queue/queue.ts";
 import { idOf, type Sealed } from "../../src/audit/record/record.ts";
 import type { Database } from "../../src/infra/database.ts";
+import type { Redis } from "../../src/infra/redis.ts";
 import { openSqlite } from "../../src/infra/sqlite.ts";
 import { open as openRedis } from "../infra/redis-clients.ts";
 import { freshRedis } from "../support/fresh.ts";
@@ -31,6 +32,8 @@ export interface IntakeParts {
   readonly archive: Archive;
   readonly journal: Journal;
   readonly queue: Queue;
+  /** Past what can be lost. */
+  readonly redis: Redis;
   /** Those that the intake said are in the journal alone. */
   readonly local: Sealed[];
   /** Makes tiers fail from now on. */
@@ -82,7 +85,7 @@ export async function openIntake(options: IntakeOptions = {}): Promise<IntakePar
     journal: () => journal.close(),
   };
   return {
-    ...{ intake, archive, journal, queue, local },
+    ...{ intake, archive, journal, queue, local, redis: past },
     async lose(...tiers) {
       for (const tier of tiers) await take[tier]();
     },
