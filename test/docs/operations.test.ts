@@ -24,9 +24,18 @@ const get = async (path: string) => {
   return { status: reply.status, body: await reply.text() };
 };
 
-async function call(url: string, rpc: string, request: object): Promise<unknown> {
+const call = (url: string, rpc: string, request: object) => post(url, `CacheService/${rpc}`, request);
+
+const audit = (url: string, rpc: string, request: object) => post(url, `AuditService/${rpc}`, request);
+
+async function checkpoint(url: string): Promise<{ rootHash: string; publicKey: string }> {
+  const reply = (await audit(url, "Checkpoint", {})) as { checkpoint: { rootHash: string; publicKey: string } };
+  return reply.checkpoint;
+}
+
+async function post(url: string, rpc: string, request: object): Promise<unknown> {
   const headers = { "content-type": "application/json" };
-  const reply = await fetch(`${url}/holdfast.v1.CacheService/${rpc}`, {
+  const reply = await fetch(`${url}/holdfast.v1.${rpc}`, {
     method: "POST",
     headers,
     body: JSON.stringify(request),
@@ -90,16 +99,25 @@ describe("docs/operations.md", () => {
     using directory = disposable();
     const copy = join(directory.path, "holdfast-backup.db");
     const statement = /(VACUUM INTO )'[^']+'/.exec(page)?.[1];
+    const key = /cp -p data\/(\S+) /.exec(page)?.[1] ?? "no key is named";
     await call(server.httpUrl, "Set", { key: "kept", value: { text: "in the backup" } });
-    const database = new Sqlite(join(server.env.HOLDFAST_DATA_DIR ?? "", "holdfast.db"), { readonly: true });
+    const entry = { actor: "user:42", action: "kept" };
+    await audit(server.httpUrl, "Append", { producer: "kept", records: [{ sequence: 1, entry }] });
+    const data = server.env.HOLDFAST_DATA_DIR ?? "";
+    const database = new Sqlite(join(data, "holdfast.db"), { readonly: true });
     database.exec(`${statement}'${copy}'`);
     database.close();
     using restored = disposable();
     copyFileSync(copy, join(restored.path, "holdfast.db"));
+    copyFileSync(join(data, key), join(restored.path, "audit-signing-key.pem"));
     await using second = await startHoldfast({ HOLDFAST_DATA_DIR: restored.path });
     expect(await call(second.httpUrl, "Get", { key: "kept" })).toMatchObject({
       entry: { value: { text: "in the backup" } },
     });
+    expect(await audit(second.httpUrl, "Get", { id: "kept/1" })).toMatchObject({ record: { entry } });
+    const [before, after] = [await checkpoint(server.httpUrl), await checkpoint(second.httpUrl)];
+    expect(before.publicKey).toMatch(/./);
+    expect([after.rootHash, after.publicKey]).toEqual([before.rootHash, before.publicKey]);
   });
 });
 
