@@ -13,7 +13,7 @@ export interface Cli {
   verify(config: Config, request: VerifyRequest): Promise<VerifyOutcome>;
 }
 
-/** Runs one command. Resolves with the exit code: 0 done, 1 failed, 2 not understood. */
+/** Runs one command. Resolves with the exit code: 0 done, 1 failed, 2 not understood. That of verify has a meaning of its own. */
 export async function run(cli: Cli): Promise<number> {
   try {
     return await dispatch(cli);
@@ -24,7 +24,8 @@ export async function run(cli: Cli): Promise<number> {
     }
     if (error instanceof ConfigError || (error instanceof Error && error.name === "KeysFileError")) {
       process.stderr.write(`holdfast: ${error.message}\n`);
-      return 1;
+      // To whoever runs verify, 1 means that records were tampered with.
+      return cli.args[0] === "verify" ? 2 : 1;
     }
     throw error;
   }
@@ -32,6 +33,10 @@ export async function run(cli: Cli): Promise<number> {
 
 async function dispatch({ args, environment, serve, verify }: Cli): Promise<number> {
   const [command = "serve", ...rest] = args;
+  if (rest.includes("--help") || rest.includes("-h")) {
+    process.stdout.write(help);
+    return 0;
+  }
   const client = {
     environment,
     stdout: process.stdout,

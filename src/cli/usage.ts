@@ -34,8 +34,9 @@ keeps its data in ./data.
 Keys are kept in the file that --file or HOLDFAST_API_KEYS_FILE names, else in ./keys.yaml. A running server rereads it when
 it changes.
 
-verify ends with 0 when every record, hash and review is what it was, and with 1 when not. FILE is the JSON that Checkpoint
-answered, kept since; KEY is the Ed25519 key that must have signed it: base64, PEM, or a file of either.
+verify ends with 0 when every record, hash and review is what it was, with 1 when anything was tampered with or damaged (or a
+checkpoint is not of KEY), with 2 when the command or the settings are wrong, and with 3 when nothing could be read. FILE is the
+JSON that Checkpoint answered, kept since; KEY is the Ed25519 key that must have signed it: base64, PEM, or a file of either.
 
 SERVER: export, checkpoint and import are clients of a running server.
   --address HOST:PORT         its gRPC port. Default: the one of these settings, else 127.0.0.1:7420

@@ -36,7 +36,10 @@ const options = {
   json: { type: "boolean" },
 } as const;
 
-/** Resolves with the exit code: 0 when everything is as it was written, 1 when not. */
+/** Neither sound nor damaged: nothing could be read. */
+const NOT_VERIFIED = 3;
+
+/** Resolves with the exit code: 0 when everything is as it was written, 1 when not, 3 when that cannot be said. */
 export async function verifyCommand(args: readonly string[], context: VerifyContext): Promise<number> {
   const { values } = parseArgs({ args: [...args], options });
   const files = values.checkpoint ?? [];
@@ -57,7 +60,7 @@ export async function verifyCommand(args: readonly string[], context: VerifyCont
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     context.remark(`nothing was verified: ${error.message}`);
-    return 1;
+    return NOT_VERIFIED;
   }
   if (values.json) context.print(JSON.stringify(outcome.json, null, 2));
   else for (const line of outcome.lines) context.print(line);

@@ -8,6 +8,7 @@ import type { VerifyOutcome, VerifyRequest } from "../cli/verify.ts";
 import type { Config, DatabaseSettings } from "../config.ts";
 import type { Database } from "../infra/database.ts";
 import { Failure } from "../infra/failure.ts";
+import { audit } from "../infra/migrations/0002-audit.ts";
 import { operatorText } from "./start-failure.ts";
 
 /** Verifies the audit archive of this configuration, beside a server that may be running on it. */
@@ -26,6 +27,8 @@ export async function verify({ database: settings }: Config, request: VerifyRequ
       onProgress: (checked, size) => request.onProgress(checked, size),
     });
   } catch (error) {
+    const lost = await lostTable(error, database);
+    if (lost !== undefined) return lost;
     throw inWords(error);
   }
   return { sound: account.sound, lines: accountLines(account, publicKey), json: accountJson(account) };
@@ -39,11 +42,45 @@ function readCheckpoint({ file, text }: VerifyRequest["checkpoints"][number]): G
   }
 }
 
+/** That Holdfast made the tables of the audit log once, and one is not there any more. */
+async function lostTable(error: unknown, database: Pick<Database, "query">): Promise<VerifyOutcome | undefined> {
+  if (!hasNoTable(error)) return undefined;
+  let isMigrated: boolean;
+  try {
+    const rows = await database.query("SELECT version FROM holdfast_migration WHERE version = $1", [audit.version]);
+    isMigrated = rows.length > 0;
+  } catch (notMigrated) {
+    if (!hasNoTable(notMigrated)) throw inWords(notMigrated);
+    // Where that table was dropped as well, what is left of the others tells.
+    isMigrated = await hasAnyTable(database);
+  }
+  if (!isMigrated) return undefined;
+  const fault = `a table of the audit log was dropped: ${error.message}`;
+  const conclusion = "The archive is NOT what it was: Holdfast has kept an audit log in this database.";
+  const json = { sound: false, consistent: false, conclusion, fault_count: 1, faults: [fault] };
+  return { sound: false, lines: [`DAMAGED ${fault}`, conclusion], json };
+}
+
+async function hasAnyTable(database: Pick<Database, "query">): Promise<boolean> {
+  for (const table of ["audit_head", "audit_record", "audit_node", "audit_producer"]) {
+    try {
+      await database.query(`SELECT 1 FROM ${table} LIMIT 1`);
+      return true;
+    } catch (error) {
+      if (!hasNoTable(error)) throw inWords(error);
+    }
+  }
+  return false;
+}
+
+function hasNoTable(error: unknown): error is Error {
+  return error instanceof Error && /no such table|relation .* does not exist/.test(error.message);
+}
+
 /** What neither a damaged archive nor a wrong request explains. */
 function inWords(error: unknown): unknown {
   if (error instanceof Failure) return new Failure(error.kind, error.reason, operatorText(error), { cause: error });
-  const hasNoTable = error instanceof Error && /no such table|relation .* does not exist/.test(error.message);
-  if (!hasNoTable) return error;
+  if (!hasNoTable(error)) return error;
   return new Failure("precondition", "NO_AUDIT_LOG", "the database holds no audit log: Holdfast has never run on it", {
     cause: error,
   });

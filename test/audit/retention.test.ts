@@ -8,6 +8,7 @@ import { createSqliteIndex } from "../../src/audit/search/sqlite-index.ts";
 import { AuditDecision } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { createLog } from "../../src/infra/log.ts";
+import { until } from "../support/until.ts";
 import { KINDS } from "./archives.ts";
 import { fill, openArchive, PENDING, review, type TestArchive } from "./verify-archive.ts";
 
@@ -80,9 +81,11 @@ describe.each(KINDS)("retention in %s", (kind) => {
     await fill(on, 10);
     await retention.run();
     // What retention itself has to tell does not count, or each run would make work for the next.
-    expect(await kept(on)).toEqual([...range(4_710, 5_000), ...range(5_001, 5_011)]);
+    expect(await kept(on)).toEqual([...range(4_710, 5_000), ...range(5_006, 5_016)]);
     expect(await retention.run()).toBe(0);
-    expect(await told(on)).toHaveLength(2);
+    const leaves = (await told(on)).map(({ attributes }) => attributes?.leaves);
+    expect(leaves.slice(-2)).toEqual(["4096-4699", "4700-4709"]);
+    expect(leaves[0]).toBe("0-999");
   });
 
   it("does nothing at all without a limit", async () => {
@@ -110,6 +113,7 @@ describe.each(KINDS)("retention in %s", (kind) => {
     expect(entries[0]?.attributes).toEqual({
       count: 20,
       reason: "age",
+      leaves: "0-19",
       oldest_accept_time: new Date(from).toISOString(),
       newest_accept_time: new Date(from + 5_000).toISOString(),
     });
@@ -117,9 +121,11 @@ describe.each(KINDS)("retention in %s", (kind) => {
     await fill(on, 5);
     const stricter = retain(on, { maxAgeMs: DAY, maxRecords: 3 });
     await stricter.run();
-    expect((await told(on)).map(({ attributes }) => [attributes?.count, attributes?.reason])).toEqual([
-      [20, "age"],
-      [2, "count"],
+    expect(
+      (await told(on)).map(({ attributes }) => [attributes?.count, attributes?.reason, attributes?.leaves]),
+    ).toEqual([
+      [20, "age", "0-19"],
+      [2, "count", "21-22"],
     ]);
   });
 
@@ -130,6 +136,7 @@ describe.each(KINDS)("retention in %s", (kind) => {
     const retention = retain(on, { maxAgeMs: DAY / 2 });
     await retention.run();
     expect(await kept(on)).toEqual([4, 14]);
+    expect((await told(on))[0]?.attributes?.leaves).toBe("0-3, 5-13, 15-19");
     expect(retention.condition().heldBack).toBe(2);
     await review(on, "app/5", AuditDecision.APPROVE);
     await retention.run();
@@ -205,26 +212,62 @@ describe.each(KINDS)("retention in %s", (kind) => {
     );
     await expect(broken.run()).rejects.toThrow("the power is gone");
     expect(broken.condition().lastError).toBe("the power is gone");
-    expect(await kept(on)).toHaveLength(4_500);
-    expect(await told(on)).toEqual([]);
+    expect(await kept(on)).toHaveLength(3_000);
+    expect((await told(on)).map(({ attributes }) => attributes?.leaves)).toEqual(["0-999", "1000-1999", "2000-2999"]);
     const both = [retain(on, { maxAgeMs: DAY / 2 }), retain(on, { maxAgeMs: DAY / 2 })];
     await Promise.all(both.map((retention) => retention.run()));
     expect(await kept(on)).toEqual([]);
     const counts = (await told(on)).map(({ attributes }) => Number(attributes?.count));
     expect(counts.reduce((sum, count) => sum + count, 0)).toBe(6_000);
-    expect(await on.database.query("SELECT * FROM audit_drop")).toEqual([]);
   });
 
-  it("tells of the drops of a run that ended before it could, though nothing is left to drop", async () => {
+  it("drops nothing that it cannot announce", async () => {
     await using on = await openArchive(kind);
     await fill(on, 20);
     on.clock.move(DAY);
-    const store = createSqlRetention({ database: on.database });
-    const mute = { ...store, takeUntold: () => Promise.reject(new Error("the power is gone")) };
-    await expect(retain(on, { maxAgeMs: DAY / 2 }, mute).run()).rejects.toThrow("the power is gone");
-    expect([await kept(on), await told(on)]).toEqual([[], []]);
+    const mute: typeof on.archive = {
+      ...on.archive,
+      transaction: (work) =>
+        on.archive.transaction((tx, log) =>
+          work(tx, { ...log, append: () => Promise.reject(new Error("the power is gone")) }),
+        ),
+    };
+    await expect(retain({ ...on, archive: mute }, { maxAgeMs: DAY / 2 }).run()).rejects.toThrow("the power is gone");
+    expect([await kept(on), await told(on)]).toEqual([range(0, 20), []]);
     await retain(on, { maxAgeMs: DAY / 2 }).run();
     expect((await told(on)).map(({ attributes }) => attributes?.count)).toEqual([20]);
+  });
+
+  it("says first what it is about to drop and why, and leaves time to stop it", async () => {
+    await using on = await openArchive(kind);
+    await fill(on, 10);
+    on.clock.move(3 * DAY);
+    await fill(on, 10);
+    const lines: string[] = [];
+    const { archive, database, clock } = on;
+    const settings = { maxAgeMs: 2 * DAY, maxRecords: 5 };
+    const start = (graceMs: number) => {
+      const listening = createLog({ level: "info", destination: { write: (line) => lines.push(line) } });
+      const options = { archive, store: createSqlRetention({ database }), settings, clock, log: listening, graceMs };
+      const retention = startRetention(options);
+      started.push(retention);
+      return retention;
+    };
+    const first = start(2 ** 30);
+    await until(() => lines.length > 0, { what: "a warning" });
+    expect(JSON.parse(lines[0] ?? "")).toMatchObject({
+      level: "warn",
+      records: 15,
+      byAge: 10,
+      msg: expect.stringMatching(
+        /drops up to 15 audit records, for good: 10 older than AUDIT_RETENTION_AGE \(2d\), 5 beyond AUDIT_RETENTION_COUNT \(5\); stop the server/,
+      ),
+    });
+    await first.close();
+    expect(await kept(on)).toEqual(range(0, 20));
+    start(1);
+    await until(async () => (await kept(on)).length === 5, { what: "the first run" });
+    expect(lines[1]).toContain("drops up to 15 audit records");
   });
 
   it("stops when it is closed, and what it dropped until then is told by the next one", async () => {
@@ -246,7 +289,7 @@ describe.each(KINDS)("retention in %s", (kind) => {
     );
     await first.run();
     await Promise.all(closing);
-    expect(await kept(on)).toHaveLength(4_500);
+    expect(await kept(on)).toHaveLength(4_000);
     await retain(on, { maxAgeMs: DAY / 2 }).run();
     const counts = (await told(on)).map(({ attributes }) => Number(attributes?.count));
     expect(counts.reduce((sum, count) => sum + count, 0)).toBe(5_000);

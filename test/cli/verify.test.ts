@@ -70,7 +70,7 @@ describe.each(KINDS)("holdfast verify over %s", (kind) => {
     expect(stdout).toMatch(
       /checkpoint .*older\.json: 300 leaves of "a log", signed .*Z: holds\n320 leaves checked, 0 of/,
     );
-    expect(stdout).toMatch(/The archive is what it was\.\n$/);
+    expect(stdout).toMatch(/The first 300 leaves are what they were; the 20 after them .*\n$/);
     await fill(on, 1);
     expect((await verify()).stdout).toContain("321 leaves checked");
   });
@@ -105,7 +105,9 @@ describe.each(KINDS)("holdfast verify over %s", (kind) => {
     const other = generateKeyPairSync("ed25519").publicKey.export({ type: "spki", format: "pem" }).toString();
     const untrusted = await verify("--checkpoint", older, `--public-key=${other}`);
     expect(untrusted.code).toBe(1);
-    expect(untrusted.stdout).toMatch(/^FAILED checkpoint .*: its signature is not one of the public key$/m);
+    expect(untrusted.stdout).toMatch(
+      /^FAILED checkpoint .*: signed by another key, .*; the archive itself begins with what it signs$/m,
+    );
     await on.database.write("UPDATE audit_record SET status = 3 WHERE leaf_index = 7");
     const { code, stdout } = await verify();
     expect(code).toBe(1);
@@ -134,11 +136,11 @@ describe("holdfast verify", () => {
     const data = scratchDirectory("verify-nothing").path;
     const env = { HOLDFAST_DATA_DIR: data };
     const missing = await holdfast(["verify"], { cwd: scratch.path, env });
-    expect(missing).toMatchObject({ code: 1, stdout: "" });
+    expect(missing).toMatchObject({ code: 3, stdout: "" });
     expect(missing.stderr).toBe(`holdfast: nothing was verified: there is no SQLite database ${data}/holdfast.db\n`);
     await openSqlite({ path: join(data, "holdfast.db") }).close();
     const empty = await holdfast(["verify"], { cwd: scratch.path, env });
-    expect(empty).toMatchObject({ code: 1, stdout: "" });
+    expect(empty).toMatchObject({ code: 3, stdout: "" });
     expect(empty.stderr).toContain("the database holds no audit log");
     const emptyPostgres = { DATABASE_URL: await freshDatabase() };
     const stranger = await holdfast(["verify"], { cwd: scratch.path, env: emptyPostgres });
@@ -147,7 +149,7 @@ describe("holdfast verify", () => {
       cwd: scratch.path,
       env: { DATABASE_URL: "postgres://a:secret@127.0.0.1:1/b" },
     });
-    expect(away.code).toBe(1);
+    expect(away.code).toBe(3);
     expect(away.stderr).toMatch(/nothing was verified: .*127\.0\.0\.1:1\/b.*ECONNREFUSED/);
     expect(away.stderr).not.toContain("secret");
   });
@@ -157,7 +159,7 @@ describe("holdfast verify", () => {
     const path = join(data, "holdfast.db");
     writeFileSync(path, "this is not a database, whatever its name says. ".repeat(100));
     const garbage = await holdfast(["verify"], { cwd: scratch.path, env: { HOLDFAST_DATA_DIR: data } });
-    expect(garbage).toMatchObject({ code: 1, stdout: "" });
+    expect(garbage).toMatchObject({ code: 3, stdout: "" });
     expect(garbage.stderr).toContain(`nothing was verified: ${path}: file is not a database`);
 
     await using on = await openArchive("sqlite");
@@ -173,6 +175,24 @@ describe("holdfast verify", () => {
     expect(code).toBe(1);
     expect(stdout).toMatch(/^DAMAGED after [\d,]+ leaves the archive cannot be read on: .*the file is damaged$/m);
     expect(stdout).toMatch(/^[\d,]+ of 3,000 leaves checked/m);
+  });
+
+  it.each(KINDS)("finds in %s that tables were dropped, and does not say that nothing was ever there", async (kind) => {
+    for (const tables of [["audit_node"], ["audit_record"], ["audit_head"], ["audit_record", "holdfast_migration"]]) {
+      await using on = await openArchive(kind);
+      await fill(on, 300);
+      for (const table of tables) await on.database.write(`DROP TABLE ${table}`);
+      const { code, stdout } = await holdfast(["verify"], { cwd: scratch.path, env: settingsOf(on) });
+      expect(code).toBe(1);
+      expect(stdout).toContain(`DAMAGED a table of the audit log was dropped: `);
+      expect(stdout).toContain(String(tables[0]));
+      expect(stdout).toMatch(/NOT what it was: Holdfast has kept an audit log in this database\.\n$/);
+    }
+  });
+
+  it("does not end like a damaged archive when a setting is wrong", async () => {
+    const wrong = await holdfast(["verify"], { cwd: scratch.path, env: { DATABASE_URL: "nonsense" } });
+    expect(wrong).toMatchObject({ code: 2, stdout: "" });
   });
 
   it("tells people how far it is, now and then", async () => {

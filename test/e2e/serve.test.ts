@@ -269,7 +269,12 @@ describe("commands", () => {
     expect((await holdfast(["version"], { cwd })).stdout).toMatch(/^\d+\.\d+\.\d+\S*\n$/);
     const { stdout } = await holdfast(["version"], { cwd });
     for (const flag of ["--version", "-v"]) expect((await holdfast([flag], { cwd })).stdout).toBe(stdout);
-    expect((await holdfast(["help"], { cwd })).stdout).toContain("keys create");
+    const help = (await holdfast(["help"], { cwd })).stdout;
+    expect(help).toContain("keys create");
+    for (const command of ["verify", "config", "import", "serve"]) {
+      const { code, stdout } = await holdfast([command, "--help"], { cwd: scratchDirectory("empty").path });
+      expect({ code, stdout }).toEqual({ code: 0, stdout: help });
+    }
   });
 
   it.each([[["srve"]], [["config", "--jsn"]], [["keys"]], [["keys", "create", "--scopes", "*"]], [["serve", "now"]]])(

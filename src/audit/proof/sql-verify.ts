@@ -1,14 +1,15 @@
 import type { Database } from "../../infra/database.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
 import { idOf } from "../record/record.ts";
-import { droppedBy, RETENTION_PRODUCER } from "../retention/retention.ts";
+import { RETENTION_PRODUCER } from "../retention/announcement.ts";
 import type { ArchiveReader } from "./offline-verify.ts";
 import { createSqlTree, LEAF_ROW_COLUMNS, leafRowOf, type WholeRow } from "./sql-tree.ts";
 
 const ROW = `SELECT ${LEAF_ROW_COLUMNS} FROM audit_record WHERE producer = $1 AND sequence = $2`;
 const ROWS = `SELECT ${LEAF_ROW_COLUMNS} FROM audit_record
   WHERE (producer, sequence) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))`;
-const TOLD = `SELECT leaf FROM audit_record WHERE producer = '${RETENTION_PRODUCER}' AND leaf_index >= $1`;
+const ANNOUNCEMENTS = `SELECT sequence, leaf FROM audit_record
+  WHERE producer = '${RETENTION_PRODUCER}' AND sequence > $1 AND leaf IS NOT NULL ORDER BY sequence LIMIT 1000`;
 
 /** The archive in SQL, for whoever verifies it: only statements that read. */
 export function createSqlArchiveReader(database: Pick<Database, "kind" | "query">): ArchiveReader {
@@ -43,12 +44,8 @@ export function createSqlArchiveReader(database: Pick<Database, "kind" | "query"
         "SELECT level, min(node_index) AS lowest, max(node_index) AS highest FROM audit_node GROUP BY level ORDER BY level",
       );
     },
-    async toldSince(leafIndex) {
-      // In this order: what is untold now may be told a moment later.
-      const [row] = await database.query<{ dropped: number }>("SELECT dropped FROM audit_drop WHERE id = 1");
-      const leaves = await database.query<{ leaf: Uint8Array | null }>(TOLD, [leafIndex]);
-      const told = leaves.reduce((sum, { leaf }) => sum + (leaf === null ? 0 : droppedBy(leaf)), 0);
-      return { told, untold: row?.dropped ?? 0 };
+    async announcements(after) {
+      return await database.query<{ sequence: number; leaf: Uint8Array }>(ANNOUNCEMENTS, [after]);
     },
   };
 }

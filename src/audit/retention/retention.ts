@@ -1,14 +1,10 @@
-import { create } from "@bufbuild/protobuf";
-import { type AuditEntry, AuditEntrySchema, AuditOutcome } from "../../gen/holdfast/v1/audit_pb.js";
 import type { Clock } from "../../infra/clock.ts";
 import type { SqlSession } from "../../infra/database.ts";
 import type { Log } from "../../infra/log.ts";
 import type { Archive } from "../archive/archive.ts";
-import { open, seal } from "../record/leaf.ts";
-
-/** The producer of the records that tell what was dropped. They are never dropped themselves. */
-export const RETENTION_PRODUCER = "@retention";
-const DROP_ACTION = "audit.retention.drop";
+import { seal } from "../record/leaf.ts";
+import { announcementOf, type DroppedRecords, RETENTION_PRODUCER } from "./announcement.ts";
+import type { LeafRange } from "./leaf-ranges.ts";
 
 export interface RetentionSettings {
   /** Records that were accepted longer ago are dropped. Undefined: however old. */
@@ -23,42 +19,32 @@ export interface Due {
   readonly beforeLeaf: number;
 }
 
-export interface DroppedRecords {
-  readonly count: number;
-  /** Those of them that were too old; the others were too many. */
-  readonly byAge: number;
-  readonly oldestAcceptUs: number;
-  readonly newestAcceptUs: number;
-}
-
-/** LeafRange from `first` up to `end`, which is not among them. */
-export interface LeafRange {
-  readonly first: number;
-  readonly end: number;
-}
-
 export interface DroppedBatch {
-  readonly count: number;
+  /** Undefined: nothing. */
+  readonly dropped: DroppedRecords | undefined;
   /** Where to go on; undefined: all of them were looked at. */
   readonly next: number | undefined;
+}
+
+/** What is in some leaves. */
+export interface Survey {
+  /** How many still have a record that may ever be dropped. */
+  readonly kept: number;
+  /** How many of those are due. */
+  readonly due: number;
+  /** How many of those are due by their age. */
+  readonly byAge: number;
 }
 
 export interface RetentionStore {
   /** The leaf at which this many newest records begin, without those of retention: else each run would make work for the next. */
   startOfNewest(records: number): Promise<number>;
-  /** How many of these leaves still have a record that may ever be dropped, and of how many it is due. */
-  survey(leaves: LeafRange, due: Due): Promise<{ readonly kept: number; readonly due: number }>;
+  survey(leaves: LeafRange, due: Due): Promise<Survey>;
   /**
-   * Drops up to some hundred of the records that are due among these leaves: none that waits for a review, that a group has not
-   * acked, or that is the review of a record which is kept. Notes what it dropped as not yet told.
+   * Drops up to a thousand of the records that are due among these leaves: none that waits for a review, that a group has not
+   * acked, or that is the review of a record which is kept.
    */
-  drop(
-    tx: SqlSession,
-    leaves: LeafRange,
-    due: Due,
-  ): Promise<{ readonly count: number; readonly next: number | undefined }>;
-  /** What was dropped and not yet told, by any instance; it counts as told if the transaction is committed. */
-  takeUntold(tx: SqlSession): Promise<DroppedRecords | undefined>;
+  drop(tx: SqlSession, leaves: LeafRange, due: Due): Promise<DroppedBatch>;
   /** Tidies up behind drops among these leaves. */
   tidy(leaves: LeafRange): Promise<void>;
 }
@@ -88,39 +74,78 @@ export interface RetentionOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly everyMs?: number;
+  /** How long after it has said what it is about to drop. */
+  readonly graceMs?: number;
 }
 
+const DAY_MS = 86_400_000;
 const EVERY_MS = 10 * 60_000;
+const GRACE_MS = 30_000;
 /** So many leaves are looked at together. */
 const WINDOW = 4096;
 
 /**
- * Drops records that are too old or too many, in the order of the log, a few hundred at a time, so that nobody waits long for the
- * head of the log, which it holds meanwhile. Several instances may do so at once: each record is dropped, and told of, once. With no
- * limit set, nothing ever happens.
+ * Drops records that are too old or too many, in the order of the log, up to a thousand at a time, so that nobody waits long for
+ * the head of the log, which it holds meanwhile. What is dropped is announced in the log in the same transaction: no record is
+ * ever gone without one that says so. Several instances may do so at once: each record is dropped, and told of, once. Before the
+ * first run it says what it is about to do, and waits: a limit set by mistake is to cost nothing. With no limit set, nothing ever
+ * happens.
  */
 export function startRetention(options: RetentionOptions): Retention {
-  const { archive, store, settings, clock, log, everyMs = EVERY_MS } = options;
+  const { archive, store, settings, clock, log, everyMs = EVERY_MS, graceMs = GRACE_MS } = options;
   const isOn = settings.maxAgeMs !== undefined || settings.maxRecords !== undefined;
   /** Windows in which nothing is left. */
   const emptied = new Set<number>();
-  /** Whether there may be drops that the log does not tell of: of a run that was cut off, to begin with. */
-  let mayOwe = true;
   let dropped = 0;
   let heldBack = 0;
   let lastRun: number | undefined;
   let lastError: string | undefined;
   let closed = false;
   let running: Promise<unknown> = Promise.resolve();
+  let timer: NodeJS.Timeout | undefined;
+
+  async function dueNow(): Promise<Due> {
+    return {
+      acceptedBeforeUs: settings.maxAgeMs === undefined ? 0 : (clock.now() - settings.maxAgeMs) * 1000,
+      beforeLeaf: settings.maxRecords === undefined ? 0 : await store.startOfNewest(settings.maxRecords),
+    };
+  }
+
+  /** Where something is due, in order. */
+  async function* windowsWithDue(due: Due) {
+    const size = await archive.size();
+    for (let first = 0; first < size && !closed; first += WINDOW) {
+      if (emptied.has(first)) continue;
+      const window: LeafRange = { first, end: Math.min(first + WINDOW, size) };
+      const found = await store.survey(window, due);
+      // The log is nearly in the order of time: what comes after this is too young, or will have its turn later.
+      if (found.kept > 0 && found.due === 0 && window.end > due.beforeLeaf) return;
+      if (found.due > 0) yield { window, found };
+      else if (found.kept === 0 && window.end === first + WINDOW) emptied.add(first);
+      await nextTurn();
+    }
+  }
+
+  async function dropBatch(leaves: LeafRange, due: Due): Promise<DroppedBatch> {
+    return await archive.transaction(async (tx, appender) => {
+      const batch = await store.drop(tx, leaves, due);
+      if (batch.dropped !== undefined) {
+        const sequence = await appender.nextSequence(RETENTION_PRODUCER);
+        const nowUs = Math.floor(clock.now()) * 1000;
+        await appender.append([seal({ producer: RETENTION_PRODUCER, sequence }, nowUs, announcementOf(batch.dropped))]);
+      }
+      return batch;
+    });
+  }
 
   async function dropWindow(window: LeafRange, due: Due): Promise<number> {
     let count = 0;
     let next: number | undefined = window.first;
     while (next !== undefined && !closed) {
-      const leaves: LeafRange = { first: next, end: window.end };
-      const batch: DroppedBatch = await archive.transaction((tx) => store.drop(tx, leaves, due));
-      mayOwe ||= batch.count > 0;
-      count += batch.count;
+      const batch: DroppedBatch = await dropBatch({ first: next, end: window.end }, due);
+      const gone = batch.dropped?.leaves.length ?? 0;
+      count += gone;
+      dropped += gone;
       next = batch.next;
       await nextTurn();
     }
@@ -129,49 +154,24 @@ export function startRetention(options: RetentionOptions): Retention {
   }
 
   async function walk(): Promise<number> {
-    const size = await archive.size();
-    const due: Due = {
-      acceptedBeforeUs: settings.maxAgeMs === undefined ? 0 : (clock.now() - settings.maxAgeMs) * 1000,
-      beforeLeaf: settings.maxRecords === undefined ? 0 : await store.startOfNewest(settings.maxRecords),
-    };
     let count = 0;
     let waiting = 0;
-    for (let first = 0; first < size && !closed; first += WINDOW) {
-      if (emptied.has(first)) continue;
-      const window = { first, end: Math.min(first + WINDOW, size) };
-      const found = await store.survey(window, due);
-      // The log is nearly in the order of time: what comes after this is too young, or will have its turn later.
-      if (found.kept > 0 && found.due === 0 && window.end > due.beforeLeaf) break;
-      const gone = found.due === 0 ? 0 : await dropWindow(window, due);
-      if (found.kept === gone && window.end === first + WINDOW) emptied.add(first);
+    const due = await dueNow();
+    for await (const { window, found } of windowsWithDue(due)) {
+      const gone = await dropWindow(window, due);
+      if (found.kept === gone && window.end - window.first === WINDOW) emptied.add(window.first);
       count += gone;
       waiting += found.due - gone;
-      await nextTurn();
     }
     heldBack = waiting;
     return count;
-  }
-
-  /** Writes into the log what was dropped; exactly that, whichever instance dropped it, and also when a run was cut off. */
-  async function tell(): Promise<void> {
-    const told = await archive.transaction(async (tx, appender) => {
-      const untold = await store.takeUntold(tx);
-      if (untold === undefined) return undefined;
-      const sequence = await appender.nextSequence(RETENTION_PRODUCER);
-      const nowUs = Math.floor(clock.now()) * 1000;
-      await appender.append([seal({ producer: RETENTION_PRODUCER, sequence }, nowUs, entryOf(untold))]);
-      return untold;
-    });
-    mayOwe = false;
-    if (told !== undefined) log.info({ ...attributesOf(told), heldBack }, "retention dropped audit records");
   }
 
   async function once(): Promise<number> {
     if (!isOn || closed) return 0;
     try {
       const count = await walk();
-      if (mayOwe) await tell();
-      dropped += count;
+      if (count > 0) log.info({ count, heldBack }, "retention dropped audit records");
       lastError = undefined;
       return count;
     } catch (error) {
@@ -192,48 +192,51 @@ export function startRetention(options: RetentionOptions): Retention {
     run().catch((err: unknown) => log.warn({ err }, "retention could not drop audit records; it tries again"));
   }
 
-  const timer = isOn ? setInterval(runByItself, everyMs).unref() : undefined;
-  if (isOn) runByItself();
+  async function foretell(): Promise<void> {
+    let [records, byAge] = [0, 0];
+    for await (const { found } of windowsWithDue(await dueNow())) {
+      records += found.due;
+      byAge += found.byAge;
+    }
+    if (records === 0 || closed) return;
+    const reasons = [
+      ...(byAge > 0 ? [`${byAge} older than AUDIT_RETENTION_AGE (${(settings.maxAgeMs ?? 0) / DAY_MS}d)`] : []),
+      ...(records > byAge ? [`${records - byAge} beyond AUDIT_RETENTION_COUNT (${settings.maxRecords})`] : []),
+    ];
+    log.warn(
+      { records, byAge, graceMs },
+      `in ${graceMs / 1000} s retention drops up to ${records} audit records, for good: ${reasons.join(", ")}; stop the server before that to keep them`,
+    );
+  }
+
+  async function begin(): Promise<void> {
+    let next = begin;
+    try {
+      await foretell();
+      next = async () => {
+        timer = setInterval(runByItself, everyMs).unref();
+        runByItself();
+      };
+    } catch (err) {
+      log.warn({ err }, "retention could not look for audit records that are due; it tries again before it drops any");
+    }
+    if (!closed)
+      timer = setTimeout(() => {
+        running = running.then(next, next);
+      }, graceMs).unref();
+  }
+
+  if (isOn) running = begin();
 
   return {
     run,
     condition: () => ({ dropped, heldBack, lastRun, lastError }),
     async close() {
       closed = true;
-      clearInterval(timer);
+      clearTimeout(timer);
       await running.catch(() => undefined);
     },
   };
-}
-
-/** How many records a record of retention says it dropped; 0 when it cannot be read. */
-export function droppedBy(leaf: Uint8Array): number {
-  let entry: AuditEntry;
-  try {
-    entry = open(leaf).entry;
-  } catch {
-    return 0;
-  }
-  const count = entry.action === DROP_ACTION ? entry.attributes?.count : undefined;
-  return typeof count === "number" ? count : 0;
-}
-
-function entryOf(dropped: DroppedRecords) {
-  return create(AuditEntrySchema, {
-    actor: "holdfast",
-    action: DROP_ACTION,
-    outcome: AuditOutcome.SUCCESS,
-    attributes: attributesOf(dropped),
-  });
-}
-
-function attributesOf({ count, byAge, oldestAcceptUs, newestAcceptUs }: DroppedRecords) {
-  const reason = byAge === count ? "age" : byAge === 0 ? "count" : "age and count";
-  return { count, reason, oldest_accept_time: timeOf(oldestAcceptUs), newest_accept_time: timeOf(newestAcceptUs) };
-}
-
-function timeOf(us: number): string {
-  return new Date(Math.floor(us / 1000)).toISOString();
 }
 
 /** SQLite answers at once, and others want to be served between two batches. */

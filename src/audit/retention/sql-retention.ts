@@ -2,7 +2,9 @@ import type { Database, SqlSession } from "../../infra/database.ts";
 import { bigintArray } from "../../infra/postgres-array.ts";
 import { open } from "../record/leaf.ts";
 import { parseId, REVIEW_PRODUCER } from "../record/record.ts";
-import { type Due, type LeafRange, RETENTION_PRODUCER, type RetentionStore } from "./retention.ts";
+import { type DroppedRecords, RETENTION_PRODUCER } from "./announcement.ts";
+import type { LeafRange } from "./leaf-ranges.ts";
+import type { Due, RetentionStore } from "./retention.ts";
 
 export interface SqlRetentionOptions {
   readonly database: Database;
@@ -10,10 +12,11 @@ export interface SqlRetentionOptions {
   readonly forgetDropped?: (firstLeaf: number, lastLeaf: number) => Promise<void>;
 }
 
-const BATCH = 500;
+const BATCH = 1000;
 /** $1, $2: leaves; $3, $4: what is due. */
 const IS_KEPT = `leaf_index >= $1 AND leaf_index < $2 AND leaf IS NOT NULL AND producer <> '${RETENTION_PRODUCER}'`;
-const IS_DUE = "(accept_us < $3 OR leaf_index < $4)";
+const IS_OLD = "accept_us < $3";
+const IS_DUE = `(${IS_OLD} OR leaf_index < $4)`;
 /** status 2 is PENDING. A review tells of another record, so its leaf has to be read. */
 const CANDIDATES = `SELECT leaf_index, accept_us, CASE WHEN producer = '${REVIEW_PRODUCER}' THEN leaf END AS review
   FROM audit_record
@@ -60,11 +63,13 @@ export function createSqlRetention({ database, forgetDropped }: SqlRetentionOpti
       }
     },
     async survey({ first, end }, due) {
-      const [row] = await database.query<{ kept: number; due: number | null }>(
-        `SELECT count(*) AS kept, sum(CASE WHEN ${IS_DUE} THEN 1 ELSE 0 END) AS due FROM audit_record WHERE ${IS_KEPT}`,
+      const [row] = await database.query<{ kept: number; due: number | null; by_age: number | null }>(
+        `SELECT count(*) AS kept, sum(CASE WHEN ${IS_DUE} THEN 1 ELSE 0 END) AS due,
+          sum(CASE WHEN ${IS_OLD} THEN 1 ELSE 0 END) AS by_age
+          FROM audit_record WHERE ${IS_KEPT}`,
         [first, end, due.acceptedBeforeUs, due.beforeLeaf],
       );
-      return { kept: row?.kept ?? 0, due: row?.due ?? 0 };
+      return { kept: row?.kept ?? 0, due: row?.due ?? 0, byAge: row?.by_age ?? 0 };
     },
     async drop(tx, { first, end }, due) {
       const { below, unsettled } = await unackedAmong(tx, { first, end });
@@ -78,25 +83,8 @@ export function createSqlRetention({ database, forgetDropped }: SqlRetentionOpti
         if (candidate.review !== null && !(await isKept(tx, candidate.review))) reviews.push(candidate);
       }
       await dropAll(tx, reviews);
-      await noteUntold(tx, [...records, ...reviews], due);
       const last = candidates.length < BATCH ? undefined : candidates.at(-1);
-      return { count: records.length + reviews.length, next: last && last.leaf_index + 1 };
-    },
-    async takeUntold(tx) {
-      const [row] = await tx.query<{
-        dropped: number;
-        by_age: number;
-        oldest_accept_us: number;
-        newest_accept_us: number;
-      }>("DELETE FROM audit_drop WHERE id = 1 RETURNING dropped, by_age, oldest_accept_us, newest_accept_us");
-      return (
-        row && {
-          count: row.dropped,
-          byAge: row.by_age,
-          oldestAcceptUs: row.oldest_accept_us,
-          newestAcceptUs: row.newest_accept_us,
-        }
-      );
+      return { dropped: summaryOf([...records, ...reviews], due), next: last && last.leaf_index + 1 };
     },
     async tidy({ first, end }) {
       await forgetDropped?.(first, end - 1);
@@ -133,20 +121,13 @@ async function isKept(tx: SqlSession, review: Uint8Array): Promise<boolean> {
   return row?.kept === 1;
 }
 
-async function noteUntold(tx: SqlSession, dropped: readonly Candidate[], due: Due): Promise<void> {
-  if (dropped.length === 0) return;
+function summaryOf(dropped: readonly Candidate[], due: Due): DroppedRecords | undefined {
+  if (dropped.length === 0) return undefined;
   const times = dropped.map(({ accept_us }) => accept_us);
-  const byAge = times.filter((us) => us < due.acceptedBeforeUs).length;
-  const [row] = await tx.query<{ oldest_accept_us: number; newest_accept_us: number }>(
-    "SELECT oldest_accept_us, newest_accept_us FROM audit_drop WHERE id = 1",
-  );
-  const oldest = Math.min(...times, row?.oldest_accept_us ?? Number.POSITIVE_INFINITY);
-  const newest = Math.max(...times, row?.newest_accept_us ?? Number.NEGATIVE_INFINITY);
-  await tx.query(
-    `INSERT INTO audit_drop (id, dropped, by_age, oldest_accept_us, newest_accept_us) VALUES (1, $1, $2, $3, $4)
-      ON CONFLICT (id) DO UPDATE SET dropped = audit_drop.dropped + excluded.dropped,
-        by_age = audit_drop.by_age + excluded.by_age, oldest_accept_us = excluded.oldest_accept_us,
-        newest_accept_us = excluded.newest_accept_us`,
-    [dropped.length, byAge, oldest, newest],
-  );
+  return {
+    leaves: dropped.map(({ leaf_index }) => leaf_index).toSorted((a, b) => a - b),
+    byAge: times.filter((us) => us < due.acceptedBeforeUs).length,
+    oldestAcceptUs: Math.min(...times),
+    newestAcceptUs: Math.max(...times),
+  };
 }

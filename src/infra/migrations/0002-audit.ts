@@ -71,15 +71,6 @@ function tables({ text, blob, leafIndex }: Record<"text" | "blob" | "leafIndex",
       found_at BIGINT NOT NULL,
       PRIMARY KEY (producer, sequence, leaf_hash)
     )`,
-    // One row while a run of retention is under way: what it has dropped and not yet written into the log. dropped: how many, of
-    // them by_age and the rest by their number.
-    `CREATE TABLE audit_drop (
-      id BIGINT NOT NULL PRIMARY KEY,
-      dropped BIGINT NOT NULL,
-      by_age BIGINT NOT NULL,
-      oldest_accept_us BIGINT NOT NULL,
-      newest_accept_us BIGINT NOT NULL
-    )`,
     // Answers remembered for retries; expires_at in milliseconds since 1970.
     `CREATE TABLE audit_request (
       scope ${text} NOT NULL,
