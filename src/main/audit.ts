@@ -79,15 +79,12 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
   });
   const { settled } = barrier;
   if (redis !== undefined) watchForLoss(redis, { barrier, recovery, intake, log }, parts);
+  // Asked before a key is made: should SQL not answer, the next start still finds the key missing, and says so.
+  const hasRecords = (await archive.size()) > 0;
   const signingKey = await loadSigningKey(config.audit.signingKeyFile);
   if (signingKey.created) {
-    const publicKey = Buffer.from(signingKey.publicKey).toString("base64");
-    log.info(
-      { file: config.audit.signingKeyFile, publicKey },
-      database.shared
-        ? "made a key to sign audit checkpoints with; AUDIT_SIGNING_KEY can give all instances the same"
-        : "made a key to sign audit checkpoints with",
-    );
+    const file = config.audit.signingKeyFile;
+    tellOfNewKey({ file, publicKey: signingKey.publicKey, shared: database.shared, hasRecords }, log);
   }
   const service = createAuditService([
     createAppendRpcs({
@@ -132,6 +129,27 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     },
     journal: journalComponent(journal, recovery),
   };
+}
+
+interface NewKey {
+  readonly file: string;
+  readonly publicKey: Uint8Array;
+  readonly shared: boolean;
+  readonly hasRecords: boolean;
+}
+
+/** A key that is made although there are records takes the place of a lost one, or is not the one of the other instances. */
+function tellOfNewKey({ file, publicKey, shared, hasRecords }: NewKey, log: Log): void {
+  const fields = { file, publicKey: Buffer.from(publicKey).toString("base64") };
+  const advice = shared ? "; AUDIT_SIGNING_KEY can give all instances the same" : "";
+  const made = "made a key to sign audit checkpoints with";
+  if (!hasRecords) log.info(fields, `${made}${advice}`);
+  else {
+    log.warn(
+      fields,
+      `the signing key is missing and the audit log is not empty: ${made}, and earlier checkpoints were signed by another key${advice}`,
+    );
+  }
 }
 
 /** Loaded only where there is Redis, as all that speaks to it. */
