@@ -14,7 +14,7 @@ export interface ClientContext {
   remark(line: string): void;
 }
 
-const options = { ...serverOptions, out: { type: "string" }, help: { type: "boolean", short: "h" } } as const;
+export const options = { ...serverOptions, out: { type: "string" }, help: { type: "boolean", short: "h" } } as const;
 
 /** Fetches the signed root of the archive as the JSON that `holdfast verify --checkpoint` reads. */
 export async function checkpointCommand(

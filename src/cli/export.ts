@@ -15,7 +15,7 @@ import { type Session, withSession } from "./client/session.ts";
 import { type Moment, momentOf } from "./import/values.ts";
 import { help, UsageError } from "./usage.ts";
 
-const options = {
+export const options = {
   ...serverOptions,
   format: { type: "string" },
   out: { type: "string" },

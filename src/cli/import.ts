@@ -9,7 +9,7 @@ import { createConverter } from "./import/convert.ts";
 import { isProducer } from "./import/identity.ts";
 import { createMapping, type Mapping, pairsOf } from "./import/roles.ts";
 import { importAll, rehearse } from "./import/run.ts";
-import { type Source, SourceError } from "./import/source.ts";
+import { checkNeeded, type Source, SourceError } from "./import/source.ts";
 import { help, UsageError } from "./usage.ts";
 
 export interface ImportContext {
@@ -19,7 +19,7 @@ export interface ImportContext {
   remark(line: string): void;
 }
 
-const options = {
+export const options = {
   ...serverOptions,
   producer: { type: "string" },
   map: { type: "string", multiple: true },
@@ -59,10 +59,12 @@ export async function importCommand(args: readonly string[], context: ImportCont
   check(kind, values);
   const server = values["dry-run"] ? undefined : await serverOf(values, environment);
   const mapping = createMapping(values.map ?? []);
-  const convert = createConverter({ mapping, defaults: pairsOf("--default", values.default ?? []) });
+  const defaults = pairsOf("--default", values.default ?? []);
+  const convert = createConverter({ mapping, defaults });
   try {
     await using parts = new AsyncDisposableStack();
     const source = parts.adopt(await openSource(kind, paths, values, mapping, environment), (it) => it.close());
+    checkNeeded(source, defaults);
     const producer = values.producer ?? source.producer;
     const account = parts.adopt(createAccount(values.rejects), (it) => it.close());
     remark(`${source.name}, as records of ${producer}`);

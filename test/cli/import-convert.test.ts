@@ -2,17 +2,20 @@ import { toJson } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { createConverter } from "../../src/cli/import/convert.ts";
 import { createMapping, pairsOf } from "../../src/cli/import/roles.ts";
+import type { Moment } from "../../src/cli/import/values.ts";
 import { UsageError } from "../../src/cli/usage.ts";
 import { AuditDecision, AuditEntrySchema } from "../../src/gen/holdfast/v1/audit_pb.js";
 
 interface Given {
   readonly map?: readonly string[];
+  /** Default: what spares each record here a time. */
   readonly defaults?: readonly string[];
+  readonly time?: Moment;
 }
 
-function converted(raw: Record<string, unknown>, { map = [], defaults = [] }: Given = {}) {
+function converted(raw: Record<string, unknown>, { map = [], defaults = ["time=import"], time }: Given = {}) {
   const mapping = createMapping(map);
-  const made = createConverter({ mapping, defaults: pairsOf("--default", defaults) })(raw);
+  const made = createConverter({ mapping, defaults: pairsOf("--default", defaults) })(raw, time);
   if ("fault" in made) return { fault: made.fault };
   return { entry: toJson(AuditEntrySchema, made.entry), review: made.review };
 }
@@ -118,14 +121,20 @@ describe("a foreign record", () => {
     expect(of({ resource: "doc", resource_id: "1" })).toMatchObject(resource("doc", "1"));
     expect(of({ entityType: "doc", entityId: "1" })).toMatchObject(resource("doc", "1"));
     expect(of({ resource_id: "1" })).toMatchObject(resource("resource", "1"));
-    expect(of({ resource_id: "1" }, { defaults: ["resource_type=memory"] })).toMatchObject(resource("memory", "1"));
+    expect(of({ resource_id: "1" }, { defaults: ["time=import", "resource_type=memory"] })).toMatchObject(
+      resource("memory", "1"),
+    );
     expect(of({ target: "1" })).toMatchObject(resource("resource", "1"));
     expect(of({ resource_type: "t" })).toMatchObject({ attributes: { resource_type: "t" } });
     expect(of({ resource_type: "t" })).not.toHaveProperty("resource");
   });
 
-  it("without an actor or an action has unknown ones, or those that were given", () => {
-    expect(entryOf({ memory_id: "m", timestamp: 1, actor: "" })).toMatchObject({ actor: "unknown", action: "unknown" });
+  it("without an actor or an action is refused, unless it was said what to write then", () => {
+    const row = { memory_id: "m", timestamp: 1, actor: "", action: "x" };
+    expect(converted(row)).toEqual({ fault: "has no actor; --default actor=TEXT would say what to write" });
+    expect(converted({ ...row, actor: { role: "root" } }).fault).toContain("has no actor");
+    expect(entryOf({ ...row, actor: { role: "root" } }, { defaults: ["actor=old"] })).toMatchObject({ actor: "old" });
+    expect(converted({ ...row, actor: "a", action: null }).fault).toContain("has no action; --default action=TEXT");
     expect(entryOf({ memory_id: "m", timestamp: 1 }, { defaults: ["actor=old", "action=x"] })).toMatchObject({
       actor: "old",
       action: "x",
@@ -134,6 +143,18 @@ describe("a foreign record", () => {
       actor: "5",
       attributes: { actor: { id: 5, email: "e" } },
     });
+  });
+
+  it("without a time is refused, unless its source or the user says what it is then", () => {
+    const row = { actor: "a", action: "x", time: "" };
+    expect(converted(row, { defaults: [] }).fault).toBe("has no time; --default time=import would say what to write");
+    expect(entryOf(row)).toEqual({ actor: "a", action: "x" });
+    expect(entryOf(row, { defaults: ["time=2024-01-02"] })).toMatchObject({ occurTime: "2024-01-02T00:00:00Z" });
+    const time = { seconds: 5n, nanos: 0 };
+    expect(entryOf(row, { time })).toMatchObject({ occurTime: "1970-01-01T00:00:05Z" });
+    expect(entryOf({ ...row, time: 7 }, { time })).toMatchObject({ occurTime: "1970-01-01T00:00:07Z" });
+    expect(converted({ ...row, time: "import" }).fault).toContain('"import" is not a time');
+    expect(() => entryOf(row, { defaults: ["time=soon"] })).toThrow(/--default time=soon is not a time.*or import/);
   });
 
   it("is read as the user says, where that is not what its names suggest", () => {
@@ -145,14 +166,18 @@ describe("a foreign record", () => {
   });
 
   it("that was decided on waits in its entry, and the decision is beside it", () => {
-    const row = { memory_id: "m", action: "a", status: "Approved", reviewer: "bob", comment: "fine" };
+    const row = { memory_id: "m", user: "u", action: "a", status: "Approved", reviewer: "bob", comment: "fine" };
     expect(converted(row)).toEqual({
-      entry: { actor: "unknown", action: "a", resource: { type: "memory", id: "m" }, status: "AUDIT_STATUS_PENDING" },
+      entry: { actor: "u", action: "a", resource: { type: "memory", id: "m" }, status: "AUDIT_STATUS_PENDING" },
       review: { decision: AuditDecision.APPROVE, reviewer: "bob", comment: "fine" },
     });
-    expect(converted({ ...row, status: "REJECTED", reviewer: null, reviewed_at: "2024-01-01" }).review).toEqual({
+    const unsigned = { ...row, status: "REJECTED", reviewer: null, reviewed_at: "2024-01-01" };
+    expect(converted(unsigned).fault).toBe(
+      'was decided on ("REJECTED"), but has no reviewer; --default reviewer=TEXT would say what to write',
+    );
+    expect(converted(unsigned, { defaults: ["time=import", "reviewer=old system"] }).review).toEqual({
       decision: AuditDecision.REJECT,
-      reviewer: "unknown",
+      reviewer: "old system",
       comment: "fine [decided 2024-01-01]",
     });
   });
@@ -161,6 +186,7 @@ describe("a foreign record", () => {
     const waiting = {
       id: 1,
       memory_id: "m",
+      user: "u",
       action: "a",
       status: "pending",
       reviewer: null,

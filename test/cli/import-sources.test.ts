@@ -1,4 +1,4 @@
-import { appendFileSync, copyFileSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { appendFileSync, copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import Sqlite from "better-sqlite3";
@@ -114,6 +114,18 @@ describe("a SQLite file", () => {
     expect(() => openTable()).toThrow(/not a database/);
   });
 
+  it("is not begun when a column that was named is not there, and those that are there are named", () => {
+    make("CREATE TABLE audits (usr TEXT, action TEXT, created_at TEXT)", "CREATE TABLE other (note TEXT)");
+    const opened = (table: string | undefined, ...said: string[]) =>
+      openSqliteSource({ file: path(), table, mapping: createMapping(said) });
+    expect(() => opened(undefined, "actor=user_nme")).toThrow(
+      "--map actor=user_nme: there is no such column or field; there are usr, action, created_at, note",
+    );
+    expect(() => opened("audits", "actor=note")).toThrow(/--map actor=note: .*there are usr, action, created_at$/);
+    expect(() => opened("other", "actor=who")).toThrow(/--map actor=who: .*there are note$/);
+    expect(opened("audits", "actor=usr").name).toContain("audits");
+  });
+
   it("is not changed by being read", async () => {
     make("CREATE TABLE audits (actor TEXT, action TEXT)", "INSERT INTO audits VALUES ('a', 'x')");
     const db = new Sqlite(path(), { readonly: true });
@@ -145,7 +157,10 @@ describe("files of JSON lines", () => {
     write("c.jsonl", "");
     write(".hidden", "no JSON");
     mkdirSync(path("directory"));
-    const rows = await rowsOf(await open());
+    mkdirSync(path(".git"));
+    const source = await open();
+    expect(source.remarks).toContain("left out, because hidden or no files: .git, .hidden");
+    const rows = await rowsOf(source);
     expect(rows.map(({ where, fields }) => [where, fields?.actor])).toEqual([
       ["a.jsonl:1", "a1"],
       ["a.jsonl:2", "a2"],
@@ -201,12 +216,75 @@ describe("files of JSON lines", () => {
     expect((await rowsOf(await open())).at(-1)?.fields).toEqual(JSON.parse(line(4)));
   });
 
-  it("of an unknown layout are refused before anything is read, and their first line is shown", async () => {
+  it("are found in directories below, and through links to files, in the order of their paths", async () => {
+    mkdirSync(path("b/2024/01"), { recursive: true });
+    mkdirSync(path("a"));
+    write("b/2024/01/x.log", line(3));
+    write("b/2024/x.log", line(4));
+    write("a/x.log", line(1));
+    write("c.log", line(5));
+    symlinkSync(path("c.log"), path("a/y.log"));
+    symlinkSync(path("b"), path("a/z"));
+    const source = await open();
+    expect(source.remarks).toContain("left out, because hidden or no files: a/z");
+    const rows = await rowsOf(source);
+    expect(rows.map(({ where, fields }) => [where, fields?.actor])).toEqual([
+      ["a/x.log:1", "a1"],
+      ["a/y.log:1", "a5"],
+      ["b/2024/01/x.log:1", "a3"],
+      ["b/2024/x.log:1", "a4"],
+      ["c.log:1", "a5"],
+    ]);
+    expect(rows[1]?.sequence).toBe(rows[4]?.sequence);
+  });
+
+  it.each([
+    ["a log of another kind", "127.0.0.1 - - GET /\n", /not made of JSON lines.*"127\.0\.0\.1 - - GET \/"/],
+    ["other JSON", '{"level": "info", "msg": "hello"}\n', /do not look like audit records; --map.*hello/],
+    ["an array on one line", `[${line(1).trim()}]`, /is one JSON array.*jq -c '\.\[\]'/],
+    ["an array with an object a line", `[\n${line(1).trim()},\n${line(2)}]\n`, /is one JSON array/],
+    ["an object over several lines", '{\n  "actor": "a"\n}\n', /JSON over several lines.*jq -c \./],
+  ])("with %s among them: that file is refused with the reason, the others are read", async (_, text, why) => {
     write("a.log", line(1));
+    write("b.log", text);
+    write("c.log", line(2));
+    const rows = await rowsOf(await open());
+    expect(rows.map(({ where, fault }) => [where, fault])).toEqual([
+      ["a.log:1", undefined],
+      ["b.log", expect.stringMatching(why)],
+      ["c.log:1", undefined],
+    ]);
+    await expect(open(path("b.log"))).rejects.toThrow(why);
+  });
+
+  it("that are damaged in the middle are read up to there, and it is said that there is more", async () => {
+    const text = Array.from({ length: 3000 }, (_, n) => line(n)).join("");
+    write("a.log.gz", gzipSync(text).subarray(0, -2000));
+    write("b.log", line(1));
+    const rows = await rowsOf(await open());
+    const at = rows.findIndex(({ where }) => where === "a.log.gz");
+    expect(rows[at]?.fault).toMatch(/cannot be read to its end: unexpected end of file/);
+    expect(at).toBeGreaterThan(100);
+    expect(rows.at(-1)?.where).toBe("b.log:1");
+  });
+
+  it("tell every field that was taken as something, whatever line it is in", async () => {
+    write("a.log", `${line(1)}{"user": "b", "action": "x", "request": {"ip": "192.0.2.1"}, "timestamp": 1}\n`);
+    expect((await open()).remarks).toEqual([
+      "taken as: time = timestamp, actor = actor or user, action, context = request, ip_address = request.ip; everything else becomes attributes",
+    ]);
+  });
+
+  it("are not begun when a field that was named is in none of them", async () => {
+    write("a.log", `${line(1)}{"actor": "a", "action": "b", "who": "c", "request": {"addr": "d"}}\n`);
+    const opened = (...said: string[]) => openFilesSource({ path: directory, mapping: createMapping(said) });
+    await expect(opened("actor=whom")).rejects.toThrow(/--map actor=whom: .*there are actor, action, who, request/);
+    await expect(opened("actor=who", "ip_address=addr")).resolves.toBeDefined();
+  });
+
+  it("that are all of an unknown layout are refused before anything is read", async () => {
     write("b.log", "127.0.0.1 - - GET /\n");
-    await expect(open()).rejects.toThrow(/b\.log is not made of JSON lines[\s\S]*"127\.0\.0\.1 - - GET \/"/);
-    write("b.log", '{"level": "info", "msg": "hello"}\n');
-    await expect(open()).rejects.toThrow(/b\.log do not look like audit records; --map[\s\S]*hello/);
+    await expect(open()).rejects.toThrow(/b\.log is not made of JSON lines/);
     await expect(open(path("none"))).rejects.toThrow(/none cannot be read/);
     mkdirSync(path("empty"));
     await expect(open(path("empty"))).rejects.toThrow(/has no files/);
@@ -273,6 +351,25 @@ describe("a Redis stream", () => {
     await redis.set("text", "x");
     redis.disconnect();
     await expect(open(url, false, "text")).rejects.toThrow(/it is a string/);
+  });
+
+  it("has times of its own, as the ids of its entries say", async () => {
+    const url = await fill({ actor: "a", action: "x" });
+    const redis = new Redis(url);
+    await redis.del(key);
+    await redis.xadd(key, "5-1", "actor", "a", "action", "x");
+    await redis.xadd(key, "1704164645123-0", "actor", "b", "action", "x");
+    redis.disconnect();
+    const source = await open(url);
+    expect(source.remarks.join()).toContain("when they were queued, as their ids say");
+    const rows = await rowsOf(source);
+    expect(rows.map(({ time }) => time)).toEqual([undefined, { seconds: 1_704_164_645n, nanos: 123_000_000 }]);
+  });
+
+  it("is not begun when a field that was named is in none of its entries", async () => {
+    const url = await fill({ actor: "a", action: "x" });
+    const options = { redisUrl: url, key, remove: false, environment: {}, mapping: createMapping(["actor=who"]) };
+    await expect(openStreamSource(options)).rejects.toThrow(/--map actor=who: .*there are actor, action$/);
   });
 
   it("needs to be told which Redis, unless the settings say so", async () => {

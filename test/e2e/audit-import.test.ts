@@ -47,6 +47,9 @@ function fillSqlite(count: number): void {
   db.close();
 }
 
+/** For records that do not say when they were. */
+const AT_IMPORT = ["--default", "time=import"];
+
 const importArgs = (server: HoldfastProcess, kind: string, ...args: string[]) => [
   "import",
   kind,
@@ -194,7 +197,14 @@ describe("an import", () => {
     ];
     writeFileSync(path("audit.log"), `${lines.map((line) => JSON.stringify(line)).join("\n")}\n{"actor": "to`);
     await using server = await startHoldfast();
-    const { code, counts, stdout } = await run(server, "audit-files", "audit.log", "--rejects", "rejects.jsonl");
+    const { code, counts, stdout } = await run(
+      server,
+      "audit-files",
+      "audit.log",
+      "--rejects",
+      "rejects.jsonl",
+      ...AT_IMPORT,
+    );
     expect({ code, counts }).toMatchObject({ code: 1, counts: { read: 6, imported: 2, refused: 4 } });
     expect(stdout).toMatch(/audit\.log:2: FIELD_INVALID: .*actor/);
     expect(stdout).toMatch(/audit\.log:6: UNREADABLE: is not JSON: the last line, torn off/);
@@ -204,9 +214,51 @@ describe("an import", () => {
     expect(rejects.map((line) => JSON.parse(line)).find(({ where }) => where === "audit.log:6").record).toBe(
       '{"actor": "to',
     );
-    expect(await run(server, "audit-files", "audit.log")).toMatchObject({
+    expect(await run(server, "audit-files", "audit.log", ...AT_IMPORT)).toMatchObject({
       code: 1,
       counts: { imported: 0, "already there": 2, refused: 4 },
+    });
+  });
+
+  it("does not begin where nothing says who did it, what or when, unless the user does", async () => {
+    const db = new Sqlite(path("queue.db"));
+    db.exec("CREATE TABLE queue (id INTEGER PRIMARY KEY, memory_id TEXT, usr TEXT, status TEXT)");
+    db.exec(
+      "INSERT INTO queue VALUES (1, 'm', 'ada', 'pending'), (2, 'm', NULL, 'pending'), (3, 'm', 'b', 'approved')",
+    );
+    db.close();
+    await using server = await startHoldfast();
+    using client = createAuditClient(server.grpcAddress);
+    const nothing = await run(server, "audit-sqlite", "queue.db");
+    expect(nothing).toMatchObject({ code: 1, stdout: "" });
+    expect(nothing.stderr).toMatch(
+      /nothing in it is known as actor or action or time\. It has id, memory_id, usr, status\.\n.*--map actor=NAME.*--default actor=TEXT --default action=TEXT --default time=import/,
+    );
+    const said = ["--map", "actor=usr", "--default", "action=memory.add", ...AT_IMPORT];
+    const some = await run(server, "audit-sqlite", "queue.db", ...said);
+    expect(some).toMatchObject({ code: 1, counts: { read: 3, imported: 1, refused: 2 } });
+    expect(some.stdout).toMatch(
+      /row 2: NOT_UNDERSTOOD: has no actor[\s\S]*row 3: NOT_UNDERSTOOD: was decided on .*has no reviewer/,
+    );
+    const all = await run(
+      server,
+      "audit-sqlite",
+      "queue.db",
+      ...said,
+      "--default",
+      "actor=?",
+      "--default",
+      "reviewer=old",
+    );
+    expect(all).toMatchObject({ code: 0, counts: { imported: 2, "already there": 1, "reviews carried out": 1 } });
+    expect(await client.get("import.queue.db.queue/3")).toMatchObject({
+      status: APPROVED,
+      review: { reviewer: "old" },
+    });
+    const wrong = await run(server, "audit-sqlite", "queue.db", "--map", "actor=user");
+    expect(wrong).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("--map actor=user: there is no such column"),
     });
   });
 
@@ -222,6 +274,12 @@ describe("an import", () => {
       code: 0,
       counts: { read: 4, imported: 2, "already there": 2 },
     });
+    mkdirSync(path("backup/older/2023"), { recursive: true });
+    writeFileSync(path("backup/older/2023/audit.log"), line(1) + line(5));
+    writeFileSync(path("backup/older/list.json"), `[${line(6)}]`);
+    const below = await run(server, "audit-files", "backup");
+    expect(below).toMatchObject({ code: 1, counts: { imported: 1, "already there": 5, refused: 1 } });
+    expect(below.stdout).toMatch(/older\/list\.json: UNREADABLE: the whole file is refused: it is one JSON array/);
   });
 
   it("brings a stream in place, beside the server that uses it, and takes out what is safe", async () => {

@@ -7,9 +7,10 @@ import {
   type AuditRequestContext,
   AuditStatus,
 } from "../../gen/holdfast/v1/audit_pb.js";
+import { UsageError } from "../usage.ts";
 import { fieldsOf } from "./fields.ts";
-import { likeness, type Mapping, type Role, type Roles } from "./roles.ts";
-import { momentOf, objectOf, outcomeOf, reviewStateOf, textOf } from "./values.ts";
+import { CONTEXT_ROLES, likeness, type Mapping, type Role, type Roles } from "./roles.ts";
+import { type Moment, momentOf, objectOf, outcomeOf, reviewStateOf, textOf } from "./values.ts";
 
 /** A decision that was made before the import. */
 export interface PastReview {
@@ -33,20 +34,28 @@ export interface ConverterOptions {
   readonly defaults: ReadonlyMap<Role, string>;
 }
 
-export type Convert = (raw: Readonly<Record<string, unknown>>) => Converted | Unconvertible;
+/** `time`: when it was, should the record itself not say. */
+export type Convert = (raw: Readonly<Record<string, unknown>>, time?: Moment) => Converted | Unconvertible;
 
-const UNKNOWN = "unknown";
+/** As a default for the time: the record has none of its own, and the server's is when it takes it. */
+export const AT_IMPORT = "import";
 
 /** Makes an entry of a foreign record. What it cannot make sense of is kept in the attributes, under its own name. */
 export function createConverter({ mapping, defaults }: ConverterOptions): Convert {
-  return (raw) => {
+  const time = defaults.get("time");
+  if (time !== undefined && time !== AT_IMPORT && momentOf(time) === undefined) {
+    throw new UsageError(
+      `--default time=${time} is not a time; wanted one such as 2026-01-31T17:30:00Z, or ${AT_IMPORT} for when the server takes it`,
+    );
+  }
+  return (raw, otherTime) => {
     const fields = fieldsOf(raw, mapping);
     const roles = mapping.rolesOf(fields);
     if (likeness(roles) === 0) {
       const names = Object.keys(fields).join(", ") || "no fields";
       return { fault: `none of its fields tell who did what to which thing: it has ${names}` };
     }
-    return convert(new Fields(fields, roles, mapping, defaults));
+    return convert(new Fields(fields, roles, mapping, defaults), otherTime);
   };
 }
 
@@ -66,11 +75,20 @@ class Fields {
     this.mapping = mapping;
   }
 
-  /** What the record says, or else the default. */
-  get(role: Role): JsonValue | undefined {
+  /** What the record says. */
+  own(role: Role): JsonValue | undefined {
     const name = this.#roles.get(role);
     const value = name === undefined ? undefined : this.#fields[name];
-    return value === undefined || value === "" ? this.#defaults.get(role) : value;
+    return value === "" ? undefined : value;
+  }
+
+  default(role: Role): string | undefined {
+    return this.#defaults.get(role);
+  }
+
+  /** What the record says, or else the default. */
+  get(role: Role): JsonValue | undefined {
+    return this.own(role) ?? this.default(role);
   }
 
   /** The value has its place in the entry; if only a part of it, this is left. */
@@ -94,23 +112,25 @@ class Fields {
   }
 }
 
-function convert(fields: Fields): Converted | Unconvertible {
-  const time = fields.get("time");
-  const occurTime = time === undefined ? undefined : momentOf(time);
-  if (time !== undefined && occurTime === undefined) return { fault: `${JSON.stringify(time)} is not a time` };
+function convert(fields: Fields, otherTime: Moment | undefined): Converted | Unconvertible {
+  const time = timeOf(fields, otherTime);
+  if (time !== undefined && "fault" in time) return time;
   fields.use("time");
   const review = reviewOf(fields);
+  if (typeof review === "object" && "fault" in review) return review;
   const before = stateOf(fields, "before");
   const after = stateOf(fields, "after");
   const outcome = takeOutcome(fields);
   const resource = resourceOf(fields);
   const context = contextOf(fields);
   const service = fields.text("service");
-  const action = fields.text("action") ?? UNKNOWN;
+  const action = fields.text("action");
+  if (action === undefined) return lacks("action");
   const actor = actorOf(fields);
+  if (actor === undefined) return lacks("actor");
   const attributes = fields.rest;
   const entry = create(AuditEntrySchema, {
-    ...(occurTime && { occurTime }),
+    ...(time && { occurTime: time }),
     actor,
     action,
     ...(resource && { resource }),
@@ -125,29 +145,47 @@ function convert(fields: Fields): Converted | Unconvertible {
   return { entry, review: review === "pending" ? undefined : review };
 }
 
-function actorOf(fields: Fields): string {
+function lacks(role: Role, example = "TEXT"): Unconvertible {
+  return { fault: `has no ${role}; --default ${role}=${example} would say what to write` };
+}
+
+/** Undefined: none of its own, the server's. */
+function timeOf(fields: Fields, otherTime: Moment | undefined): Moment | Unconvertible | undefined {
+  const own = fields.own("time");
+  if (own !== undefined) return momentOf(own) ?? { fault: `${JSON.stringify(own)} is not a time` };
+  if (otherTime !== undefined) return otherTime;
+  const given = fields.default("time");
+  if (given === undefined) return lacks("time", AT_IMPORT);
+  return given === AT_IMPORT ? undefined : momentOf(given);
+}
+
+function actorOf(fields: Fields): string | undefined {
   const given = fields.get("actor");
   const object = objectOf(given);
   // An object stays among the attributes: it says more than a name.
-  if (object === undefined) return fields.text("actor") ?? UNKNOWN;
+  if (object === undefined) return fields.text("actor");
   const names = ["id", "username", "name", "email"].map((name) => textOf(object[name]));
-  return names.find((name) => name !== undefined && name !== "") ?? UNKNOWN;
+  return names.find((name) => name !== undefined && name !== "") ?? fields.default("actor");
 }
 
 /**
  * Whether a review is wanted or was made. What was said of it goes into the review alone: a record that is imported while it waits,
  * and again when it has been decided on, must say the same both times.
  */
-function reviewOf(fields: Fields): PastReview | "pending" | undefined {
+function reviewOf(fields: Fields): PastReview | "pending" | Unconvertible | undefined {
   const state = reviewStateOf(fields.get("status"));
   if (state === undefined) return undefined;
   fields.use("status");
   if (state === "pending") return "pending";
+  const reviewer = fields.text("reviewer");
+  if (reviewer === undefined) {
+    return { fault: `was decided on (${JSON.stringify(fields.get("status"))}), but ${lacks("reviewer").fault}` };
+  }
   const decided = fields.text("reviewed_at");
   const comment = [fields.text("comment") ?? "", decided === undefined ? "" : `[decided ${decided}]`];
   return {
     decision: state,
-    reviewer: fields.text("reviewer") ?? UNKNOWN,
+    reviewer,
     comment: comment.filter((part) => part !== "").join(" "),
   };
 }
@@ -187,8 +225,6 @@ const CONTEXT = {
   request_id: "requestId",
   session_id: "sessionId",
 } as const satisfies Partial<Record<Role, keyof AuditRequestContext>>;
-
-const CONTEXT_ROLES = ["ip_address", "user_agent", "trace_id", "request_id", "session_id"] as const;
 
 function contextOf(fields: Fields): { [name in (typeof CONTEXT)[keyof typeof CONTEXT]]?: string } | undefined {
   const said = new Map<string, string>();

@@ -46,7 +46,16 @@ const TELLING: readonly Role[] = [...SUBJECTS, "time", "status"];
 /** What may be an object; everything else is a text or a number. */
 const OBJECTS: ReadonlySet<Role> = new Set<Role>(["actor", "resource", "context", "before", "after"]);
 
+/** What is also looked for inside the context. */
+export const CONTEXT_ROLES = ["ip_address", "user_agent", "trace_id", "request_id", "session_id"] as const;
+
+export function isContextRole(role: Role): boolean {
+  return CONTEXT_ROLES.some((one) => one === role);
+}
+
 export interface Mapping {
+  /** What the user said: which field is what. */
+  readonly said: Roles;
   /** Which of these fields is what. Depends on nothing else, so that a second import of a record says the same. */
   rolesOf(fields: JsonObject): Roles;
 }
@@ -56,6 +65,7 @@ export function createMapping(given: readonly string[]): Mapping {
   const said = pairsOf("--map", given);
   const known = new Map<string, Roles>();
   return {
+    said,
     rolesOf(fields) {
       const names = Object.keys(fields);
       const plain = names.filter((name) => typeof fields[name] !== "object" || fields[name] === null);
@@ -113,6 +123,9 @@ export function likeness(roles: Roles): number {
 }
 
 /** For people: what was taken as what. */
-export function describeRoles(roles: Roles): string {
-  return [...roles].map(([role, name]) => (role === name ? role : `${role} = ${name}`)).join(", ");
+export function describeRoles(roles: ReadonlyMap<Role, ReadonlySet<string>>): string {
+  return ROLES.flatMap((role) => {
+    const names = [...(roles.get(role) ?? [])].join(" or ");
+    return names === "" ? [] : [role === names ? role : `${role} = ${names}`];
+  }).join(", ");
 }

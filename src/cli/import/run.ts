@@ -89,7 +89,7 @@ function prepare(
     account.refuse({ row, reason: "UNREADABLE", message: row.fault ?? "cannot be read" });
     return undefined;
   }
-  const made = convert(row.fields);
+  const made = convert(row.fields, row.time);
   if ("fault" in made) {
     account.refuse({ row, reason: "NOT_UNDERSTOOD", message: made.fault });
     return undefined;

@@ -3,7 +3,16 @@ import { type ForeignRow, type ForeignSqlite, type ForeignTable, openForeignSqli
 import { UsageError } from "../usage.ts";
 import { producerFor, sequenceOfText } from "./identity.ts";
 import type { Mapping } from "./roles.ts";
-import { type Likeness, likeliest, remarkOf, type Source, SourceError, type SourceRow } from "./source.ts";
+import {
+  checkMapped,
+  type Likeness,
+  likenessOf,
+  likenessOfAll,
+  remarkOf,
+  type Source,
+  SourceError,
+  type SourceRow,
+} from "./source.ts";
 
 export interface SqliteSourceOptions {
   readonly file: string;
@@ -13,14 +22,16 @@ export interface SqliteSourceOptions {
 }
 
 /** So many rows are looked at to tell what a table holds. */
-const SAMPLES = 20;
+const SAMPLES = 1000;
 
 /** The rows of one table of a SQLite file. */
 export function openSqliteSource({ file, table: wanted, mapping }: SqliteSourceOptions): Source {
   const db = open(file);
   try {
-    const found = db.tables.map((table) => ({ table, likeness: likenessOf(db, table, mapping) }));
-    const { table, likeness } = choose(file, found, wanted);
+    const found = db.tables.map((table) => ({ table, likeness: likenessOfTable(db, table, mapping) }));
+    if (wanted === undefined) checkMapped(likenessOfAll(found.map(({ likeness }) => likeness)), mapping);
+    const { table, likeness } = choose(file, found, wanted, mapping);
+    checkMapped(likeness, mapping);
     const others = found.filter((one) => one.table !== table && one.likeness.score > 0).map((one) => one.table.name);
     const identify = identifier(table);
     return {
@@ -31,6 +42,8 @@ export function openSqliteSource({ file, table: wanted, mapping }: SqliteSourceO
         ...identify.remarks,
         ...others.map((name) => `the table ${name} looks like audit records, too: import it with --table ${name}`),
       ],
+      likeness,
+      isTimed: false,
       total: db.count(table),
       passedOver: () => 0,
       *rows(): Generator<SourceRow> {
@@ -55,14 +68,14 @@ function open(file: string): ForeignSqlite {
   }
 }
 
-function likenessOf(db: ForeignSqlite, table: ForeignTable, mapping: Mapping): Likeness {
+function likenessOfTable(db: ForeignSqlite, table: ForeignTable, mapping: Mapping): Likeness {
   const columns = Object.fromEntries(table.columns.map((name) => [name, "?"]));
   const samples: Record<string, unknown>[] = [columns];
   for (const { values } of db.rows(table)) {
     samples.push(values);
     if (samples.length > SAMPLES) break;
   }
-  return likeliest(samples, mapping);
+  return likenessOf(samples, mapping);
 }
 
 interface Candidate {
@@ -70,11 +83,12 @@ interface Candidate {
   readonly likeness: Likeness;
 }
 
-function choose(file: string, found: readonly Candidate[], wanted: string | undefined): Candidate {
+function choose(file: string, found: readonly Candidate[], wanted: string | undefined, mapping: Mapping): Candidate {
   if (wanted !== undefined) {
     const named = found.find(({ table }) => table.name === wanted);
     if (named === undefined) throw new SourceError(`${file} has no table ${wanted}. ${listOf(found)}`);
     if (named.likeness.score === 0) {
+      checkMapped(named.likeness, mapping);
       throw new SourceError(
         `the table ${wanted} of ${file} does not look like audit records. ${HOW}\n${listOf([named])}`,
       );

@@ -6,7 +6,17 @@ import { createRedis, type Redis } from "../../infra/redis.ts";
 import { UsageError } from "../usage.ts";
 import { producerFor, sequenceOfEntry } from "./identity.ts";
 import type { Mapping } from "./roles.ts";
-import { likeliest, remarkOf, type Source, SourceError, type SourceRow, shown } from "./source.ts";
+import {
+  checkMapped,
+  type Likeness,
+  likenessOf,
+  remarkOf,
+  type Source,
+  SourceError,
+  type SourceRow,
+  shown,
+} from "./source.ts";
+import { type Moment, momentOf } from "./values.ts";
 
 export interface StreamSourceOptions {
   /** Undefined: the Redis that the server's own settings name. */
@@ -21,6 +31,8 @@ export interface StreamSourceOptions {
 export const DEFAULT_STREAM = "audit_queue:stream";
 
 const PAGE = 500;
+/** In 2009: Redis has made no entry before. */
+const FIRST_REDIS_MS = 1_235_000_000_000;
 /** A page of large entries takes a while. */
 const COMMAND_TIMEOUT_MS = 15_000;
 const REACH_MS = 10_000;
@@ -43,10 +55,11 @@ export async function openStreamSource(options: StreamSourceOptions): Promise<So
     const end = lastId(await redis.command("XREVRANGE", key, "+", "-", "COUNT", "1"));
     const length = Number(await redis.command("XLEN", key));
     const begin = (await page(redis, key, "-", end)).filter(({ fields }) => !isOwn(fields));
-    const likeness = likeliest(
+    const likeness = likenessOf(
       begin.map(({ fields }) => fields),
       mapping,
     );
+    checkMapped(likeness, mapping);
     const [first] = begin;
     if (first !== undefined && likeness.score === 0) {
       throw new SourceError(
@@ -58,7 +71,9 @@ export async function openStreamSource(options: StreamSourceOptions): Promise<So
     return {
       name: `the stream ${key}`,
       producer: producerFor(key),
-      remarks: first === undefined ? [] : [remarkOf(likeness)],
+      remarks: first === undefined ? [] : [remarkOf(likeness), ...timeRemarks(likeness)],
+      likeness,
+      isTimed: true,
       total: length,
       passedOver: () => own,
       async *rows(): AsyncGenerator<SourceRow> {
@@ -66,7 +81,16 @@ export async function openStreamSource(options: StreamSourceOptions): Promise<So
           const entries = await page(redis, key, from, end);
           for (const { id, fields } of entries) {
             if (isOwn(fields)) own++;
-            else yield { where: `entry ${id}`, sequence: sequenceOfEntry(id), fields, raw: fields, id };
+            else {
+              yield {
+                where: `entry ${id}`,
+                sequence: sequenceOfEntry(id),
+                fields,
+                time: queuedAt(id),
+                raw: fields,
+                id,
+              };
+            }
           }
           const last = entries.at(-1);
           if (last === undefined) return;
@@ -90,6 +114,16 @@ export async function openStreamSource(options: StreamSourceOptions): Promise<So
 interface Entry {
   readonly id: string;
   readonly fields: Readonly<Record<string, string>>;
+}
+
+/** Ids that Redis makes begin with a time in milliseconds; a small number is one that somebody made up. */
+function queuedAt(id: string): Moment | undefined {
+  const [ms = ""] = id.split("-");
+  return Number(ms) >= FIRST_REDIS_MS ? momentOf(ms) : undefined;
+}
+
+function timeRemarks({ roles }: Likeness): string[] {
+  return roles.has("time") ? [] : ["its entries have the times when they were queued, as their ids say"];
 }
 
 async function page(redis: Redis, key: string, from: string, end: string): Promise<Entry[]> {
