@@ -80,10 +80,19 @@ function hasNoTable(error: unknown): error is Error {
 /** What neither a damaged archive nor a wrong request explains. */
 function inWords(error: unknown): unknown {
   if (error instanceof Failure) return new Failure(error.kind, error.reason, operatorText(error), { cause: error });
-  if (!hasNoTable(error)) return error;
-  return new Failure("precondition", "NO_AUDIT_LOG", "the database holds no audit log: Holdfast has never run on it", {
-    cause: error,
-  });
+  if (hasNoTable(error)) {
+    return new Failure(
+      "precondition",
+      "NO_AUDIT_LOG",
+      "the database holds no audit log: Holdfast has never run on it",
+      {
+        cause: error,
+      },
+    );
+  }
+  // What a database says of a statement, such as that it is not permitted.
+  if (!(error instanceof Error && "code" in error && typeof error.code === "string")) return error;
+  return new Failure("precondition", "NOT_READABLE", `the database says: ${error.message}`, { cause: error });
 }
 
 /** Loads the driver that is needed and not the other. */

@@ -9,6 +9,7 @@ import { headRoot } from "../../src/audit/proof/tree.ts";
 import { type Retention, startRetention } from "../../src/audit/retention/retention.ts";
 import { createSqlRetention } from "../../src/audit/retention/sql-retention.ts";
 import { AuditDecision } from "../../src/gen/holdfast/v1/audit_pb.js";
+import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { hashOfLeaf } from "../support/audit-tree.ts";
 import { KINDS } from "./archives.ts";
@@ -256,6 +257,7 @@ describe.each(KINDS)("the archive in %s, verified as a whole", (kind) => {
       ["UPDATE audit_head SET frontier = $3"],
       { faults: [/^the hashes do not lead to the root of the log's head$/] },
     ],
+    ["a head that is gone", ["DELETE FROM audit_head"], { root: undefined, faults: [/^the log has lost its head$/] }],
     [
       "a head that is no head",
       ["UPDATE audit_head SET frontier = $2"],
@@ -329,6 +331,18 @@ describe.each(KINDS)("the archive in %s, verified as a whole", (kind) => {
     const account = await verify(on, [below, above], key.publicKey);
     expect(account.checkpoints.map(({ fault }) => fault)).toEqual([damaged, damaged]);
     expect(accountLines(account, key.publicKey).filter((line) => /: holds$/.test(line))).toEqual([]);
+  });
+
+  it("does not take a database that goes away for a damaged one", async () => {
+    await using on = await openArchive(kind);
+    await fill(on, 300);
+    const reader = createSqlArchiveReader(on.database);
+    const away = () => Promise.reject(new UnavailableError("SQL_UNAVAILABLE", "it is gone"));
+    const leaves = (first: number, count: number) => (first < 256 ? reader.leaves(first, count) : away());
+    const nothing = { checkpoints: [], publicKey: undefined };
+    await expect(verifyArchive({ ...reader, leaves }, nothing)).rejects.toThrow("it is gone");
+    await on.database.write("UPDATE audit_record SET status = 3 WHERE leaf_index = 7");
+    expect(await verifyArchive({ ...reader, leaves }, nothing)).toMatchObject({ sound: false, damagedCount: 1 });
   });
 
   it("concludes no more than the checkpoints cover", async () => {

@@ -190,6 +190,20 @@ describe("holdfast verify", () => {
     }
   });
 
+  it("does not end like a damaged archive when it may not read", async () => {
+    await using on = await openArchive("postgres");
+    await fill(on, 3);
+    const url = new URL(on.where);
+    const role = `stranger_${url.pathname.replaceAll(/\W/g, "")}`;
+    await on.database.write(`CREATE ROLE ${role} LOGIN PASSWORD 'stranger'`);
+    url.username = role;
+    url.password = "stranger";
+    const { code, stderr } = await holdfast(["verify"], { cwd: scratch.path, env: { DATABASE_URL: url.href } });
+    await on.database.write(`DROP ROLE ${role}`);
+    expect(code).toBe(3);
+    expect(stderr).toMatch(/nothing was verified: the database says: permission denied for table audit_head/);
+  });
+
   it("does not end like a damaged archive when a setting is wrong", async () => {
     const wrong = await holdfast(["verify"], { cwd: scratch.path, env: { DATABASE_URL: "nonsense" } });
     expect(wrong).toMatchObject({ code: 2, stdout: "" });

@@ -1,7 +1,7 @@
 import type { AuditCheckpoint } from "../../gen/holdfast/v1/audit_pb.js";
 import { Failure } from "../../infra/failure.ts";
 import { checkpointFault } from "./checkpoint.ts";
-import { createTree, DamagedTreeError, sameHash, type TreeHashes, type TreeHead } from "./tree.ts";
+import { createTree, DamagedTreeError, sameHash, type TreeHashes } from "./tree.ts";
 
 export interface Verdict {
   /** Undefined: the archive begins with the very leaves that were signed. */
@@ -12,7 +12,8 @@ export interface Verdict {
 
 /** What is known of the archive. */
 export interface FoundArchive {
-  readonly head: TreeHead;
+  /** How many leaves there are. */
+  readonly size: number;
   /** No leaf before this one is known to be other than it was. */
   readonly intactUpTo: number;
   /** The key that is trusted. Undefined: each checkpoint's own. */
@@ -32,21 +33,29 @@ export async function verdictOn(tree: TreeHashes, checkpoint: AuditCheckpoint, f
   return { fault: `signed by another key, ${key}; ${itself}`, otherKey: differs === undefined };
 }
 
+/** Whether it is the data that cannot be read, rather than a database that does not answer. */
+export function tellsOfDamage(error: Failure): boolean {
+  return (
+    error instanceof DamagedTreeError || /^(SQLITE_CORRUPT|SQLITE_NOTADB|XX00[12])/.test(error.metadata.code ?? "")
+  );
+}
+
 /** How the archive differs from what was signed; undefined: not at all. */
 async function contradiction(
   tree: TreeHashes,
   checkpoint: AuditCheckpoint,
-  { head, intactUpTo }: FoundArchive,
+  { size: archived, intactUpTo }: FoundArchive,
 ): Promise<string | undefined> {
   const size = Number(checkpoint.treeSize);
-  if (size > head.size) return `it covers ${size} leaves, and the archive has only ${head.size}`;
+  if (size > archived) return `it covers ${size} leaves, and the archive has only ${archived}`;
   try {
     const root = await createTree(tree).rootAt(size);
     if (!sameHash(root, checkpoint.rootHash)) {
       return `the first ${size} leaves are not those that were signed: they have another root`;
     }
   } catch (error) {
-    if (!(error instanceof Failure)) throw error;
+    // Where damage was found already, that is to be told, whatever else there is.
+    if (!(error instanceof Failure) || !(tellsOfDamage(error) || Number.isFinite(intactUpTo))) throw error;
     return error instanceof DamagedTreeError ? error.what : error.message;
   }
   // The hashes that are kept may be those that were signed although the records below them are others.

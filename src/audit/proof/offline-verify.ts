@@ -2,7 +2,7 @@ import type { AuditCheckpoint } from "../../gen/holdfast/v1/audit_pb.js";
 import { Failure } from "../../infra/failure.ts";
 import { KEPT_LEVELS } from "../archive/merkle.ts";
 import { idOf } from "../record/record.ts";
-import { type Verdict, verdictOn } from "./offline-verify-checkpoint.ts";
+import { tellsOfDamage, type Verdict, verdictOn } from "./offline-verify-checkpoint.ts";
 import { type AnnouncementStore, createRetirementCheck } from "./offline-verify-retired.ts";
 import { createReviewCheck, type RowFinder } from "./offline-verify-reviews.ts";
 import { DamagedTreeError, headRoot, type TreeHashes, type TreeHead } from "./tree.ts";
@@ -120,24 +120,36 @@ export async function verifyArchive(reader: ArchiveReader, options: VerifyOption
     await checkEdges(reader, fault);
   }
 
-  const head = await reader.head();
+  let head: TreeHead | undefined;
   try {
+    head = await reader.head();
     await walk(head);
   } catch (error) {
-    if (!(error instanceof Failure)) throw error;
+    // A database that went away tells nothing about what is in it.
+    if (!(error instanceof Failure) || !(tellsOfDamage(error) || damagedCount + faultCount > 0)) throw error;
+    if (!(error instanceof DamagedTreeError) && head === undefined) throw error;
     const what = error instanceof DamagedTreeError ? error.what : error.message;
-    if (checked === head.size) fault(what);
+    if (head === undefined || checked === head.size) fault(what);
     else fault(`after ${checked} leaves the archive cannot be read on: ${what}`, checked);
   }
   const checkpoints: CheckpointVerdict[] = [];
   for (const { name, checkpoint } of options.checkpoints) {
-    const found = { head, intactUpTo, publicKey: options.publicKey };
+    const found = { size: head?.size ?? 0, intactUpTo, publicKey: options.publicKey };
     checkpoints.push({ name, checkpoint, ...(await verdictOn(reader, checkpoint, found)) });
   }
   const consistent = damagedCount === 0 && faultCount === 0;
   return {
     ...{ consistent, sound: consistent && checkpoints.every((one) => one.fault === undefined) },
-    ...{ size: head.size, root: rootOf(head), checked, retired, damagedCount, faultCount, faults, checkpoints },
+    ...{
+      size: head?.size ?? 0,
+      root: head && rootOf(head),
+      checked,
+      retired,
+      damagedCount,
+      faultCount,
+      faults,
+      checkpoints,
+    },
     damaged: [...damaged.values()].toSorted((a, b) => a.leafIndex - b.leafIndex),
   };
 }
