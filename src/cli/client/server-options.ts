@@ -26,7 +26,9 @@ export async function serverOf(values: ServerValues, environment: Environment): 
   }
   const apiKey = values["api-key"] ?? (environment.HOLDFAST_API_KEY || undefined);
   if (values.address !== undefined) return { address: checked(values.address), apiKey, tls };
-  const { host, grpcPort, tls: served } = (await loadConfig(environment)).config.server;
+  // The key is the client's: a server has no such setting, and would refuse to be started with it.
+  const { HOLDFAST_API_KEY: _, ...settings } = environment;
+  const { host, grpcPort, tls: served } = (await loadConfig(settings)).config.server;
   if (grpcPort === 0)
     throw new UsageError("the settings let the server choose its gRPC port: say where with --address");
   if (served !== undefined && tls === undefined) {
