@@ -290,7 +290,11 @@ function readAudit(reader: Reader, dataDir: string): AuditSettings {
     ),
     retention: {
       maxAgeMs: reader.optional(
-        setting("AUDIT_RETENTION_AGE", "audit.retention.age", duration({ bare: "refused", min: day, max: 36_500 * day })),
+        setting(
+          "AUDIT_RETENTION_AGE",
+          "audit.retention.age",
+          duration({ bare: "refused", min: day, max: 36_500 * day }),
+        ),
       ),
       maxRecords: reader.optional(
         setting("AUDIT_RETENTION_COUNT", "audit.retention.count", integer({ min: 1, max: 1_000_000_000_000 })),
