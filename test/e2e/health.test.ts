@@ -74,7 +74,8 @@ describe("the health of a server whose Redis", () => {
     );
     expect(component(well, "redis")).toMatchObject({ kind: "redis", breaker: BreakerState.CLOSED, message: "" });
     expect(component(well, "backplane")).toMatchObject({ kind: "redis pub/sub", state: HealthState.HEALTHY });
-    expect(component(well, "journal").state).toBe(HealthState.NOT_CONFIGURED);
+    expect(component(well, "journal")).toMatchObject({ kind: "file", state: HealthState.HEALTHY });
+    expect(well.audit).toMatchObject({ tiers: ["journal", "redis", "sqlite"], journalOnlyRecords: 0n });
     expect(well.redis?.version).toMatch(/^\d+\./);
     expect(well.redis?.connectedClients).toBeGreaterThan(0);
     expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(200);
@@ -95,6 +96,7 @@ describe("the health of a server whose Redis", () => {
     expect(redisThen.state).toBe(HealthState.UNHEALTHY);
     expect(redisThen.lastError).not.toBe("");
     expect(redisThen.message).toContain("SQL answers in its place");
+    if (redisThen.breaker !== BreakerState.CLOSED) expect(unwell.audit?.tiers).toEqual(["sqlite"]);
     expect((await fetch(`${server.httpUrl}/health/redis`)).status).toBe(503);
     expect((await fetch(`${server.httpUrl}/health`)).status).toBe(200);
     expect((await fetch(`${server.httpUrl}/readyz`)).status).toBe(200);
