@@ -136,7 +136,8 @@ export async function loadConfig(environment: Environment): Promise<LoadedConfig
 export function resolveConfig(environment: Environment, file: ConfigFile | undefined): LoadedConfig {
   const reader = new Reader({ environment, file });
   const config = read(reader);
-  reader.refuseUnknown(["HOLDFAST_CONFIG"]);
+  // The clients among the commands read their key from the environment.
+  reader.refuseUnknown(["HOLDFAST_CONFIG", "HOLDFAST_API_KEY"]);
   if (reader.mistakes.length > 0) throw new ConfigError(reader.mistakes);
   return { config: deepFreeze(config), effective: reader.effective, doubts: reader.doubts(), file: file?.name };
 }

@@ -230,9 +230,10 @@ function journalComponent(journal: Journal, recovery: Recovery): Component {
     check: async () => {
       const { lastError, quarantined } = journal.condition();
       if (lastError !== undefined) throw new Error(lastError.message);
-      const { localOnly } = recovery.condition();
+      const { localOnly, lastError: unemptied } = recovery.condition();
       if (localOnly > 0)
         return { degraded: `${localOnly} audit records are in the journal alone: neither Redis nor SQL took them` };
+      if (unemptied !== undefined) return { degraded: `the journal is not emptied: ${unemptied.message}` };
       return quarantined > 0
         ? { degraded: `${quarantined} damaged audit records were set aside; see the log` }
         : undefined;

@@ -43,6 +43,8 @@ export interface IntakeParts {
   /** Looks into the tiers themselves, whether they are away or not. */
   where(): Promise<Whereabouts>;
   conflicts(): Promise<readonly string[]>;
+  /** Another instance over the same Redis and archive, with a journal of its own. */
+  beside(): Promise<{ readonly intake: Intake; readonly journal: Journal }>;
 }
 
 export interface IntakeOptions {
@@ -99,6 +101,12 @@ export async function openIntake(options: IntakeOptions = {}): Promise<IntakePar
       archive: await idsIn(own, "audit_record", "leaf_index"),
     }),
     conflicts: () => idsIn(own, "audit_conflict", "producer, sequence"),
+    async beside() {
+      const other = await openJournal(join(directory.path, "journal-beside"), { maxBytes: journalBytes });
+      onTestFinished(() => other.journal.close());
+      const beside = createIntake({ archive, journal: other.journal, queue, onLocal: () => {} });
+      return { intake: beside, journal: other.journal };
+    },
   };
 }
 

@@ -1,8 +1,14 @@
 import { describe, expect, it } from "vitest";
+import type { Archive } from "../../src/audit/archive/archive.ts";
 import type { Durability } from "../../src/audit/intake/doubts.ts";
+import type { Intake } from "../../src/audit/intake/intake.ts";
+import type { Journal } from "../../src/audit/journal/journal.ts";
+import { createRecovery } from "../../src/audit/journal/recovery.ts";
 import { idOf, type Sealed } from "../../src/audit/record/record.ts";
 import { AuditDurability } from "../../src/gen/holdfast/v1/audit_pb.js";
+import { systemClock } from "../../src/infra/clock.ts";
 import { Failure, UnavailableError } from "../../src/infra/failure.ts";
+import { createLog } from "../../src/infra/log.ts";
 import { sealed } from "./archives.ts";
 import { type IntakeOptions, type IntakeParts, openIntake, type Tier, type Whereabouts } from "./intake-parts.ts";
 import { recordOf, recordsOf, seedsFor } from "./queue-parts.ts";
@@ -440,6 +446,21 @@ describe("a queue that is full in the middle", () => {
   });
 });
 
+/** As when Redis was seen to have lost what was queued. */
+async function replay(journal: Journal, archive: Archive, { deliver }: Intake): Promise<void> {
+  const recovery = createRecovery({
+    journal,
+    archive,
+    deliver,
+    intervalMs: 3_600_000,
+    clock: systemClock,
+    log: createLog({ level: "silent" }),
+  });
+  recovery.suspectLoss();
+  await recovery.settled(new AbortController().signal);
+  await recovery.close();
+}
+
 describe("what is replayed", () => {
   const tiers = async (parts: IntakeParts) => {
     const { queue, archive } = await parts.where();
@@ -452,6 +473,20 @@ describe("what is replayed", () => {
     await parts.intake.deliver([p(1, "eve"), p(2), p(1)]);
     expect(await tiers(parts)).toEqual({ queue: [], archive: ["p/1", "p/2"] });
     expect(await parts.conflicts()).toEqual(["p/1"]);
+  });
+
+  it("loses no acknowledged record without a trace to one that was refused, when Redis forgets the first", async () => {
+    const first = await openIntake();
+    expect(await first.intake.keep([p(1)], UNSPECIFIED)).toMatchObject({ durability: QUEUED });
+    // Another instance journals what it then refuses, and is the first to send again what Redis has forgotten.
+    const { intake, journal } = await first.beside();
+    const refused = await intake.keep([p(1, "eve")], UNSPECIFIED);
+    expect(refused.exceptions).toEqual(new Map([[0, { outcome: "differs", durability: QUEUED }]]));
+    await first.redis.command("flushdb");
+    await replay(journal, first.archive, intake);
+    expect((await first.archive.find([p(1)]))[0]?.leaf).toBeDefined();
+    await replay(first.journal, first.archive, first.intake);
+    expect(await first.conflicts()).toEqual(["p/1"]);
   });
 
   it("goes to the queue while the archive is away, once, whatever its sequence", async () => {

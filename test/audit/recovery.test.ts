@@ -249,8 +249,9 @@ describe("the recovery of the journal", () => {
     recovery.suspectLoss();
     await Promise.all([appended, recovery.settled(never)]);
     expect(await parts.archive.size()).toBe(1_500);
-    expect(parts.delivered.map(({ sequence }) => sequence)).toEqual(records.slice(1_000).map((one) => one.sequence));
-    expect(recovery.condition().replayed).toBe(500);
+    // All of it: what the archive holds by now under an identity may not be what was journaled.
+    expect(parts.delivered.map(({ sequence }) => sequence)).toEqual(records.map((one) => one.sequence));
+    expect(recovery.condition().replayed).toBe(1_500);
   });
 
   it("goes on with the other segments when one cannot be read", async () => {
@@ -259,7 +260,8 @@ describe("the recovery of the journal", () => {
     await parts.journal.append(recordsOf("b", 1, 5));
     await parts.reopen();
     rmSync(join(parts.directory, parts.journal.segments()[0]?.name ?? ""));
-    await expect(parts.start().settled(never)).rejects.toThrow("ENOENT");
+    // Whoever reads does not have to wait for what cannot be had.
+    await parts.startSettled();
     expect(await parts.archived(recordsOf("b", 1, 5))).toEqual([true, true, true, true, true]);
     expect(parts.recovery?.condition().lastError?.message).toContain("ENOENT");
   });

@@ -78,6 +78,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   // An earlier run may have ended before anything was delivered.
   let lossesSuspected = 1;
   let lossesHandled = 0;
+  let lossSeen = false;
   /** Records in the journal alone of which the segment is not known yet, and those of each segment. */
   let local = new Identities();
   const localOf = new Map<Segment, Identities>();
@@ -159,7 +160,8 @@ export function createRecovery(options: RecoveryOptions): Recovery {
       if (suspectAll) for (const segment of journal.segments()) if (!visited.has(segment)) suspects.add(segment);
       problem = (await visitSealed(visited)) ?? problem;
     }
-    if (problem !== undefined) throw problem;
+    // What cannot be read cannot be waited for: it stays, is tried again, and is told of. The rest is settled.
+    unreadable = problem;
     lossesHandled = suspected;
   }
 
@@ -217,8 +219,10 @@ export function createRecovery(options: RecoveryOptions): Recovery {
   async function bring(segment: Segment): Promise<boolean> {
     // Those that are in the journal alone are delivered even if the archive holds their identity: it may have been used twice,
     // and then the archive must keep the other content, too. And they do not wait for an archive that is away.
+    // The same where a loss is suspected: another record may have been archived under an identity since the queue lost it.
     const alone = localOf.get(segment);
-    if (alone !== undefined) await redeliver(segment, alone);
+    if (lossSeen && suspects.has(segment)) await redeliver(segment, everyOne);
+    else if (alone !== undefined) await redeliver(segment, alone);
     localOf.delete(segment);
     const missing = await check.missing(segment);
     if (missing.size > 0) await redeliver(segment, missing);
@@ -227,7 +231,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
     return releaseIfArchived(segment);
   }
 
-  async function redeliver(segment: Segment, which: Identities): Promise<void> {
+  async function redeliver(segment: Segment, which: Pick<Identities, "contains">): Promise<void> {
     let delivered = 0;
     for await (const records of journal.read(segment)) {
       const some = records.filter((record) => which.contains(record));
@@ -286,6 +290,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
       });
     },
     suspectLoss() {
+      lossSeen = true;
       lossesSuspected += 1;
       kick();
     },
@@ -311,6 +316,8 @@ export function createRecovery(options: RecoveryOptions): Recovery {
     },
   };
 }
+
+const everyOne = { contains: () => true };
 
 function closing(): UnavailableError {
   return new UnavailableError("SERVER_DRAINING", "this instance is shutting down; try again, elsewhere if you can");
