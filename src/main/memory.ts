@@ -15,7 +15,14 @@ export function returnMemory(): void {
 }
 
 /** Both halves of the young generation together. V8 would let them grow to 128 MiB. */
-const YOUNG_BYTES = 16 * 1024 * 1024;
+const YOUNG_BYTES = 32 * 1024 * 1024;
+/** By how much the old generation may outgrow what was in use after its last collection. V8 would let it grow to several times that. */
+const OLD_GROWTH_PERCENT = 50;
+
+/** Has garbage collected before it is several times what is in use. */
+export function limitOldGeneration(): void {
+  setFlagsFromString(`--heap-growing-percent=${OLD_GROWTH_PERCENT}`);
+}
 
 /**
  * Keeps the young generation small. V8 doubles it as long as much of it survives, as it does when records by the ten thousand are

@@ -13,7 +13,7 @@ import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
 import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
-import { limitYoungGeneration, ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
+import { limitOldGeneration, limitYoungGeneration, ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
 import { openToStrangers, servingFacts, servingInWords } from "./serving.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
@@ -61,6 +61,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     });
     health.onChange(() => servers.setServing(pages.ready()));
     returnMemory();
+    limitOldGeneration();
     parts.defer(limitYoungGeneration());
     const ports = await servers.start();
     parts.defer(

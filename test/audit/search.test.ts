@@ -123,7 +123,7 @@ describe.each(SETUPS)("search over $name", ({ kind, indexed }) => {
           expect(listed.ended).toBe(true);
           expect(Math.max(...listed.pages.map(({ length }) => length))).toBeLessThanOrEqual(limit);
         }),
-        { numRuns: 80 },
+        { numRuns: 40 },
       );
     });
 
@@ -136,7 +136,7 @@ describe.each(SETUPS)("search over $name", ({ kind, indexed }) => {
             expected((record) => record.leafIndex < belowLeaf && wants(given, record), order),
           );
         }),
-        { numRuns: 20 },
+        { numRuns: 10 },
       );
     });
 

@@ -17,7 +17,7 @@ import { until } from "../support/until.ts";
  * to its bound by `make bench`.
  */
 
-const BATCHES = 300;
+const BATCHES = 150;
 const BATCH = 1_000;
 /** The window, and what the transport holds on its way in both processes. */
 const MOST_UNACKED = 100_000;

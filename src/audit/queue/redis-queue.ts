@@ -26,7 +26,7 @@ export interface RedisQueueOptions {
  * Records that are with Redis at a time. Enough to keep it busy, and few enough to be done within a fraction of the time in which
  * it has to answer, so that a flood of ours is not taken for its absence. The rest waits here, in order.
  */
-const WITH_REDIS = 2_000;
+const WITH_REDIS = 4_000;
 const FOR_EVER = new AbortController().signal;
 
 const OUTCOMES: Readonly<Record<string, QueueOutcome>> = { q: "queued", h: "held", l: "late", s: "stranger" };
