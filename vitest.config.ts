@@ -3,8 +3,10 @@ import { defineConfig } from "vitest/config";
 // Real servers and real processes on machines that may be slow and shared: a timeout here only ends what would never end.
 const shared = { pool: "forks", testTimeout: 120_000, hookTimeout: 120_000, teardownTimeout: 60_000 } as const;
 
+// These start servers of their own.
+const e2e = ["test/e2e/**/*.test.ts", "test/deploy/**/*.test.ts"];
 // These start processes by the dozen, kill them and put them under load: one file at a time.
-const heavy = ["test/e2e/**/*.test.ts", "test/chaos/**/*.test.ts", "test/deploy/**/*.test.ts"];
+const chaos = ["test/chaos/**/*.test.ts"];
 
 export default defineConfig({
   test: {
@@ -16,12 +18,15 @@ export default defineConfig({
           ...shared,
           name: "unit",
           include: ["{src,test,sdk/typescript,bench,scripts}/**/*.test.ts"],
-          exclude: ["**/node_modules/**", "**/dist/**", ...heavy],
+          exclude: ["**/node_modules/**", "**/dist/**", ...e2e, ...chaos],
           sequence: { groupOrder: 0 },
         },
       },
       {
-        test: { ...shared, name: "heavy", include: heavy, fileParallelism: false, sequence: { groupOrder: 1 } },
+        test: { ...shared, name: "e2e", include: e2e, sequence: { groupOrder: 1 } },
+      },
+      {
+        test: { ...shared, name: "chaos", include: chaos, fileParallelism: false, sequence: { groupOrder: 2 } },
       },
     ],
   },

@@ -199,7 +199,11 @@ function watchForLoss(
   const known = new Set<string>();
   parts.defer(
     client.onConnected((runId) => {
-      if (known.size > 0 && !known.has(runId)) barrier.suspectLoss();
+      if (known.size > 0 && !known.has(runId)) {
+        // In a cluster this may be one that was only not needed before; what it lost, if it is the queue's, is seen there.
+        if (client.mode === "cluster") recovery.suspectLoss();
+        else barrier.suspectLoss();
+      }
       if (client.mode !== "cluster") known.clear();
       known.add(runId);
       back();

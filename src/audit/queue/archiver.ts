@@ -87,30 +87,33 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
     return false;
   }
 
-  async function move(batch: readonly Waiting[]): Promise<void> {
+  /** Brings what is ours into the archive. False: the lead was lost before. */
+  async function bring(batch: readonly Waiting[]): Promise<boolean> {
     const records: Sealed[] = [];
-    let strange = 0;
-    let broken = 0;
     for (const one of batch) {
       if (one.kind === "record") records.push(one.record);
-      else if (one.kind === "foreign") strange += 1;
-      else {
-        broken += 1;
+      if (one.kind === "broken") {
         log.error({ entry: one.entry, err: one.cause }, "an audit record in the queue cannot be read; it is put aside");
       }
     }
-    if (records.length > 0 && !(await append(records))) return;
+    return records.length === 0 || append(records);
+  }
+
+  /** Takes out of the queue what was brought into the archive. */
+  async function finish(batch: readonly Waiting[]): Promise<void> {
     await backlog.finish(batch);
     worked();
+    const of = (kind: Waiting["kind"]) => batch.reduce((count, one) => count + (one.kind === kind ? 1 : 0), 0);
+    const strange = of("foreign");
     if (foreign === 0 && strange > 0) {
       log.warn(
         {},
         "the audit stream has entries that are not Holdfast's; bring them in with: holdfast import audit-stream",
       );
     }
-    archived += records.length;
+    archived += of("record");
     foreign += strange;
-    quarantined += broken;
+    quarantined += of("broken");
   }
 
   async function sweep(): Promise<void> {
@@ -118,18 +121,21 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
     while (leading && !closing.signal.aborted) {
       const batch = await backlog.claim();
       if (batch.length === 0) return;
-      await move(batch);
+      if (await bring(batch)) await finish(batch);
     }
   }
 
   async function lead(): Promise<void> {
     let sweptAt = Number.NEGATIVE_INFINITY;
     let ahead: Promise<readonly Waiting[]> | undefined;
+    // Redis takes one batch out while SQL takes the next one in. Should it fail, the archive knows them when they come again.
+    let finishing: Promise<void> | undefined;
     try {
       while (leading && !closing.signal.aborted) {
         const isDue = clock.monotonic() - sweptAt >= SWEEP_MS;
         // What was read ahead is pending as well, and must not be taken for something left behind.
         if (isDue && ahead === undefined) {
+          await finishing;
           await sweep();
           sweptAt = clock.monotonic();
         }
@@ -140,12 +146,16 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
           // It is waited for later; that it fails meanwhile is not a failure nobody sees.
           ahead.catch(() => {});
         }
-        if (batch.length > 0) await move(batch);
-        else worked();
+        const isBrought = batch.length > 0 && (await bring(batch));
+        await finishing;
+        finishing = isBrought ? finish(batch) : undefined;
+        finishing?.catch(() => {});
+        if (batch.length === 0) worked();
       }
     } finally {
       // Whoever leads next claims it; but it must have arrived by then.
       await ahead?.catch(() => {});
+      await finishing?.catch(() => {});
     }
   }
 
