@@ -57,6 +57,9 @@ it("a producer that outruns what is behind the server is held back, and all it s
     }
   }
   await until(() => acks.length === BATCHES, { what: "the last ack", timeoutMs: 90_000 });
+  clearInterval(watch);
+  // It was not for want of the server.
+  expect(server.exited()).toBeUndefined();
   stream.finish();
   expect(await stream.ended).toBeUndefined();
   expect(acks.flatMap(({ refusals }) => refusals)).toEqual([]);
