@@ -59,7 +59,10 @@ export function createUsage(options: {
   );
   const duplicates = counter("duplicates_total", "Records that were held already");
   const refused = counter("refused_total", "Records refused because their identity is held with other content");
-  const pastRedis = counter("sync_fallbacks_total", "Records written straight to SQL because Redis was away or full");
+  const pastRedis = counter(
+    "sync_fallbacks_total",
+    "Records written straight to SQL because Redis or the journal did not take them",
+  );
   const replayed = counter("replayed_total", "Journaled records that were sent again");
   const moved = counter("moved_total", "Records that this instance brought from Redis into the archive");
   const dropped = counter("retention_dropped_total", "Records that retention dropped");

@@ -73,12 +73,12 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     intervalMs: config.audit.recoveryIntervalMs,
   });
   parts.defer(() => recovery.close());
-  const retention = await openRetention(options, archive, index, log);
   const barrier: Barrier = createBarrier({
     ...{ recovery, queue, clock, askArchive: archive.size, alone: !database.shared },
   });
   const { settled } = barrier;
   if (redis !== undefined) watchForLoss(redis, { barrier, recovery, intake, log }, parts);
+  const retention = await openRetention(options, archive, index, log);
   // Asked before a key is made: should SQL not answer, the next start still finds the key missing, and says so.
   const hasRecords = (await archive.size()) > 0;
   const signingKey = await loadSigningKey(config.audit.signingKeyFile);

@@ -39,7 +39,10 @@ export function limitYoungGeneration(bytes = YOUNG_BYTES): () => void {
     setFlagsFromString(`--semi-space-growth-factor=${limited ? 1 : 2}`);
   });
   observer.observe({ entryTypes: ["gc"] });
-  return () => observer.disconnect();
+  return () => {
+    observer.disconnect();
+    if (limited) setFlagsFromString("--semi-space-growth-factor=2");
+  };
 }
 
 /** What is looked at and done; the process's own outside of tests. */
@@ -63,8 +66,8 @@ const WORTH_BYTES = 8 * 1024 * 1024;
 const MOST_KEPT_BYTES = 128 * 1024 * 1024;
 
 /**
- * While calls come in, V8 does well to have a large young generation and to put off the old one; but it collects only when
- * something is allocated, so after the last call all of it would stay. This gives it back when nobody calls, and never while
+ * While calls come in, V8 does well to let both generations grow within their limits; but it collects only when something is
+ * allocated, so after the last call all of it would stay. This gives it back when nobody calls, and never while
  * somebody does. Cancelled by what it returns.
  */
 export function returnMemoryWhenIdle(keptBytes: number, { calls, takenBytes, ...idle }: IdleMemory): () => void {

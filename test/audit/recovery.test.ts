@@ -1,115 +1,16 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
-import type { Journal } from "../../src/audit/journal/journal.ts";
-import { createRecovery, type Recovery, type RecoveryOptions } from "../../src/audit/journal/recovery.ts";
-import type { RecordId, Sealed } from "../../src/audit/record/record.ts";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { UnavailableError } from "../../src/infra/failure.ts";
-import { createLog } from "../../src/infra/log.ts";
-import { type MovedClock, movedClock } from "../support/moved-clock.ts";
-import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";
-import { type OpenArchives, openArchives, sealed } from "./archives.ts";
-import { open, recordsOf } from "./journals.ts";
-
-const scratch = scratchDirectory("recovery");
-afterAll(() => scratch.remove());
-let made = 0;
-const never = new AbortController().signal;
-const INTERVAL_MS = 300_000;
-
-/** A journal, an archive and what brings the one into the other. */
-class Parts {
-  readonly clock: MovedClock = movedClock();
-  readonly directory = join(scratch.path, String(made++));
-  readonly archives: OpenArchives;
-  journal: Journal;
-  recovery: Recovery | undefined;
-  /** While set, no call reaches it. */
-  archiveAway = false;
-  /** How often the archive was asked what it holds. */
-  asked = 0;
-  /** Where records are delivered to: into the archive, unless a test says otherwise. */
-  deliver: (records: readonly Sealed[]) => Promise<void> = (records) => this.intoArchive(records);
-  readonly delivered: RecordId[] = [];
-
-  constructor(archives: OpenArchives, journal: Journal) {
-    this.archives = archives;
-    this.journal = journal;
-  }
-
-  get archive() {
-    return this.archives.instances[0].archive;
-  }
-
-  async intoArchive(records: readonly Sealed[]): Promise<void> {
-    this.throwIfAway();
-    await this.archive.append(records, "keep");
-  }
-
-  throwIfAway(): void {
-    if (this.archiveAway) throw new UnavailableError("SQL_UNAVAILABLE", "SQL is away");
-  }
-
-  start(options: Partial<RecoveryOptions> = {}): Recovery {
-    this.recovery = createRecovery({
-      journal: this.journal,
-      archive: {
-        countHeld: async (producer, ranges) => {
-          this.throwIfAway();
-          this.asked += 1;
-          return this.archive.countHeld(producer, ranges);
-        },
-        find: async (ids) => {
-          this.throwIfAway();
-          this.asked += 1;
-          return this.archive.find(ids);
-        },
-      },
-      deliver: async (records) => {
-        await this.deliver(records);
-        this.delivered.push(...records.map(({ producer, sequence }) => ({ producer, sequence })));
-      },
-      intervalMs: INTERVAL_MS,
-      clock: this.clock,
-      log: createLog({ level: "silent" }),
-      tickMs: 10,
-      ...options,
-    });
-    return this.recovery;
-  }
-
-  /** As after a restart. */
-  async reopen(): Promise<void> {
-    await this.recovery?.close();
-    await this.journal.close();
-    this.journal = (await open(this.directory)).journal;
-  }
-
-  /** Waits for what is done at the start of a recovery. */
-  async startSettled(options: Partial<RecoveryOptions> = {}): Promise<Recovery> {
-    const recovery = this.start(options);
-    await recovery.settled(never);
-    return recovery;
-  }
-
-  async archived(records: readonly Sealed[]): Promise<readonly boolean[]> {
-    return (await this.archive.find(records)).map((one) => one !== undefined);
-  }
-
-  async close(): Promise<void> {
-    await this.recovery?.close();
-    await this.journal.close();
-    await this.archives[Symbol.asyncDispose]();
-  }
-}
+import { sealed } from "./archives.ts";
+import { recordsOf } from "./journals.ts";
+import { INTERVAL_MS, never, openParts, type Parts } from "./recovery-parts.ts";
 
 let parts: Parts;
 beforeEach(async () => {
-  const archives = await openArchives("sqlite");
-  const directory = join(scratch.path, String(made));
-  parts = new Parts(archives, (await open(directory)).journal);
+  parts = await openParts();
 });
 afterEach(() => parts.close());
 

@@ -101,7 +101,7 @@ it("keeps the young generation small however much is on its way", async () => {
       await nextTurn();
     }
     // One that grows is noticed a turn later.
-    expect(youngBytes()).toBeLessThanOrEqual(2 * Math.max(4 * MIB, MIB));
+    expect(youngBytes()).toBeLessThanOrEqual(8 * MIB);
   } finally {
     undo();
   }

@@ -26,7 +26,7 @@ export interface IntakeCounts {
   readonly journaled: number;
   readonly duplicates: number;
   readonly refused: number;
-  /** Of those archived: because Redis was away or full. */
+  /** Of those archived: because Redis or the journal did not take them. */
   readonly pastRedis: number;
 }
 
@@ -150,9 +150,7 @@ export function refusalOf(record: Sealed, outcome: "differs" | "unsettled"): Fai
     return new UnavailableError(
       "IDENTITY_UNSETTLED",
       `whether ${id} is held cannot be looked up: SQL does not answer`,
-      {
-        metadata: { id },
-      },
+      { metadata: { id } },
     );
   }
   return new Failure("already_exists", "IDENTITY_REUSED", `another record is held as ${id}; it stays as it was`, {

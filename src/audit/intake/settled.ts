@@ -67,16 +67,20 @@ export function createBarrier(options: SettledOptions): Barrier {
       await recovery.settled(signal);
       return { degraded: false };
     }
-    const patience = AbortSignal.timeout(patienceMs);
-    const either = AbortSignal.any([signal, patience]);
+    // Not AbortSignal.timeout: nearly every read is done at once, and would leave its timer behind.
+    const patience = new AbortController();
+    const timer = setTimeout(() => patience.abort(), patienceMs).unref();
+    const either = AbortSignal.any([signal, patience.signal]);
     try {
       await recovery.settled(either);
       return await drained(queue, either);
     } catch (error) {
-      if (!patience.aborted || signal.aborted) throw error;
+      if (!patience.signal.aborted || signal.aborted) throw error;
       throw new UnavailableError("ARCHIVE_BEHIND", "records acknowledged before this read are still being archived", {
         cause: error,
       });
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -31,7 +31,7 @@ export interface JournalCondition {
 export interface Journal {
   /**
    * Resolves when the records are on the disk. Rejects with JournalUnavailableError when they cannot be; then some of them may
-   * be replayed all the same, which does no harm. The records are copied before it returns.
+   * be replayed all the same: as what they are, unless their producer uses an identity twice. The records are copied before it returns.
    */
   append(records: readonly Sealed[]): Promise<void>;
   /** The segments that are not released, the oldest first. */
