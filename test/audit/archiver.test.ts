@@ -23,7 +23,17 @@ import {
   openDatabase,
   world,
 } from "./archiver-parts.ts";
-import { inStream, LEASE, PRODUCERS, QUARANTINE, recordOf, recordsOf, STREAM, seedsFor } from "./queue-parts.ts";
+import {
+  fieldsOf,
+  inStream,
+  LEASE,
+  PRODUCERS,
+  QUARANTINE,
+  recordOf,
+  recordsOf,
+  STREAM,
+  seedsFor,
+} from "./queue-parts.ts";
 
 describe.each(["sqlite", "postgres"] as const)("an archiver over %s", (kind) => {
   it("moves what is queued into the archive, in order, and leaves nothing behind in Redis", async () => {
@@ -45,7 +55,7 @@ describe.each(["sqlite", "postgres"] as const)("an archiver over %s", (kind) => 
     expect(keys).toEqual(expect.arrayContaining([LEASE, PRODUCERS, STREAM]));
     expect(keys).toHaveLength(3);
     const fields = await it.redis.command("hkeys", PRODUCERS);
-    expect(Array.isArray(fields) && fields.toSorted()).toEqual(["/", "/era", "/foreign", "a", "b"]);
+    expect(Array.isArray(fields) && fields.toSorted()).toEqual(["/", "/era", "/foreign", "/records", "a", "b"]);
     expect(archiver.condition()).toEqual({
       leading: true,
       archived: 471,
@@ -84,7 +94,7 @@ describe("entries that are not records", () => {
     const it = await fresh();
     for (let at = 0; at < 3; at++) await it.redis.command("xadd", STREAM, "*", "event", `legacy ${at}`);
     await it.queue.append({ records: recordsOf("p", 1, 2), seeds: seedsFor("p") });
-    await it.redis.command("xadd", STREAM, "*", "producer", "p", "sequence", "3", "leaf", "x", "more", "x");
+    await it.redis.command("xadd", STREAM, "*", ...fieldsOf(recordOf("p", 3)), "more", "x");
     const archiver = it.archiver();
     await drained(it);
     expect(await inStream(it.redis)).toEqual(["foreign", "foreign", "foreign", "p/3"]);
@@ -125,21 +135,25 @@ describe("entries that are not records", () => {
   it("are put aside when they look like records and cannot be read, and the others go on", async () => {
     const it = await fresh();
     await it.queue.append({ records: [recordOf("p", 1)], seeds: seedsFor("p") });
-    const broken = await it.redis.command("xadd", STREAM, "*", "producer", "p", "sequence", "2", "leaf", "no record");
-    const leaf = Buffer.from(recordOf("p", 9).leaf);
-    await it.redis.command("xadd", STREAM, "*", "producer", "p", "sequence", "8", "leaf", leaf);
-    await it.queue.append({ records: [recordOf("p", 3)] });
+    const add = (...fields: readonly (string | Buffer)[]) => it.redis.command("xadd", STREAM, "*", ...fields);
+    const unlike = await add("producer", "p", "first", "2", "last", "3", "leaves", "no records");
+    const nonsense = { ...recordOf("p", 5), leaf: Buffer.from("nonsense") };
+    await add(...fieldsOf(recordOf("p", 4), nonsense, recordOf("p", 6)));
+    // It says of itself that it is another.
+    await add(...fieldsOf({ ...recordOf("p", 7), leaf: recordOf("p", 9).leaf }));
+    await it.queue.append({ records: [recordOf("p", 8)] });
     const archiver = it.archiver();
-    await until(() => archiver.condition().quarantined === 2, { what: "two to be put aside" });
+    await until(() => archiver.condition().quarantined === 4, { what: "four to be put aside" });
     await drained(it);
-    expect(await archived(it)).toEqual(["p/1", "p/3"]);
+    expect(await archived(it)).toEqual(["p/1", "p/4", "p/6", "p/8"]);
     const aside = await it.redis.command("xrange", QUARANTINE, "-", "+");
     expect(aside).toMatchObject([
-      [expect.any(String), ["entry", broken, "producer", "p", "sequence", "2", "leaf", "no record"]],
-      [expect.any(String), expect.arrayContaining(["sequence", "8"])],
+      [expect.any(String), ["entry", unlike, "producer", "p", "first", "2", "last", "3", "leaves", "no records"]],
+      [expect.any(String), expect.arrayContaining(["first", "4"])],
+      [expect.any(String), expect.arrayContaining(["first", "7"])],
     ]);
-    expect(await it.queue.condition()).toMatchObject({ unarchived: 0, quarantined: 2 });
-    expect(it.lines.filter((line) => line.includes('"level":"error"') && line.includes("put aside"))).toHaveLength(2);
+    expect(await it.queue.condition()).toMatchObject({ unarchived: 0, quarantined: 3 });
+    expect(it.lines.filter((line) => line.includes('"level":"error"') && line.includes("put aside"))).toHaveLength(3);
   });
 });
 
@@ -163,15 +177,17 @@ describe("taking over", () => {
 
   it("begins with what others were given and have not finished", async () => {
     const it = await fresh();
-    await it.queue.append({ records: recordsOf("p", 1, 700), seeds: seedsFor("p") });
+    for (let first = 1; first <= 700; first += 100) {
+      await it.queue.append({ records: recordsOf("p", first, first + 99), seeds: seedsFor("p") });
+    }
     await it.redis.command("xgroup", "create", STREAM, GROUP, "0");
-    await it.redis.command("xreadgroup", "GROUP", GROUP, "dead", "COUNT", 600, "STREAMS", STREAM, ">");
+    await it.redis.command("xreadgroup", "GROUP", GROUP, "dead", "COUNT", 6, "STREAMS", STREAM, ">");
     // Deleted behind our back while it is pending.
     const [entry] = (await it.redis.command("xrange", STREAM, "-", "+", "COUNT", 1)) as [string][];
     await it.redis.command("xdel", STREAM, String(entry?.[0]));
     it.archiver();
     await drained(it);
-    expect(await archived(it)).toEqual(ids(recordsOf("p", 2, 700)));
+    expect(await archived(it)).toEqual(ids(recordsOf("p", 101, 700)));
     expect(await it.redis.command("xpending", STREAM, GROUP)).toEqual([0, null, null, null]);
   });
 
@@ -180,12 +196,11 @@ describe("taking over", () => {
     const archiver = it.archiver();
     await until(() => archiver.condition().leading, { what: "it to lead" });
     // One that was frozen before it could see that it does not lead any more reads once more, and dies.
-    const { leaf } = recordOf("p", 1);
     await it.redis.command(
       "eval",
-      `redis.call('XADD', KEYS[1], '*', 'producer', 'p', 'sequence', '1', 'leaf', ARGV[2])
+      `redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
       return #redis.call('XREADGROUP', 'GROUP', ARGV[1], 'zombie', 'STREAMS', KEYS[1], '>')`,
-      ...[1, STREAM, GROUP, Buffer.from(leaf)],
+      ...[1, STREAM, GROUP, ...fieldsOf(recordOf("p", 1))],
     );
     await drained(it);
     expect(await archived(it)).toEqual(["p/1"]);
@@ -382,13 +397,11 @@ describe("when something is away", () => {
     const it = await fresh();
     const backlog = createRedisBacklog({ redis: it.redis, streamKey: STREAM, consumer: "one", blockMs: 50 });
     onTestFinished(() => backlog.close());
-    await it.queue.append({ records: recordsOf("p", 1, 2), seeds: seedsFor("p") });
+    for (const record of recordsOf("p", 1, 2)) await it.queue.append({ records: [record], seeds: seedsFor("p") });
     await backlog.open();
     const batch = await backlog.read();
     await it.redis.command("flushdb");
-    const leaf = Buffer.from(recordOf("p", 3).leaf);
-    const entry = batch[1]?.entry ?? "";
-    await it.redis.command("xadd", STREAM, entry, "producer", "p", "sequence", "3", "leaf", leaf);
+    await it.redis.command("xadd", STREAM, batch[1]?.entry ?? "", ...fieldsOf(recordOf("p", 3)));
     await backlog.finish(batch);
     expect(await inStream(it.redis)).toEqual(["p/3"]);
   });

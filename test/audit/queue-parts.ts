@@ -2,6 +2,7 @@ import { onTestFinished } from "vitest";
 import { createGrowth, type Growth } from "../../src/audit/archive/growth.ts";
 import type { Queue } from "../../src/audit/queue/queue.ts";
 import { createRedisQueue } from "../../src/audit/queue/redis-queue.ts";
+import { runsOf } from "../../src/audit/queue/run.ts";
 import { seal } from "../../src/audit/record/leaf.ts";
 import type { Sealed } from "../../src/audit/record/record.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
@@ -45,9 +46,21 @@ export function seedsFor(...producers: readonly string[]): ReadonlyMap<string, n
   return new Map(producers.map((producer) => [producer, 0]));
 }
 
+/** The fields of the entry that these records are, which have to follow each other. */
+export function fieldsOf(...records: readonly Sealed[]): (string | Buffer)[] {
+  const [run, ...others] = runsOf(records);
+  if (run === undefined || others.length > 0) throw new RangeError("these records are not one run");
+  return ["producer", run.producer, "first", String(run.first), "last", String(run.last), "leaves", run.leaves];
+}
+
 /** The identities in the stream, in its order; "foreign" for what is none of ours. */
 export async function inStream(redis: Redis): Promise<string[]> {
   const entries = await redis.command("xrange", STREAM, "-", "+");
   if (!Array.isArray(entries)) throw new TypeError("XRANGE did not answer with a list");
-  return entries.map(([, fields]) => (fields[0] === "producer" ? `${fields[1]}/${fields[3]}` : "foreign"));
+  return entries.flatMap(([, fields]) => {
+    const [name, producer, , first, , last] = fields;
+    if (name !== "producer") return ["foreign"];
+    const count = Number(last) - Number(first) + 1;
+    return Array.from({ length: count }, (_, at) => `${producer}/${Number(first) + at}`);
+  });
 }

@@ -10,6 +10,7 @@ import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 import {
   ACCEPT_US,
+  fieldsOf,
   inStream,
   openGrowth,
   openQueue,
@@ -37,6 +38,13 @@ async function withThree() {
   return { redis, queue };
 }
 
+/** The same, each in an entry of its own. */
+async function withThreeEntries() {
+  const { redis, queue } = await fresh();
+  for (const record of recordsOf("p", 1, 3)) await queue.append({ records: [record], seeds: seedsFor("p") });
+  return { redis, queue };
+}
+
 describe("appending", () => {
   it("queues what rises, in order", async () => {
     const { redis, queue } = await fresh();
@@ -59,6 +67,28 @@ describe("appending", () => {
     const twice = [recordOf("p", 4), recordOf("p", 4), recordOf("q", 1), recordOf("q", 1)];
     expect(await queue.append({ records: twice, settled: true })).toEqual(["queued", "held", "queued", "held"]);
     expect(await inStream(redis)).toEqual(["p/1", "p/2", "p/3", "p/4", "q/1"]);
+  });
+
+  it("queues of a row of records those that do not wait, with the bytes of each", async () => {
+    const { redis, queue } = await fresh();
+    const at = (...sequences: number[]) => sequences.map((sequence) => recordOf("p", sequence));
+    expect(await queue.append({ records: at(3, 4, 8), settled: true })).toEqual(Array(3).fill("queued"));
+    const outcomes = await queue.append({ records: recordsOf("p", 1, 10), settled: true });
+    expect(outcomes.join(" ")).toBe("queued queued held held queued queued queued held queued queued");
+    expect((await inStream(redis)).join(" ")).toBe("p/3 p/4 p/8 p/1 p/2 p/5 p/6 p/7 p/9 p/10");
+    const wanted = at(7, 1, 10, 2, 3, 9, 4, 8, 6, 5);
+    expect(await queue.find(wanted)).toEqual(wanted.map(({ leaf }) => Buffer.from(leaf)));
+    expect(await queue.sequences("p")).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(await queue.condition()).toMatchObject({ unarchived: 10 });
+  });
+
+  it("puts a batch into few entries, and a large record into one of its own", async () => {
+    const { redis, queue } = await fresh();
+    const large = { ...recordOf("p", 101), leaf: Buffer.alloc(256 * 1024, 1) };
+    const records = [...recordsOf("p", 1, 100), large, ...recordsOf("p", 102, 200)];
+    await queue.append({ records, seeds: seedsFor("p") });
+    expect(await redis.command("xlen", STREAM)).toBe(3);
+    expect(await queue.find(records)).toEqual(records.map(({ leaf }) => Buffer.from(leaf)));
   });
 
   it("calls what is not above the largest late, until the archive was asked", async () => {
@@ -218,10 +248,9 @@ describe("when Redis loses something", () => {
 
   it("is not taken in by another record under the id of one that was lost", async () => {
     const { redis, queue } = await withThree();
-    const id = String(await redis.command("hget", tailOf("p"), "2"));
+    const [[id] = [""]] = (await redis.command("xrange", STREAM, "-", "+")) as [string][];
     await redis.command("del", STREAM);
-    const leaf = Buffer.from(recordOf("other", 2).leaf);
-    await redis.command("xadd", STREAM, id, "producer", "other", "sequence", "2", "leaf", leaf);
+    await redis.command("xadd", STREAM, id, ...fieldsOf(...recordsOf("other", 1, 3)));
     expect(await queue.find([recordOf("p", 2)])).toEqual([undefined]);
     expect(await queue.append({ records: [recordOf("p", 2)], settled: true })).toEqual(["queued"]);
   });
@@ -290,9 +319,10 @@ describe("when Redis loses something", () => {
     for (let round = 0; round < 400; round++) {
       const lost = [STREAM, PRODUCERS, ...producers.map(tailOf)].filter(() => draw(12) === 0);
       if (lost.length > 0) await redis.command("del", ...lost);
-      const records = Array.from({ length: 1 + draw(6) }, () =>
-        recordOf(producers[draw(producers.length)] ?? "a", 1 + draw(12)),
-      );
+      const records = Array.from({ length: 1 + draw(4) }, () => {
+        const first = 1 + draw(12);
+        return recordsOf(producers[draw(producers.length)] ?? "a", first, first + draw(4));
+      }).flat();
       const before = new Set(await inStream(redis));
       const settled = draw(2) === 0;
       const outcomes = await queue.append({ records, settled, ...(draw(2) === 0 && { seeds: seedsFor("a", "b") }) });
@@ -376,13 +406,13 @@ describe("waiting until all is archived", () => {
   }
 
   it("does not wait when nothing waits", async () => {
-    const { redis, queue } = await withThree();
+    const { redis, queue } = await withThreeEntries();
     await remove(redis, 3);
     await queue.drained(forever);
   });
 
   it("waits for what was there at the time of the call, and for no more", async () => {
-    const { redis, queue } = await withThree();
+    const { redis, queue } = await withThreeEntries();
     const ended: string[] = [];
     const early = queue.drained(forever).then(() => ended.push("early"));
     // In order on one connection: the first has looked when this is answered.
@@ -395,7 +425,7 @@ describe("waiting until all is archived", () => {
     await remove(redis, 1);
     await early;
     expect(ended).toEqual(["early"]);
-    await remove(redis, 3);
+    await remove(redis, 1);
     await late;
   });
 
@@ -405,8 +435,7 @@ describe("waiting until all is archived", () => {
     await new Promise(setImmediate);
     await redis.command("flushdb");
     // Within a millisecond, Redis could give out the same ids again.
-    const leaf = Buffer.from(recordOf("p", 9).leaf);
-    await redis.command("xadd", STREAM, "9999999999999-0", "producer", "p", "sequence", "9", "leaf", leaf);
+    await redis.command("xadd", STREAM, "9999999999999-0", ...fieldsOf(recordOf("p", 9)));
     await drained;
     expect(await inStream(redis)).toEqual(["p/9"]);
   });
@@ -414,7 +443,7 @@ describe("waiting until all is archived", () => {
   it("does not wait for entries of others that were looked at", async () => {
     const { redis, queue } = await fresh();
     await redis.command("xadd", STREAM, "*", "event", "of someone else");
-    await queue.append({ records: recordsOf("p", 1, 2), seeds: seedsFor("p") });
+    for (const record of recordsOf("p", 1, 2)) await queue.append({ records: [record], seeds: seedsFor("p") });
     await redis.command("xgroup", "create", STREAM, GROUP, "0");
     await redis.command("xreadgroup", "GROUP", GROUP, "c", "COUNT", 2, "STREAMS", STREAM, ">");
     const [foreign, first] = (await redis.command("xrange", STREAM, "-", "+")) as [string][];

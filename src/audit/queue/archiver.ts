@@ -22,7 +22,7 @@ export interface ArchiverCondition {
   readonly archived: number;
   /** Entries that it left in the stream because they are not ours. */
   readonly foreign: number;
-  /** Entries that could not be read and were put aside. */
+  /** Records that could not be read; their entries were put aside. */
   readonly quarantined: number;
   /** Why it does not get on; undefined when it does. Time in milliseconds since 1970. */
   readonly lastError: { readonly message: string; readonly time: number } | undefined;
@@ -36,7 +36,7 @@ export interface Archiver {
 
 /** How often the leader looks for what others were given and have not finished. */
 const SWEEP_MS = 1_000;
-/** After so many at once there are likely to be more: they are read while these are archived. */
+/** After so many records at once there are likely to be more: they are read while these are archived. */
 const MANY = 1_000;
 
 /**
@@ -91,9 +91,14 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   async function bring(batch: readonly Waiting[]): Promise<boolean> {
     const records: Sealed[] = [];
     for (const one of batch) {
-      if (one.kind === "record") records.push(one.record);
-      if (one.kind === "broken") {
-        log.error({ entry: one.entry, err: one.cause }, "an audit record in the queue cannot be read; it is put aside");
+      if (one.kind === "foreign") continue;
+      for (const record of one.records) records.push(record);
+      if (one.broken !== undefined) {
+        const { count, cause } = one.broken;
+        log.error(
+          { entry: one.entry, records: count, err: cause },
+          "audit records in the queue cannot be read; their entry is put aside",
+        );
       }
     }
     return records.length === 0 || append(records);
@@ -103,17 +108,21 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   async function finish(batch: readonly Waiting[]): Promise<void> {
     await backlog.finish(batch);
     worked();
-    const of = (kind: Waiting["kind"]) => batch.reduce((count, one) => count + (one.kind === kind ? 1 : 0), 0);
-    const strange = of("foreign");
+    let strange = 0;
+    for (const one of batch) {
+      if (one.kind === "foreign") strange++;
+      else {
+        archived += one.records.length;
+        quarantined += one.broken?.count ?? 0;
+      }
+    }
     if (foreign === 0 && strange > 0) {
       log.warn(
         {},
         "the audit stream has entries that are not Holdfast's; bring them in with: holdfast import audit-stream",
       );
     }
-    archived += of("record");
     foreign += strange;
-    quarantined += of("broken");
   }
 
   async function sweep(): Promise<void> {
@@ -141,7 +150,7 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
         }
         const batch = await (ahead ?? backlog.read());
         ahead = undefined;
-        if (batch.length >= MANY && !isDue) {
+        if (recordsIn(batch) >= MANY && !isDue) {
           ahead = backlog.read();
           // It is waited for later; that it fails meanwhile is not a failure nobody sees.
           ahead.catch(() => {});
@@ -225,4 +234,10 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
       return ended;
     },
   };
+}
+
+function recordsIn(batch: readonly Waiting[]): number {
+  let count = 0;
+  for (const one of batch) count += one.kind === "run" ? one.records.length : 0;
+  return count;
 }

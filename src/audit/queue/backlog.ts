@@ -1,12 +1,18 @@
 import type { Sealed } from "../record/record.ts";
+import type { Run } from "./run.ts";
 
-/** Something in the queue that waits for the archiver. */
+/** An entry of the queue that waits for the archiver. */
 export type Waiting =
-  | { readonly kind: "record"; readonly entry: string; readonly record: Sealed }
+  | {
+      readonly kind: "run";
+      readonly entry: string;
+      readonly run: Pick<Run, "producer" | "first" | "last">;
+      readonly records: readonly Sealed[];
+      /** Those of the run that cannot be read. */
+      readonly broken?: { readonly count: number; readonly cause: unknown };
+    }
   /** Not put there by us: left alone. */
-  | { readonly kind: "foreign"; readonly entry: string }
-  /** Ours, but it cannot be read. */
-  | { readonly kind: "broken"; readonly entry: string; readonly cause: unknown };
+  | { readonly kind: "foreign"; readonly entry: string };
 
 /** The queue as the archiver sees it. Rejects with UnavailableError while Redis is away. */
 export interface Backlog {
@@ -16,7 +22,7 @@ export interface Backlog {
   claim(): Promise<readonly Waiting[]>;
   /** What nobody was given yet, in order, a batch at most. Waits a moment if there is none. */
   read(): Promise<readonly Waiting[]>;
-  /** They are archived, or not ours: they never come again. Broken ones are put aside. */
+  /** They are archived, or not ours: they never come again. An entry with broken records is put aside. */
   finish(done: readonly Waiting[]): Promise<void>;
   close(): Promise<void>;
 }

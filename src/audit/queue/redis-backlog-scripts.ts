@@ -1,5 +1,5 @@
 import { defineScript } from "../../infra/redis.ts";
-import { DELIVERED, RECORD_AT } from "./redis-queue-lua.ts";
+import { DELIVERED, RUN_AT } from "./redis-queue-lua.ts";
 
 /**
  * Makes the group where it is missing, to read the stream from its beginning. Reading begins anew, too, when all was read but
@@ -31,22 +31,14 @@ return 1
  *
  * KEYS  stream, producers, tails of the producers below
  * ARGV  1 group   2 a generation nobody has used   3 how many entries are not ours, and then they
- *       .. for each producer: name; sequences of its records, with spaces between; their entries, likewise
+ *       .. for each producer: name; its entries, their first and their last sequence, one after the other with spaces between
  */
 export const finishScript = defineScript({
   name: "audit-finish",
-  lua: `${RECORD_AT}${DELIVERED}
+  lua: `${RUN_AT}${DELIVERED}
 local stream, producers, group = KEYS[1], KEYS[2], ARGV[1]
 local function each(list, run)
   for from = 1, #list, 4000 do run(unpack(list, from, math.min(from + 3999, #list))) end
-end
-local function words(text)
-  local list, count = {}, 0
-  for word in string.gmatch(text, '%S+') do
-    count = count + 1
-    list[count] = word
-  end
-  return list
 end
 local foreign, foreigners = tonumber(ARGV[3]), 0
 local at = 4 + foreign
@@ -55,36 +47,38 @@ if foreign > 0 then
   -- Acknowledged by someone else before: counted by that one.
   if foreigners > 0 then redis.call('HINCRBY', producers, '/foreign', foreigners) end
 end
+local gone = 0
 for p = 3, #KEYS do
   local tail, name = KEYS[p], ARGV[at]
-  local sequences, entries, done = words(ARGV[at + 1]), words(ARGV[at + 2]), {}
-  local many = #entries
-  at = at + 3
+  local entries, runs = {}, {}
+  for id, first, last in string.gmatch(ARGV[at + 1], '(%S+) (%d+) (%d+)') do
+    entries[#entries + 1] = id
+    runs[#runs + 1] = {id, first, tonumber(last)}
+  end
+  at = at + 2
   local known = 0
   each(entries, function(...) known = known + redis.call('XACK', stream, group, ...) end)
-  if known < many then
-    -- Redis has lost the stream, or others have finished with them. A new stream may have the same ids for other records.
-    for i = many, 1, -1 do
-      if not recordAt(entries[i], name, sequences[i]) then
-        table.remove(entries, i)
-        table.remove(sequences, i)
-      end
+  local members = {}
+  for _, run in ipairs(runs) do
+    local id, first, last = unpack(run)
+    local isThere = true
+    if known < #entries then
+      -- Redis has lost the stream, or others have finished with them. A new stream may have the same ids for other records.
+      local there = runAt(id, name, first)
+      isThere = there and there.last == last
     end
-    many = #entries
-  end
-  each(entries, function(...) redis.call('XDEL', stream, ...) end)
-  for from = 1, many, 4000 do
-    local held = redis.call('HMGET', tail, unpack(sequences, from, math.min(from + 3999, many)))
-    for i, entry in ipairs(held) do
-      -- Queued a second time meanwhile, it waits in another entry.
-      if entry == entries[from + i - 1] then done[#done + 1] = sequences[from + i - 1] end
+    if isThere then
+      if redis.call('XDEL', stream, id) == 1 then gone = gone + last - tonumber(first) + 1 end
+      members[#members + 1] = id .. ' ' .. first
     end
   end
-  each(done, function(...) redis.call('HDEL', tail, ...) end)
-  if redis.call('HLEN', tail) == 1 and redis.call('HDEL', tail, '/') == 1 then
+  each(members, function(...) redis.call('ZREM', tail, ...) end)
+  if redis.call('ZCARD', tail) == 1 and redis.call('ZREMRANGEBYSCORE', tail, 0, 0) == 1 then
     redis.call('HDEL', producers, name .. '/')
   end
 end
+local counted = gone > 0 and redis.call('HGET', producers, '/records')
+if counted then redis.call('HSET', producers, '/records', math.max(0, tonumber(counted) - gone)) end
 -- The index was lost. It tells the truth again as soon as no record of ours waits.
 if redis.call('HEXISTS', producers, '/') == 0 and isDone(group) then redis.call('HSET', producers, '/', ARGV[2]) end
 return 1
@@ -113,7 +107,7 @@ return redis.call('XDEL', KEYS[1], ARGV[2])
  * Takes the next entries for a consumer, in the form that costs least to read: Redis takes its own apart faster than we do.
  *
  * KEYS  stream   ARGV  1 group   2 consumer   3 how many
- * Result: for each entry two strings, "<id> <producer> <sequence>" and the leaf; the second is nil when it is not one of ours.
+ * Result: for each entry two strings, "<id> <producer> <first> <last>" and the leaves; the second is nil when it is not one of ours.
  */
 export const takeScript = defineScript({
   name: "audit-take",
@@ -125,9 +119,10 @@ if not reply or reply.err then return reply or {} end
 local taken, at = {}, 1
 for _, entry in ipairs(reply[1][2]) do
   local fields = entry[2]
-  if fields and #fields == 6 and fields[1] == 'producer' and fields[3] == 'sequence' and fields[5] == 'leaf' then
-    taken[at] = entry[1] .. ' ' .. fields[2] .. ' ' .. fields[4]
-    taken[at + 1] = fields[6]
+  if fields and #fields == 8 and fields[1] == 'producer' and fields[3] == 'first' and fields[5] == 'last'
+    and fields[7] == 'leaves' then
+    taken[at] = entry[1] .. ' ' .. fields[2] .. ' ' .. fields[4] .. ' ' .. fields[6]
+    taken[at + 1] = fields[8]
   else
     taken[at], taken[at + 1] = entry[1], false
   end

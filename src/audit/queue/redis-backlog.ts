@@ -1,10 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { type Redis, type RedisArgument, RedisReplyError } from "../../infra/redis.ts";
 import { unseal } from "../record/leaf.ts";
+import { idOf, type RecordId, type Sealed } from "../record/record.ts";
 import type { Backlog, Waiting } from "./backlog.ts";
 import { finishScript, openScript, quarantineScript, takeScript } from "./redis-backlog-scripts.ts";
 import { asEntries, type QueueEntry, takenEntries } from "./redis-queue-entry.ts";
 import { GROUP, queueKeys } from "./redis-queue-keys.ts";
+import { leavesOf, type Run } from "./run.ts";
 
 export interface RedisBacklogOptions {
   readonly redis: Redis;
@@ -19,8 +21,10 @@ export interface RedisBacklogOptions {
 
 const MOST_RECORDS = 4_000;
 const MOST_BYTES = 4 * 1024 * 1024;
-/** Entries in one reply, at most: nobody knows beforehand how large they are, and they may be 256 KiB each. */
+/** Entries in one reply, at most: nobody knows beforehand how large they are, and a record may have 256 KiB. */
 const PAGE = 250;
+/** After so many there are likely to be more. */
+const MANY = 250;
 /** What one reply should come to. */
 const PAGE_BYTES = 1024 * 1024;
 
@@ -45,7 +49,7 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
 
   function weigh(entries: readonly QueueEntry[]): number {
     let bytes = 0;
-    for (const { leaf } of entries) bytes += leaf?.length ?? 0;
+    for (const { run } of entries) bytes += run?.leaves.length ?? 0;
     if (entries.length > 0) meanBytes = bytes / entries.length;
     return bytes;
   }
@@ -85,12 +89,15 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
     if (page.length === 0) page = await waitForSome();
     const entries = page;
     let bytes = weigh(page);
-    while (page.length > 0 && entries.length + PAGE <= MOST_RECORDS && bytes < MOST_BYTES) {
+    let records = countOf(page);
+    // The next page may be as large as this one.
+    while (page.length > 0 && records + countOf(page) <= MOST_RECORDS && bytes < MOST_BYTES) {
       page = await take();
       entries.push(...page);
       bytes += weigh(page);
+      records += countOf(page);
     }
-    isBusy = entries.length >= PAGE;
+    isBusy = records >= MANY;
     return entries.map(waitingOf);
   }
 
@@ -111,41 +118,66 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
     read: () => unlessGone(read),
     async finish(done) {
       const foreign: string[] = [];
-      const records = new Map<string, { sequences: string; entries: string }>();
+      const runs = new Map<string, string[]>();
       for (const one of done) {
         if (one.kind === "foreign") foreign.push(one.entry);
-        if (one.kind !== "record") continue;
-        const { producer, sequence } = one.record;
-        const before = records.get(producer);
-        records.set(producer, {
-          sequences: before === undefined ? String(sequence) : `${before.sequences} ${sequence}`,
-          entries: before === undefined ? one.entry : `${before.entries} ${one.entry}`,
-        });
+        if (one.kind === "foreign" || one.broken !== undefined) continue;
+        const { producer, first, last } = one.run;
+        const words = runs.get(producer) ?? [];
+        words.push(`${one.entry} ${first} ${last}`);
+        runs.set(producer, words);
       }
       const args: RedisArgument[] = [GROUP, `${instance}/${++finishes}`, foreign.length, ...foreign];
-      for (const [producer, { sequences, entries }] of records) {
-        // Bytes: a string this long takes ioredis several times as long.
-        args.push(producer, Buffer.from(sequences, "latin1"), Buffer.from(entries, "latin1"));
-      }
-      const tails = [...records.keys()].map(keys.tail);
+      // Bytes: a string this long takes ioredis several times as long.
+      for (const [producer, words] of runs) args.push(producer, Buffer.from(words.join(" "), "latin1"));
+      const tails = [...runs.keys()].map(keys.tail);
       await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
-      for (const { kind, entry } of done) {
-        if (kind === "broken") await redis.run(quarantineScript, [keys.stream, keys.quarantine], [GROUP, entry]);
+      for (const one of done) {
+        if (one.kind === "foreign" || one.broken === undefined) continue;
+        await redis.run(quarantineScript, [keys.stream, keys.quarantine], [GROUP, one.entry]);
       }
     },
     close: () => redis.close(),
   };
 }
 
-function waitingOf({ id: entry, producer, sequence, leaf }: QueueEntry): Waiting {
-  if (leaf === undefined) return { kind: "foreign", entry };
+function countOf(entries: readonly QueueEntry[]): number {
+  let records = 0;
+  for (const { run } of entries) records += run === undefined ? 1 : recordsIn(run);
+  return records;
+}
+
+/** As many as it says, if that can be: who looks into Redis may have written anything. */
+function recordsIn({ first, last }: Pick<Run, "first" | "last">): number {
+  const count = last - first + 1;
+  if (count >= 1) return count;
+  return 1;
+}
+
+function waitingOf({ id: entry, run }: QueueEntry): Waiting {
+  if (run === undefined) return { kind: "foreign", entry };
+  const records: Sealed[] = [];
+  let cause: unknown;
   try {
-    const record = unseal(leaf);
-    if (record.producer === producer && record.sequence === sequence) return { kind: "record", entry, record };
-    return { kind: "broken", entry, cause: new Error(`it says that it is ${record.producer}/${record.sequence}`) };
-  } catch (cause) {
-    return { kind: "broken", entry, cause };
+    for (const { id, leaf } of leavesOf(run)) {
+      try {
+        records.push(recordOf(id, leaf));
+      } catch (error) {
+        cause ??= error;
+      }
+    }
+  } catch (error) {
+    cause = error;
   }
+  const count = recordsIn(run) - records.length;
+  return { kind: "run", entry, run, records, ...(cause !== undefined && { broken: { count, cause } }) };
+}
+
+function recordOf(id: RecordId, leaf: Uint8Array): Sealed {
+  const record = unseal(leaf);
+  if (record.producer !== id.producer || record.sequence !== id.sequence)
+    throw new Error(`${idOf(id)} says that it is ${idOf(record)}`);
+  return record;
 }
 
 /** The stream is gone, and its groups with it; the second is what those who wait for it are told before Redis 7. */

@@ -1,13 +1,13 @@
+import { RUN_FIELDS, type Run } from "./run.ts";
+
 /** An entry of the stream. */
 export interface QueueEntry {
   readonly id: string;
-  /** Empty, like the ones below, when it is not one of ours. */
-  readonly producer: string;
-  readonly sequence: number;
-  readonly leaf: Uint8Array | undefined;
+  /** Undefined when it is not one of ours. */
+  readonly run: Run | undefined;
 }
 
-const NAMES = ["producer", "sequence", "leaf"].map((name) => Buffer.from(name));
+const NAMES = RUN_FIELDS.map((name) => Buffer.from(name));
 
 /** Reads a reply that lists entries; those that were deleted meanwhile, which some versions of Redis list as nil, are left out. */
 export function asEntries(reply: unknown): QueueEntry[] {
@@ -20,17 +20,15 @@ export function asEntries(reply: unknown): QueueEntry[] {
 }
 
 function entryOf(id: string, fields: readonly unknown[]): QueueEntry {
-  const [, producer, , sequence, , leaf] = fields;
-  const ours = fields.length === 6 && NAMES.every((name, at) => isText(fields[2 * at], name));
-  if (!ours || !(leaf instanceof Uint8Array)) return { id, producer: "", sequence: 0, leaf: undefined };
-  return { id, producer: String(producer), sequence: Number(sequence), leaf };
-}
-
-/** Without making a string of it: this is done three times for each record. */
-function isText(bytes: unknown, text: Uint8Array): boolean {
-  if (!(bytes instanceof Uint8Array) || bytes.length !== text.length) return false;
-  for (let at = 0; at < text.length; at++) if (bytes[at] !== text[at]) return false;
-  return true;
+  const [, producer, , first, , last, , leaves] = fields;
+  const ours =
+    fields.length === 2 * NAMES.length &&
+    NAMES.every((name, at) => {
+      const field = fields[2 * at];
+      return field instanceof Uint8Array && name.equals(field);
+    });
+  if (!ours || !(leaves instanceof Buffer)) return { id, run: undefined };
+  return { id, run: { producer: String(producer), first: Number(first), last: Number(last), leaves } };
 }
 
 /** Reads what `takeScript` answered. */
@@ -39,13 +37,10 @@ export function takenEntries(reply: unknown): QueueEntry[] {
   const taken: readonly unknown[] = reply;
   const entries: QueueEntry[] = [];
   for (let at = 0; at < taken.length; at += 2) {
-    const [id = "", producer = "", sequence = ""] = String(taken[at]).split(" ");
-    const leaf = taken[at + 1];
-    entries.push(
-      leaf instanceof Uint8Array
-        ? { id, producer, sequence: Number(sequence), leaf }
-        : { id, producer: "", sequence: 0, leaf: undefined },
-    );
+    const [id = "", producer = "", first = "", last = ""] = String(taken[at]).split(" ");
+    const leaves = taken[at + 1];
+    const run = leaves instanceof Buffer ? { producer, first: Number(first), last: Number(last), leaves } : undefined;
+    entries.push({ id, run });
   }
   return entries;
 }

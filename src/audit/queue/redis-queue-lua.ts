@@ -5,11 +5,36 @@
  * because another key says so: the entry itself is looked at.
  */
 
-/** The leaf of the entry `id`, if it is the record of this identity. */
-export const RECORD_AT = `
-local function recordAt(id, producer, sequence)
+/** Numbers as Redis is to see them: Lua by itself would write large ones with an exponent. And the parts of a run's leaves. */
+export const LEAVES = `
+local function whole(number) return string.format('%.0f', number) end
+-- Where the leaf after so many others begins, its length included.
+local function leafStart(leaves, skip, at)
+  at = at or 1
+  for _ = 1, skip do
+    local a, b, c, d = string.byte(leaves, at, at + 3)
+    if not d then return nil end
+    at = at + 4 + ((a * 256 + b) * 256 + c) * 256 + d
+  end
+  return at
+end
+`;
+
+/** The run of this producer in the entry `id` that begins with this sequence; and the run in which a record waits. */
+export const RUN_AT = `
+local function runAt(id, producer, first)
   local fields = (redis.call('XRANGE', KEYS[1], id, id)[1] or {})[2]
-  if fields and #fields == 6 and fields[2] == producer and fields[4] == sequence then return fields[6] end
+  if fields and #fields == 8 and fields[1] == 'producer' and fields[2] == producer and fields[3] == 'first'
+    and fields[4] == first and fields[5] == 'last' and fields[7] == 'leaves' then
+    return {first = tonumber(first), last = tonumber(fields[6]), leaves = fields[8]}
+  end
+end
+local function runWith(tail, producer, sequence)
+  local member = redis.call('ZRANGEBYSCORE', tail, sequence, '+inf', 'LIMIT', 0, 1)[1]
+  if not member then return nil end
+  local id, first = string.match(member, '^(%S+) (%d+)$')
+  if not id or tonumber(first) > tonumber(sequence) then return nil end
+  return runAt(id, producer, first)
 end
 `;
 
@@ -21,7 +46,7 @@ export const IS_WHOLE = `
 local function isWhole(tail, producer)
   local known = redis.call('HMGET', KEYS[2], '/', producer .. '/')
   if not known[1] then return redis.call('XLEN', KEYS[1]) == 0 end
-  return known[2] ~= known[1] or redis.call('HGET', tail, '/') == known[1]
+  return known[2] ~= known[1] or redis.call('ZSCORE', tail, '/' .. known[1])
 end
 `;
 
@@ -64,6 +89,16 @@ local function firstWaiting(group)
   local fresh = redis.call('XRANGE', KEYS[1], '(' .. position, '+', 'COUNT', 1)[1]
   if pending and fresh and before(fresh[1], pending[1]) then return fresh[1] end
   return (pending or fresh or {})[1]
+end
+`;
+
+/** How many records wait, as counted; and, should the count be lost, one at least for each entry that may be ours. */
+export const WAITING = `
+local function waiting(counted, foreign)
+  local ours = redis.call('XLEN', KEYS[1]) - tonumber(foreign or 0)
+  if ours <= 0 then return 0, 0 end
+  counted = tonumber(counted or 0)
+  return math.max(ours, counted), counted
 end
 `;
 

@@ -4,12 +4,13 @@ import { type Redis, type RedisArgument, RedisReplyError, type RedisScript } fro
 import type { Growth } from "../archive/growth.ts";
 import { createRoom } from "../intake/room.ts";
 import { open } from "../record/leaf.ts";
-import { idOf, REQUEST_PRODUCER, type RecordId } from "../record/record.ts";
+import { idOf, REQUEST_PRODUCER, type RecordId, type Sealed } from "../record/record.ts";
 import { type Queue, type QueueAppend, QueueFullError, type QueueOutcome } from "./queue.ts";
 import { createDrain } from "./redis-queue-drain.ts";
 import { asEntries } from "./redis-queue-entry.ts";
-import { asBuffer, GROUP, queueKeys } from "./redis-queue-keys.ts";
+import { GROUP, queueKeys } from "./redis-queue-keys.ts";
 import { appendScript, conditionScript, findScript, frontierScript, sequencesScript } from "./redis-queue-scripts.ts";
+import { leavesOf, type Run, runsOf } from "./run.ts";
 
 export interface RedisQueueOptions {
   readonly redis: Redis;
@@ -61,11 +62,12 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
 
   async function append({ records, seeds, settled = false }: QueueAppend): Promise<readonly QueueOutcome[]> {
     if (records.length === 0 && seeds === undefined) return [];
-    const { places, producers } = records.length === 0 ? placesOf(idsOf(seeds)) : placesOf(records);
+    const { unique, repeated } = withoutRepeats(records);
+    const { places, producers } = records.length === 0 ? placesOf(idsOf(seeds)) : placesOf(unique);
     const args: RedisArgument[] = [maxLength, settled ? "1" : "0", `${instance}/${++appends}`];
     for (const producer of producers) args.push(producer, seedOf(producer, seeds));
-    for (const { producer, sequence, leaf } of records) {
-      args.push(String(places.get(producer)), String(sequence), asBuffer(leaf));
+    for (const { producer, first, last, leaves } of runsOf(unique)) {
+      args.push(String(places.get(producer)), String(first), String(last), leaves);
     }
     const leave = await room.take(records.length, FOR_EVER);
     const reply = await run(appendScript, producers.map(keys.tail), args).finally(leave);
@@ -78,8 +80,8 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
       const outcome = OUTCOMES[letter];
       if (outcome !== undefined) outcomes.push(outcome);
     }
-    if (outcomes.length !== records.length) throw new TypeError(`unexpected reply of Redis: ${String(reply)}`);
-    return outcomes;
+    if (outcomes.length !== unique.length) throw new TypeError(`unexpected reply of Redis: ${String(reply)}`);
+    return repeated === undefined ? outcomes : withRepeats(outcomes, repeated);
   }
 
   async function find(ids: readonly RecordId[]): Promise<readonly (Uint8Array | undefined)[]> {
@@ -108,7 +110,9 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
       const page = asEntries(
         await redis.commandBuffers("xrange", keys.stream, start, "+", "COUNT", PAGE).catch(refuse),
       );
-      for (const { producer, sequence, leaf } of page) if (leaf !== undefined) visit({ producer, sequence }, leaf);
+      for (const { run } of page) {
+        if (run !== undefined) for (const { id, leaf } of readable(run)) visit(id, leaf);
+      }
       const last = page.at(-1);
       if (last === undefined) return;
       start = `(${last.id}`;
@@ -117,19 +121,21 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
 
   async function sequences(producer: string): Promise<readonly number[]> {
     const found = new Set<number>();
-    let cursor: unknown = "0";
+    let after = "0";
     do {
-      const reply = await run(sequencesScript, [keys.tail(producer)], [producer, String(cursor)]);
+      const reply = await run(sequencesScript, [keys.tail(producer)], [producer, after]);
       if (!Array.isArray(reply)) {
         await scan((id) => {
           if (id.producer === producer) found.add(id.sequence);
         });
         break;
       }
-      const [next, ...part]: unknown[] = reply;
-      for (const sequence of part) found.add(Number(sequence));
-      cursor = next;
-    } while (cursor !== "0");
+      const [next, ...ends]: unknown[] = reply;
+      for (let at = 0; at < ends.length; at += 2) {
+        for (let sequence = Number(ends[at]); sequence <= Number(ends[at + 1]); sequence++) found.add(sequence);
+      }
+      after = String(next);
+    } while (after !== "");
     return [...found].sort((a, b) => a - b);
   }
 
@@ -166,6 +172,46 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
       };
     },
   };
+}
+
+/** A repeat is left out: what becomes of it is known from the first one, whose place it is given by. */
+function withoutRepeats(records: readonly Sealed[]) {
+  const largest = new Map<string, number>();
+  let rises = true;
+  for (const { producer, sequence } of records) {
+    rises &&= sequence > (largest.get(producer) ?? 0);
+    largest.set(producer, sequence);
+  }
+  if (rises) return { unique: records, repeated: undefined };
+  const placeOf = new Map<string, number>();
+  const unique: Sealed[] = [];
+  const repeated = records.map((record) => {
+    const id = idOf(record);
+    const isFirst = !placeOf.has(id);
+    if (isFirst) placeOf.set(id, unique.push(record) - 1);
+    return { place: placeOf.get(id), isFirst };
+  });
+  return { unique, repeated };
+}
+
+function withRepeats(
+  outcomes: readonly QueueOutcome[],
+  repeated: readonly { readonly place: number | undefined; readonly isFirst: boolean }[],
+): QueueOutcome[] {
+  return repeated.map(({ place = -1, isFirst }) => {
+    const outcome = outcomes[place];
+    if (outcome === undefined) throw new RangeError("a record has no outcome");
+    return outcome === "queued" && !isFirst ? "held" : outcome;
+  });
+}
+
+/** What cannot be read is for the archiver to put aside. */
+function readable(run: Run): ReturnType<typeof leavesOf> {
+  try {
+    return leavesOf(run);
+  } catch {
+    return [];
+  }
 }
 
 function idsOf(seeds: QueueAppend["seeds"]): readonly RecordId[] {

@@ -37,7 +37,7 @@ const FIRST_REDIS_MS = 1_235_000_000_000;
 const COMMAND_TIMEOUT_MS = 15_000;
 const REACH_MS = 10_000;
 /** What the server's own entries consist of, so that the stream can be imported in place. */
-const OWN_FIELDS = ["producer", "sequence", "leaf"];
+const OWN_FIELDS = ["producer", "first", "last", "leaves"];
 
 /** The entries of a Redis stream. */
 export async function openStreamSource(options: StreamSourceOptions): Promise<Source> {
