@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Archive } from "../audit/archive/archive.ts";
 import type { Growth } from "../audit/archive/growth.ts";
 import { type Archiver, createArchiver } from "../audit/queue/archiver.ts";
+import { createGiveWay } from "../audit/queue/give-way.ts";
 import { guardQueue } from "../audit/queue/guarded-queue.ts";
 import type { Queue } from "../audit/queue/queue.ts";
 import { createRedisBacklog } from "../audit/queue/redis-backlog.ts";
@@ -33,9 +34,15 @@ export async function startAuditQueue(options: AuditQueueParts): Promise<{ queue
   );
   // An instance's id may be fixed, but a former life of it must not pass for this one.
   const holder = `${config.instanceId}.${randomBytes(4).toString("hex")}`;
-  const backlog = createRedisBacklog({ redis: redis.client, streamKey, consumer: config.instanceId });
+  const isInThread = archive.kind === "sqlite";
+  const backlog = createRedisBacklog({
+    ...{ redis: redis.client, streamKey, consumer: config.instanceId },
+    mostRecords: isInThread ? 4_000 : 8_000,
+  });
   const lease = createRedisLease({ redis: redis.client, streamKey, holder });
-  const archiver = createArchiver({ backlog, lease, archive, clock, log });
+  // When half of the queue is full, what comes in has gone first for long enough.
+  const giveWay = isInThread ? createGiveWay(queue, maxLength / 2) : undefined;
+  const archiver = createArchiver({ backlog, lease, archive, giveWay, clock, log });
   parts.defer(() => archiver.close());
   return { queue, archiver };
 }

@@ -31,7 +31,7 @@ const add = (queue: Queue, first: number, last: number) =>
   queue.append({ records: recordsOf("p", first, last), seeds: seedsFor("p") });
 
 /** Each call, as a caller would make it. */
-const calls: Readonly<Record<keyof Queue, (queue: Queue) => Promise<unknown>>> = {
+const calls: Readonly<Record<Exclude<keyof Queue, "traffic">, (queue: Queue) => Promise<unknown>>> = {
   append: (queue) => add(queue, 9, 9),
   raise: (queue) => queue.raise(new Map([["p", 3]])),
   find: (queue) => queue.find([{ producer: "p", sequence: 1 }]),
@@ -40,7 +40,7 @@ const calls: Readonly<Record<keyof Queue, (queue: Queue) => Promise<unknown>>> =
   drained: (queue) => queue.drained(never),
   condition: (queue) => queue.condition(),
 };
-const names = Object.keys(calls) as (keyof Queue)[];
+const names = Object.keys(calls) as (keyof typeof calls)[];
 
 describe("a queue behind a breaker", () => {
   it("answers as the queue does while Redis is well", async () => {
@@ -57,6 +57,7 @@ describe("a queue behind a breaker", () => {
     expect(Buffer.from(leaf ?? []).equals(recordsOf("p", 2, 2)[0]?.leaf ?? Buffer.of(1))).toBe(true);
     expect(none).toBeUndefined();
     expect(await queue.condition()).toMatchObject({ unarchived: 3 });
+    expect(queue.traffic).toEqual({ appended: 3, awaited: false });
     await redis.command("del", STREAM);
     await queue.drained(never);
     expect([breaker.state, breaker.totalFailures]).toEqual(["closed", 0]);

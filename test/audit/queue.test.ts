@@ -422,11 +422,13 @@ describe("waiting until all is archived", () => {
     await remove(redis, 2);
     await queue.condition();
     expect(ended).toEqual([]);
+    expect(queue.traffic).toEqual({ appended: 6, awaited: true });
     await remove(redis, 1);
     await early;
     expect(ended).toEqual(["early"]);
     await remove(redis, 1);
     await late;
+    expect(queue.traffic.awaited).toBe(false);
   });
 
   it("ends when the stream is lost: what was in it is not there any more", async () => {

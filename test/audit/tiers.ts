@@ -51,6 +51,7 @@ const unused = () => Promise.reject(new Error("a reader has no use for it"));
 /** A queue that holds what is on the shelf. */
 export function shelfQueue(shelf: Shelf): Queue {
   return {
+    traffic: { appended: 0, awaited: false },
     append: unused,
     raise: unused,
     find: async (ids) => Promise.all(ids.map((id) => shelf.find(id))),

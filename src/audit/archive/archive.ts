@@ -1,4 +1,5 @@
 import type { SqlSession } from "../../infra/database.ts";
+import type { SearchKeys } from "../record/keys.ts";
 import type { RecordId, Sealed } from "../record/record.ts";
 
 /**
@@ -28,6 +29,15 @@ export interface SequenceRange {
   readonly last: number;
 }
 
+/** Records that are ready to be appended. */
+export type Prepared = readonly PreparedRecord[];
+
+export interface PreparedRecord {
+  readonly record: Sealed;
+  readonly hash: Buffer;
+  readonly keys: SearchKeys;
+}
+
 /** Appends while it holds the head of the log. */
 export interface Appender {
   append(records: readonly Sealed[]): Promise<readonly Placed[]>;
@@ -46,6 +56,9 @@ export interface Archive {
    * commits. A record that differs from the one held is put aside where `differing` is "keep": nobody can be told any more.
    */
   append(records: readonly Sealed[], differing: "refuse" | "keep"): Promise<readonly Placed[]>;
+  /** Computes now what can be computed before these are appended: for who has nothing better to do meanwhile. */
+  prepare(records: readonly Sealed[]): Prepared;
+  appendPrepared(prepared: Prepared, differing: "refuse" | "keep"): Promise<readonly Placed[]>;
   /** Runs `work` in one transaction that may append too. Inside, use `tx` and `log` alone. */
   transaction<T>(work: (tx: SqlSession, log: Appender) => Promise<T>): Promise<T>;
   /** Those that are held, in the order asked for; undefined where none is. */

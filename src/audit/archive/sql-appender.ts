@@ -1,9 +1,9 @@
-import type { Database, SqlSession } from "../../infra/database.ts";
+import type { Database, SqlSession, SqlValue } from "../../infra/database.ts";
 import { bigintArray, byteaArray, textArray } from "../../infra/postgres-array.ts";
-import { type SearchKeys, searchKeys } from "../record/keys.ts";
+import { searchKeys } from "../record/keys.ts";
 import { sameContent } from "../record/leaf.ts";
 import { idOf, REQUEST_PRODUCER, type RecordId, type Sealed } from "../record/record.ts";
-import type { Appender, Placed } from "./archive.ts";
+import type { Appender, Placed, Prepared, PreparedRecord } from "./archive.ts";
 import { Frontier, leafHash, type TreeNode } from "./merkle.ts";
 
 /** A record whose identity is held with other content. */
@@ -12,19 +12,12 @@ export interface Differing {
   readonly hash: Buffer;
 }
 
-/** A record with what is computed from it, which need not wait for the head. */
-export interface Prepared {
-  readonly record: Sealed;
-  readonly hash: Buffer;
-  readonly keys: SearchKeys;
-}
-
-export function prepare(record: Sealed): Prepared {
+export function prepare(record: Sealed): PreparedRecord {
   return { record, hash: leafHash(record.leaf), keys: searchKeys(record) };
 }
 
 export interface SqlAppender extends Appender {
-  appendPrepared(prepared: readonly Prepared[]): Promise<readonly Placed[]>;
+  appendPrepared(prepared: Prepared): Promise<readonly Placed[]>;
   readonly frontier: Frontier;
   readonly differing: readonly Differing[];
   /** Actions that were not known before; known once the transaction is committed. */
@@ -44,8 +37,13 @@ const IDENTITY = "producer = $1 AND sequence = $2";
 const INSERT_COLUMNS =
   "leaf_index, producer, sequence, leaf_hash, accept_us, occur_us, actor_key, action_key, resource_key, resource_type_key, " +
   "trace_key, service_key, outcome, status, leaf";
-const INSERT_ROW = `INSERT INTO audit_record (${INSERT_COLUMNS})
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`;
+const COLUMNS = INSERT_COLUMNS.split(", ").length;
+/** Records that are placed and inserted together. */
+const PART = 500;
+/** Rows that SQLite is given at once: most of what a statement costs there is calling it. */
+const TOGETHER = 16;
+const INSERT_ROW = insertStatement(1);
+const INSERT_TOGETHER = insertStatement(TOGETHER);
 const INSERT_ROWS = `INSERT INTO audit_record (${INSERT_COLUMNS})
   SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bytea[])`;
@@ -113,7 +111,7 @@ export async function openAppender(
   }
 
   /** Records that may be held: what comes after everything known of its producer cannot be. */
-  function doubtful(records: readonly Prepared[]): Set<Sealed> {
+  function doubtful(records: Prepared): Set<Sealed> {
     const doubts = new Set<Sealed>();
     for (const { record } of records) {
       const { producer, sequence } = record;
@@ -127,7 +125,7 @@ export async function openAppender(
     return doubts;
   }
 
-  function place(prepared: Prepared, placing: Prepared[]): Placed {
+  function place(prepared: PreparedRecord, placing: PreparedRecord[]): Placed {
     const { record, hash } = prepared;
     const leafIndex = frontier.size;
     frontier.add(hash, kept);
@@ -139,43 +137,25 @@ export async function openAppender(
     return { outcome: "appended", leafIndex };
   }
 
-  async function insert(first: number, rows: readonly Prepared[]): Promise<void> {
-    if (kind === "sqlite") {
-      await tx.each(
-        INSERT_ROW,
-        rows.map((row, at) => rowOf(first + at, row)),
-      );
-      return;
-    }
-    await tx.query(INSERT_ROWS, [
-      bigintArray(rows.map((_, at) => first + at)),
-      textArray(rows.map(({ record }) => record.producer)),
-      bigintArray(rows.map(({ record }) => record.sequence)),
-      byteaArray(rows.map(({ hash }) => hash)),
-      bigintArray(rows.map(({ record }) => record.acceptUs)),
-      bigintArray(rows.map(({ record }) => record.occurUs)),
-      bigintArray(rows.map(({ keys }) => keys.actor)),
-      bigintArray(rows.map(({ keys }) => keys.action)),
-      bigintArray(rows.map(({ keys }) => keys.resource)),
-      bigintArray(rows.map(({ keys }) => keys.resourceType)),
-      bigintArray(rows.map(({ keys }) => keys.trace)),
-      bigintArray(rows.map(({ keys }) => keys.service)),
-      bigintArray(rows.map(({ record }) => record.outcome)),
-      bigintArray(rows.map(({ record }) => statusOf(record))),
-      byteaArray(rows.map(({ record }) => record.leaf)),
+  /** Inserts what was placed from this index on. Postgres is at it while the next rows are being placed. */
+  function insert(first: number, rows: Prepared): Promise<unknown> {
+    if (kind === "postgres") return tx.query(INSERT_ROWS, columnsOf(first, rows));
+    const whole = rows.length - (rows.length % TOGETHER);
+    return Promise.all([
+      tx.each(INSERT_TOGETHER, chunksOf(first, rows, 0, whole, TOGETHER)),
+      tx.each(INSERT_ROW, chunksOf(first, rows, whole, rows.length, 1)),
     ]);
   }
 
-  async function appendPrepared(prepared: readonly Prepared[]): Promise<readonly Placed[]> {
+  async function appendPrepared(prepared: Prepared): Promise<readonly Placed[]> {
     const producers = new Set(prepared.map(({ record }) => record.producer));
     await learnSequences([...producers].filter((one) => !isOfRequest(one)));
     const doubts = doubtful(prepared);
     const held = doubts.size === 0 ? NONE_HELD : await lookUp([...doubts]);
-    const first = frontier.size;
-    const placing: Prepared[] = [];
     // What is placed here may come a second time in the same batch; only then is it looked for.
     const placedHere = doubts.size === 0 ? undefined : new Map<string, Held>();
-    const placed = prepared.map((one): Placed => {
+
+    function placeOrFind(one: PreparedRecord, placing: PreparedRecord[]): Placed {
       const { record } = one;
       const id = placedHere === undefined ? "" : idOf(record);
       const known = doubts.has(record) ? (held.get(id) ?? placedHere?.get(id)) : undefined;
@@ -187,8 +167,18 @@ export async function openAppender(
       const same = known.leaf === null || sameContent(known.leaf, record.leaf);
       if (!same) differing.push({ record, hash: one.hash });
       return { outcome: same ? "duplicate" : "differs", leafIndex: known.leafIndex };
-    });
-    if (placing.length > 0) await insert(first, placing);
+    }
+
+    const placed: Placed[] = [];
+    const inserted: Promise<unknown>[] = [];
+    for (let from = 0; from < prepared.length; from += PART) {
+      const first = frontier.size;
+      const placing: PreparedRecord[] = [];
+      for (const one of prepared.slice(from, from + PART)) placed.push(placeOrFind(one, placing));
+      if (placing.length > 0) inserted.push(insert(first, placing));
+    }
+    // None is left to itself: the first that failed explains the others.
+    for (const part of await Promise.allSettled(inserted)) if (part.status === "rejected") throw part.reason;
     return placed;
   }
 
@@ -230,8 +220,49 @@ function statusOf({ pending }: Sealed): number {
   return pending ? STATUS.pending : STATUS.notRequired;
 }
 
-function rowOf(leafIndex: number, { record, hash, keys }: Prepared) {
+function insertStatement(rows: number): string {
+  const row = (at: number) => `(${Array.from({ length: COLUMNS }, (_, column) => `$${at * COLUMNS + column + 1}`)})`;
+  return `INSERT INTO audit_record (${INSERT_COLUMNS}) VALUES ${Array.from({ length: rows }, (_, at) => row(at))}`;
+}
+
+/** The parameters for the rows from `start` to `end`, so many at a time. */
+function chunksOf(first: number, rows: Prepared, start: number, end: number, size: number) {
+  const chunks: SqlValue[][] = [];
+  let chunk: SqlValue[] = [];
+  for (let at = start; at < end; at++) {
+    const row = rows[at];
+    if (row === undefined) break;
+    if ((at - start) % size === 0) {
+      chunk = [];
+      chunks.push(chunk);
+    }
+    pushRow(chunk, first + at, row);
+  }
+  return chunks;
+}
+
+function columnsOf(first: number, rows: Prepared): Uint8Array[] {
   return [
+    bigintArray(rows.map((_, at) => first + at)),
+    textArray(rows.map(({ record }) => record.producer)),
+    bigintArray(rows.map(({ record }) => record.sequence)),
+    byteaArray(rows.map(({ hash }) => hash)),
+    bigintArray(rows.map(({ record }) => record.acceptUs)),
+    bigintArray(rows.map(({ record }) => record.occurUs)),
+    bigintArray(rows.map(({ keys }) => keys.actor)),
+    bigintArray(rows.map(({ keys }) => keys.action)),
+    bigintArray(rows.map(({ keys }) => keys.resource)),
+    bigintArray(rows.map(({ keys }) => keys.resourceType)),
+    bigintArray(rows.map(({ keys }) => keys.trace)),
+    bigintArray(rows.map(({ keys }) => keys.service)),
+    bigintArray(rows.map(({ record }) => record.outcome)),
+    bigintArray(rows.map(({ record }) => statusOf(record))),
+    byteaArray(rows.map(({ record }) => record.leaf)),
+  ];
+}
+
+function pushRow(values: SqlValue[], leafIndex: number, { record, hash, keys }: PreparedRecord): void {
+  values.push(
     leafIndex,
     record.producer,
     record.sequence,
@@ -247,7 +278,7 @@ function rowOf(leafIndex: number, { record, hash, keys }: Prepared) {
     record.outcome,
     statusOf(record),
     record.leaf,
-  ];
+  );
 }
 
 async function oneByOne<Item, Row>(items: readonly Item[], query: (item: Item) => Promise<Row[]>): Promise<Row[]> {

@@ -4,9 +4,9 @@ import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
 import { idOf, type RecordId } from "../record/record.ts";
-import type { Archive, Archived, Placed } from "./archive.ts";
+import type { Archive, Archived, Placed, Prepared } from "./archive.ts";
 import type { Growth } from "./growth.ts";
-import { type Differing, openAppender, type Prepared, prepare, type SqlAppender } from "./sql-appender.ts";
+import { type Differing, openAppender, prepare, type SqlAppender } from "./sql-appender.ts";
 
 export interface SqlArchiveOptions {
   readonly database: Database;
@@ -40,7 +40,7 @@ const COMMIT_BYTES = 8 * 1024 * 1024;
 const KNOWN_ACTIONS = 10_000;
 
 interface Job {
-  readonly prepared: readonly Prepared[];
+  readonly prepared: Prepared;
   readonly differing: "refuse" | "keep";
   readonly bytes: number;
   resolve(placed: readonly Placed[]): void;
@@ -159,6 +159,17 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
     draining = undefined;
   }
 
+  function append(prepared: Prepared, differing: Job["differing"]): Promise<readonly Placed[]> {
+    if (prepared.length === 0) return Promise.resolve([]);
+    return new Promise((resolve, reject) => {
+      let bytes = 0;
+      for (const { record } of prepared) bytes += record.leaf.length;
+      queue.push({ prepared, differing, bytes, resolve, reject });
+      // After this turn, so that whoever else calls in it shares the commit.
+      draining ??= Promise.resolve().then(drain);
+    });
+  }
+
   async function findOne({ producer, sequence }: RecordId): Promise<Archived | undefined> {
     const [row] = await database.query<ArchivedRow>(
       `SELECT ${ARCHIVED_COLUMNS} FROM audit_record WHERE producer = $1 AND sequence = $2`,
@@ -169,16 +180,9 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
 
   return {
     kind,
-    append(records, differing) {
-      if (records.length === 0) return Promise.resolve([]);
-      return new Promise((resolve, reject) => {
-        let bytes = 0;
-        for (const { leaf } of records) bytes += leaf.length;
-        queue.push({ prepared: records.map(prepare), differing, bytes, resolve, reject });
-        // After this turn, so that whoever else calls in it shares the commit.
-        draining ??= Promise.resolve().then(drain);
-      });
-    },
+    append: (records, differing) => append(records.map(prepare), differing),
+    prepare: (records) => records.map(prepare),
+    appendPrepared: append,
     transaction: (work) => transaction(work),
     async find(ids) {
       const [only] = ids;

@@ -1,15 +1,18 @@
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { createBackoff } from "../../infra/backoff.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
-import type { Archive } from "../archive/archive.ts";
+import type { Archive, Prepared, PreparedRecord } from "../archive/archive.ts";
 import type { Sealed } from "../record/record.ts";
 import type { Backlog, Lease, Waiting } from "./backlog.ts";
+import type { GiveWay } from "./give-way.ts";
 
 export interface ArchiverOptions {
   readonly backlog: Backlog;
   readonly lease: Lease;
-  readonly archive: Pick<Archive, "append">;
+  readonly archive: Pick<Archive, "prepare" | "appendPrepared">;
+  /** Where the archive would be in the way of what comes in. */
+  readonly giveWay?: GiveWay | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -34,22 +37,32 @@ export interface Archiver {
   close(): Promise<void>;
 }
 
+/** What was read at once, ready to be archived. */
+interface Batch {
+  readonly waiting: readonly Waiting[];
+  readonly records: Prepared;
+}
+
 /** How often the leader looks for what others were given and have not finished. */
 const SWEEP_MS = 1_000;
 /** After so many records at once there are likely to be more: they are read while these are archived. */
 const MANY = 1_000;
+/** Records that are prepared in one turn of the event loop. */
+const TURN = 500;
 
 /**
  * Moves records from the queue into the archive, while it leads. It takes the lead as soon as nobody has it. Whatever it was
  * doing when it lost the lead, or was frozen, may be done by another one as well: the archive keeps one of each record.
  */
-export function createArchiver({ backlog, lease, archive, clock, log }: ArchiverOptions): Archiver {
+export function createArchiver({ backlog, lease, archive, giveWay, clock, log }: ArchiverOptions): Archiver {
   const closing = new AbortController();
   let leading = false;
   let archived = 0;
   let foreign = 0;
   let quarantined = 0;
   let lastError: ArchiverCondition["lastError"];
+  /** Records in the queue, when it was last said. */
+  let left = 0;
   const backoff = createBackoff({ firstMs: 50, capMs: 2_000 });
 
   async function pause(ms: number): Promise<void> {
@@ -74,10 +87,10 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   }
 
   /** Until the archive has them. False: the lead was lost before. */
-  async function append(records: readonly Sealed[]): Promise<boolean> {
+  async function append(records: Prepared): Promise<boolean> {
     while (leading && !closing.signal.aborted) {
       try {
-        await archive.append(records, "keep");
+        await archive.appendPrepared(records, "keep");
         return true;
       } catch (error) {
         failed(error, "audit records wait in the queue: the archive does not take them");
@@ -87,29 +100,36 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
     return false;
   }
 
+  /** What can be done with a batch before it is its turn to be brought into the archive. */
+  async function prepare(waiting: readonly Waiting[]): Promise<Batch> {
+    const records = recordsIn(waiting);
+    const prepared: PreparedRecord[] = [];
+    for (let from = 0; from < records.length; from += TURN) {
+      if (from > 0) await setImmediate();
+      prepared.push(...archive.prepare(records.slice(from, from + TURN)));
+    }
+    return { waiting, records: prepared };
+  }
+
   /** Brings what is ours into the archive. False: the lead was lost before. */
-  async function bring(batch: readonly Waiting[]): Promise<boolean> {
-    const records: Sealed[] = [];
-    for (const one of batch) {
-      if (one.kind === "foreign") continue;
-      for (const record of one.records) records.push(record);
-      if (one.broken !== undefined) {
-        const { count, cause } = one.broken;
-        log.error(
-          { entry: one.entry, records: count, err: cause },
-          "audit records in the queue cannot be read; their entry is put aside",
-        );
-      }
+  async function bring({ waiting, records }: Batch): Promise<boolean> {
+    for (const one of waiting) {
+      if (one.kind === "foreign" || one.broken === undefined) continue;
+      const { count, cause } = one.broken;
+      log.error(
+        { entry: one.entry, records: count, err: cause },
+        "audit records in the queue cannot be read; their entry is put aside",
+      );
     }
     return records.length === 0 || append(records);
   }
 
   /** Takes out of the queue what was brought into the archive. */
-  async function finish(batch: readonly Waiting[]): Promise<void> {
-    await backlog.finish(batch);
+  async function finish({ waiting }: Batch): Promise<void> {
+    left = await backlog.finish(waiting);
     worked();
     let strange = 0;
-    for (const one of batch) {
+    for (const one of waiting) {
       if (one.kind === "foreign") strange++;
       else {
         archived += one.records.length;
@@ -128,15 +148,15 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   async function sweep(): Promise<void> {
     await backlog.open();
     while (leading && !closing.signal.aborted) {
-      const batch = await backlog.claim();
-      if (batch.length === 0) return;
+      const batch = await prepare(await backlog.claim());
+      if (batch.waiting.length === 0) return;
       if (await bring(batch)) await finish(batch);
     }
   }
 
   async function lead(): Promise<void> {
     let sweptAt = Number.NEGATIVE_INFINITY;
-    let ahead: Promise<readonly Waiting[]> | undefined;
+    let ahead: Promise<Batch> | undefined;
     // Redis takes one batch out while SQL takes the next one in. Should it fail, the archive knows them when they come again.
     let finishing: Promise<void> | undefined;
     try {
@@ -148,18 +168,21 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
           await sweep();
           sweptAt = clock.monotonic();
         }
-        const batch = await (ahead ?? backlog.read());
+        const batch = await (ahead ?? backlog.read().then(prepare));
         ahead = undefined;
-        if (recordsIn(batch) >= MANY && !isDue) {
-          ahead = backlog.read();
+        const begun = clock.monotonic();
+        const bringing = batch.waiting.length > 0 ? bring(batch) : false;
+        if (batch.records.length >= MANY && !isDue) {
+          ahead = backlog.read().then(prepare);
           // It is waited for later; that it fails meanwhile is not a failure nobody sees.
           ahead.catch(() => {});
         }
-        const isBrought = batch.length > 0 && (await bring(batch));
+        const isBrought = await bringing;
         await finishing;
         finishing = isBrought ? finish(batch) : undefined;
         finishing?.catch(() => {});
-        if (batch.length === 0) worked();
+        if (isBrought) await giveWay?.(clock.monotonic() - begun, left, closing.signal);
+        if (batch.waiting.length === 0) worked();
       }
     } finally {
       // Whoever leads next claims it; but it must have arrived by then.
@@ -236,8 +259,6 @@ export function createArchiver({ backlog, lease, archive, clock, log }: Archiver
   };
 }
 
-function recordsIn(batch: readonly Waiting[]): number {
-  let count = 0;
-  for (const one of batch) count += one.kind === "run" ? one.records.length : 0;
-  return count;
+function recordsIn(waiting: readonly Waiting[]): readonly Sealed[] {
+  return waiting.flatMap((one) => (one.kind === "run" ? one.records : []));
 }

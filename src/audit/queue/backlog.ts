@@ -22,8 +22,11 @@ export interface Backlog {
   claim(): Promise<readonly Waiting[]>;
   /** What nobody was given yet, in order, a batch at most. Waits a moment if there is none. */
   read(): Promise<readonly Waiting[]>;
-  /** They are archived, or not ours: they never come again. An entry with broken records is put aside. */
-  finish(done: readonly Waiting[]): Promise<void>;
+  /**
+   * They are archived, or not ours: they never come again. An entry with broken records is put aside. How
+   * many records wait still.
+   */
+  finish(done: readonly Waiting[]): Promise<number>;
   close(): Promise<void>;
 }
 

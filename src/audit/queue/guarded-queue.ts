@@ -21,6 +21,7 @@ export function guardQueue(queue: Queue, breaker: Breaker): Queue {
   }
 
   return {
+    traffic: queue.traffic,
     append: (append) => guarded(() => queue.append(append)),
     raise: (marks) => guarded(() => queue.raise(marks)),
     find: (ids) => guarded(() => queue.find(ids)),

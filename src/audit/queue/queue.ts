@@ -42,12 +42,21 @@ export interface QueueCondition {
   readonly quarantined: number;
 }
 
+/** What this instance has to do with the queue. */
+export interface QueueTraffic {
+  /** Records that it has queued so far. */
+  readonly appended: number;
+  /** Whether someone waits in `drained`. */
+  readonly awaited: boolean;
+}
+
 /**
  * Records on their way to the archive: the Redis stream. Every call rejects with UnavailableError while Redis is away, and
  * append with QueueFullError when there is no room; then nothing was queued, as far as is known: a call that was cut off may have
  * been carried out.
  */
 export interface Queue {
+  readonly traffic: QueueTraffic;
   /** Appends in this order, atomically. */
   append(append: QueueAppend): Promise<readonly QueueOutcome[]>;
   /** Sequences up to these were archived past the queue: it is to know of them. */

@@ -1,5 +1,5 @@
 import { defineScript } from "../../infra/redis.ts";
-import { DELIVERED, RUN_AT } from "./redis-queue-lua.ts";
+import { DELIVERED, RUN_AT, WAITING } from "./redis-queue-lua.ts";
 
 /**
  * Makes the group where it is missing, to read the stream from its beginning. Reading begins anew, too, when all was read but
@@ -32,10 +32,11 @@ return 1
  * KEYS  stream, producers, tails of the producers below
  * ARGV  1 group   2 a generation nobody has used   3 how many entries are not ours, and then they
  *       .. for each producer: name; its entries, their first and their last sequence, one after the other with spaces between
+ * Result: how many records wait still.
  */
 export const finishScript = defineScript({
   name: "audit-finish",
-  lua: `${RUN_AT}${DELIVERED}
+  lua: `${RUN_AT}${DELIVERED}${WAITING}
 local stream, producers, group = KEYS[1], KEYS[2], ARGV[1]
 local function each(list, run)
   for from = 1, #list, 4000 do run(unpack(list, from, math.min(from + 3999, #list))) end
@@ -81,7 +82,7 @@ local counted = gone > 0 and redis.call('HGET', producers, '/records')
 if counted then redis.call('HSET', producers, '/records', math.max(0, tonumber(counted) - gone)) end
 -- The index was lost. It tells the truth again as soon as no record of ours waits.
 if redis.call('HEXISTS', producers, '/') == 0 and isDone(group) then redis.call('HSET', producers, '/', ARGV[2]) end
-return 1
+return (waiting(unpack(redis.call('HMGET', producers, '/records', '/foreign'))))
 `,
 });
 

@@ -13,23 +13,24 @@ export interface RedisBacklogOptions {
   readonly streamKey: string;
   /** The name of this instance in the consumer group. */
   readonly consumer: string;
+  /** Records that are read at a time. Default: 4,000. */
+  readonly mostRecords?: number;
   /** How long a read waits for something to come. Default: 250. */
   readonly blockMs?: number;
   /** How long Redis may take to answer, beyond that. Default: 2,000. */
   readonly answerMs?: number;
 }
 
-const MOST_RECORDS = 4_000;
 const MOST_BYTES = 4 * 1024 * 1024;
 /** Entries in one reply, at most: nobody knows beforehand how large they are, and a record may have 256 KiB. */
 const PAGE = 250;
 /** After so many there are likely to be more. */
 const MANY = 250;
 /** What one reply should come to. */
-const PAGE_BYTES = 1024 * 1024;
+const PAGE_BYTES = 256 * 1024;
 
 export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
-  const { streamKey, consumer, blockMs = 250, answerMs = 2_000 } = options;
+  const { streamKey, consumer, mostRecords = 4_000, blockMs = 250, answerMs = 2_000 } = options;
   const keys = queueKeys(streamKey);
   const redis = options.redis.withCommandTimeout(blockMs + answerMs);
   const instance = randomUUID();
@@ -44,7 +45,7 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   }
 
   function pageSize(): number {
-    return Math.max(8, Math.min(PAGE, Math.floor(PAGE_BYTES / Math.max(1, meanBytes))));
+    return Math.max(4, Math.min(PAGE, Math.floor(PAGE_BYTES / Math.max(1, meanBytes))));
   }
 
   function weigh(entries: readonly QueueEntry[]): number {
@@ -87,18 +88,20 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   async function read(): Promise<readonly Waiting[]> {
     let page = isBusy ? await take() : [];
     if (page.length === 0) page = await waitForSome();
-    const entries = page;
-    let bytes = weigh(page);
-    let records = countOf(page);
-    // The next page may be as large as this one.
-    while (page.length > 0 && records + countOf(page) <= MOST_RECORDS && bytes < MOST_BYTES) {
-      page = await take();
-      entries.push(...page);
+    const read: Waiting[] = [];
+    let bytes = 0;
+    let records = 0;
+    for (;;) {
       bytes += weigh(page);
       records += countOf(page);
+      // Each page by itself, so that others have their turns in between.
+      for (const entry of page) read.push(waitingOf(entry));
+      // The next page may be as large as this one.
+      if (page.length === 0 || records + countOf(page) > mostRecords || bytes >= MOST_BYTES) break;
+      page = await take();
     }
     isBusy = records >= MANY;
-    return entries.map(waitingOf);
+    return read;
   }
 
   /** Redis has lost the stream, or only the group: both begin anew. */
@@ -131,11 +134,12 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
       // Bytes: a string this long takes ioredis several times as long.
       for (const [producer, words] of runs) args.push(producer, Buffer.from(words.join(" "), "latin1"));
       const tails = [...runs.keys()].map(keys.tail);
-      await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
+      const left = await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
       for (const one of done) {
         if (one.kind === "foreign" || one.broken === undefined) continue;
         await redis.run(quarantineScript, [keys.stream, keys.quarantine], [GROUP, one.entry]);
       }
+      return Number(left);
     },
     close: () => redis.close(),
   };

@@ -12,8 +12,14 @@ interface Waiter {
 const SHORTEST_POLL_MS = 5;
 const LONGEST_POLL_MS = 100;
 
-/** Waits until what is in the stream is archived. All who wait share the looking. */
-export function createDrain(look: () => Promise<Frontier>, growth: Growth): (signal: AbortSignal) => Promise<void> {
+export interface Drain {
+  readonly awaited: boolean;
+  /** Waits until what is in the stream now is archived. */
+  wait(signal: AbortSignal): Promise<void>;
+}
+
+/** All who wait share the looking. */
+export function createDrain(look: () => Promise<Frontier>, growth: Growth): Drain {
   const waiters = new Set<Waiter>();
   let asked: Promise<Frontier> | undefined;
   let forget: (() => void) | undefined;
@@ -63,7 +69,7 @@ export function createDrain(look: () => Promise<Frontier>, growth: Growth): (sig
     schedule();
   }
 
-  function wait(target: string, signal: AbortSignal): Promise<void> {
+  function waitFor(target: string, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const onAbort = () => waiter.settle(signal.reason);
       const waiter: Waiter = {
@@ -83,10 +89,15 @@ export function createDrain(look: () => Promise<Frontier>, growth: Growth): (sig
     });
   }
 
-  return async (signal) => {
-    signal.throwIfAborted();
-    const frontier = await ask();
-    if (frontier !== undefined) await wait(frontier.last, signal);
+  return {
+    get awaited() {
+      return waiters.size > 0;
+    },
+    async wait(signal) {
+      signal.throwIfAborted();
+      const frontier = await ask();
+      if (frontier !== undefined) await waitFor(frontier.last, signal);
+    },
   };
 }
 

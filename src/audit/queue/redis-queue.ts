@@ -41,6 +41,7 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
   const instance = randomUUID();
   const room = createRoom(WITH_REDIS);
   let appends = 0;
+  let appended = 0;
   /** As it was last seen. */
   let era = "";
 
@@ -80,6 +81,7 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
       const outcome = OUTCOMES[letter];
       if (outcome !== undefined) outcomes.push(outcome);
     }
+    appended += outcomes.length;
     if (outcomes.length !== unique.length) throw new TypeError(`unexpected reply of Redis: ${String(reply)}`);
     return repeated === undefined ? outcomes : withRepeats(outcomes, repeated);
   }
@@ -139,7 +141,7 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
     return [...found].sort((a, b) => a - b);
   }
 
-  const drained = createDrain(async () => {
+  const drain = createDrain(async () => {
     const reply = await run(frontierScript, [], [GROUP]);
     const [seen, first, last]: unknown[] = Array.isArray(reply) ? reply : [];
     noteEra(String(seen));
@@ -151,7 +153,15 @@ export function createRedisQueue({ redis, streamKey, maxLength, growth, onLost }
     raise: async (marks) => void (await append({ records: [], seeds: marks })),
     find,
     sequences,
-    drained,
+    drained: drain.wait,
+    traffic: {
+      get appended() {
+        return appended;
+      },
+      get awaited() {
+        return drain.awaited;
+      },
+    },
     async lastSequence(producer) {
       const mark = await redis.command("hget", keys.producers, producer).catch(refuse);
       return typeof mark === "string" ? Number(mark) : undefined;
