@@ -34,7 +34,9 @@ export interface Calls {
   succeed(call: Call): boolean;
   /** Ends a call badly: counts it, logs it, and tells what to answer. Undefined when it had already ended. */
   fail(call: Call, thrown: unknown, peer: string): CallError | undefined;
-  /** The same for a call that never became one: of nobody known, or refused by the protocol. */
+  /** Ends a call that is in the books already. */
+  leave(call: Call): void;
+  /** The same as `fail` for a call that never became one: of nobody known, or refused by the protocol. */
   refuse(method: Method, started: number, thrown: unknown, peer: string): CallError;
   /** Ends the streams of callers to whom there is an objection by now. */
   recheck(objectionTo: (caller: AuthenticatedCaller) => Failure | undefined): void;
@@ -159,6 +161,10 @@ export function createCalls(options: CallsOptions): Calls {
       record(call.info, call.caller.name, call.started, error, peer);
       release(call);
       return error;
+    },
+
+    leave(call) {
+      if (call.finish()) release(call);
     },
 
     refuse(method, started, thrown, peer) {

@@ -22,6 +22,8 @@ export interface GrpcContext {
   readonly authenticator: Authenticator;
   /** Calls that stream, by the grpc-js call that carries them. */
   readonly streaming: WeakMap<object, Call>;
+  /** Those of grpc-js' calls that it has answered by itself; they are in the books. */
+  readonly answered: WeakSet<object>;
 }
 
 /** The call of whoever presents itself; throws when that is nobody known. It is still to be let in. */

@@ -43,7 +43,7 @@ function isInterceptingCall(carrier: Carrier): carrier is ServerInterceptingCall
  * One function for all calls of a method: this stands in the way of every answer.
  */
 function statusSender(context: GrpcContext, method: Method): Carrier["sendStatus"] {
-  const refused = new WeakSet<Carrier>();
+  const { answered } = context;
   return function sendStatus(this: Carrier, status) {
     const send = inherited(this);
     if (status.metadata !== null && status.metadata !== undefined) {
@@ -56,8 +56,8 @@ function statusSender(context: GrpcContext, method: Method): Carrier["sendStatus
       return;
     }
     // It goes on to complain of the rest of a request that it has refused.
-    if (refused.has(this)) return;
-    refused.add(this);
+    if (answered.has(this)) return;
+    answered.add(this);
     const failure = foreignFailure(status.code, status.details);
     const running = context.streaming.get(this);
     if (running !== undefined) {

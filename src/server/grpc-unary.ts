@@ -3,7 +3,7 @@ import type { ServerUnaryCall, sendUnaryData } from "@grpc/grpc-js";
 import type { EncodedReply } from "../infra/call.ts";
 import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
-import { type GrpcContext, grpcStatus, openCall } from "./grpc-call.ts";
+import { carrierOf, type GrpcContext, grpcStatus, openCall } from "./grpc-call.ts";
 import type { Method, UnaryRpc } from "./method.ts";
 import { noMetadata, replyMetadata, unknownProvenance } from "./reply-metadata.ts";
 
@@ -42,7 +42,12 @@ export function unaryHandler(context: GrpcContext, method: Method, rpc: UnaryRpc
     calls.track(call);
     call.watchDeadline();
     call.onAbort = (failure) => fail(stream, respond, call, failure);
-    stream.once("cancelled", () => call.hangUp());
+    stream.once("cancelled", () => {
+      // Its timer for the deadline was earlier than ours.
+      const carrier = carrierOf(stream);
+      if (carrier !== undefined && context.answered.has(carrier)) call.onAbort = () => calls.leave(call);
+      call.hangUp();
+    });
     answer.then(
       (value) => reply(stream, respond, call, value),
       (thrown: unknown) => fail(stream, respond, call, thrown),

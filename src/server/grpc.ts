@@ -45,6 +45,7 @@ export function createGrpcServer(options: GrpcServerOptions): GrpcServer {
     calls: options.calls,
     authenticator: options.authenticator,
     streaming: new WeakMap(),
+    answered: new WeakSet(),
   };
   const methods = new Map<string, Method>();
   const services = options.services.map((mounted) => methodsOf(mounted, "grpc", options.calls.metrics));

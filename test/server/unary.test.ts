@@ -229,6 +229,27 @@ describe("a deadline", () => {
     expect(h.lines.map((line) => line.code)).toEqual(["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"]);
   });
 
+  it("is in the log once when the server was too busy to notice it first", async () => {
+    const reasons: unknown[] = [];
+    const say = (_: unknown, call: CallContext) =>
+      new Promise<never>(() => {
+        call.signal.addEventListener("abort", () => reasons.push(call.signal.reason));
+        // Late for both timers, of which grpc-js' was set first.
+        setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300), 10);
+      });
+    await using h = await startEcho({ say });
+    for (let call = 1; call <= 5; call++) {
+      const { error } = await h.client.say({}, { deadline: Date.now() + 100 });
+      expect(error?.code).toBe(status.DEADLINE_EXCEEDED);
+      await until(() => reasons.length === call && h.lines.length >= call, { what: "the call to be over" });
+    }
+    // Whatever a call writes, it has written before the next one is answered.
+    await h.client.say({}, { deadline: Date.now() + 100 });
+    await until(() => reasons.length === 6 && h.lines.length >= 6, { what: "the last one to be over" });
+    expect(h.lines.map((line) => line.code)).toEqual(Array(6).fill("DEADLINE_EXCEEDED"));
+    expect(reasons).toEqual(Array(6).fill(expect.objectContaining({ kind: "deadline" })));
+  });
+
   it("is shown to the handler", async () => {
     const seen: (number | undefined)[] = [];
     await using h = await startEcho({
