@@ -17,7 +17,7 @@ export function returnMemory(): void {
 /** Both halves of the young generation together. V8 would let them grow to 128 MiB. */
 const YOUNG_BYTES = 32 * 1024 * 1024;
 /** By how much the old generation may outgrow what was in use after its last collection. V8 would let it grow to several times that. */
-const OLD_GROWTH_PERCENT = 100;
+const OLD_GROWTH_PERCENT = 70;
 
 /** Has garbage collected before it is several times what is in use. */
 export function limitOldGeneration(): void {

@@ -6,9 +6,9 @@ import {
   AuditServiceIngestRequestSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import { decode } from "../../infra/decode.ts";
+import { BYTES, UNUSUAL, VARINT, WireReader } from "../../infra/wire-reader.ts";
 import { LIMITS } from "./entry.ts";
 import { type Scanned, scanEntry } from "./scan.ts";
-import { BYTES, UNUSUAL, VARINT, WireReader } from "./wire-reader.ts";
 
 /** A record of a request whose entry was read and checked as bytes, and never made an object. */
 export interface ScannedAppend extends AuditAppend {

@@ -1,6 +1,6 @@
 import { AuditOutcome, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
+import { BYTES, FIXED64, UNUSUAL, VARINT, type WireReader } from "../../infra/wire-reader.ts";
 import { isKeepable, LIMITS } from "./entry.ts";
-import { BYTES, FIXED64, UNUSUAL, VARINT, type WireReader } from "./wire-reader.ts";
 
 /** What an entry says that records are sorted and searched by. */
 export interface Scanned {

@@ -1,0 +1,81 @@
+import type { ConversationKey, ExpiryOrder, Held, Message, Origin, State } from "../record/conversation.ts";
+
+/** What every write may demand. */
+interface Demand {
+  readonly key: ConversationKey;
+  /** The version that must be there; 0: none may be. */
+  readonly expectedVersion?: number | undefined;
+  /** Names the attempt; empty: a retry is another one. */
+  readonly requestId: string;
+  /** Whether a retry is to be answered with the state as well. */
+  readonly answersState?: boolean | undefined;
+}
+
+/** Makes another state of a serialized one. */
+export type Merge = (state: Uint8Array) => State;
+
+/** The writes, as rules carry them out. */
+export type Order =
+  | (Demand & {
+      readonly kind: "save";
+      readonly state: State;
+      readonly messages: readonly Message[];
+      readonly expiry?: ExpiryOrder | undefined;
+    })
+  | (Demand & { readonly kind: "patch"; readonly merge: Merge; readonly expiry?: ExpiryOrder | undefined })
+  | (Demand & {
+      readonly kind: "append";
+      readonly messages: readonly Message[];
+      readonly create: boolean;
+      readonly merge?: Merge | undefined;
+      readonly expiry?: ExpiryOrder | undefined;
+    })
+  | (Demand & { readonly kind: "delete" })
+  | (Demand & { readonly kind: "extend"; readonly expiry: ExpiryOrder })
+  | (Demand & { readonly kind: "restore"; readonly version: number; readonly keepMessages: boolean })
+  /** Makes a conversation of messages that were copied into a generation of their own beforehand. */
+  | (Demand & {
+      readonly kind: "adopt";
+      readonly generation: number;
+      readonly state: State;
+      readonly messageCount: number;
+      readonly origin: Origin;
+      readonly createdUs?: number | undefined;
+      readonly expiry?: ExpiryOrder | undefined;
+    })
+  /** Removes one that has expired. */
+  | (Demand & { readonly kind: "expire" });
+
+export type OrderOf<Kind extends Order["kind"]> = Extract<Order, { kind: Kind }>;
+
+/** What became of one message. */
+export interface Appended {
+  readonly id: string;
+  readonly position: number;
+  readonly duplicate: boolean;
+}
+
+/** What is there instead of what was expected. */
+export interface Conflict {
+  readonly expectedVersion: number;
+  readonly presence: "live" | "expired" | "deleted" | "never";
+  /** Undefined when it is not there. */
+  readonly held: Held | undefined;
+  readonly state: Uint8Array | undefined;
+}
+
+export type Outcome =
+  | {
+      readonly kind: "done";
+      /** As it is now; of a delete or an expiry: the tombstone. */
+      readonly held: Held;
+      readonly created: boolean;
+      readonly appended: readonly Appended[];
+      /** The state as it is now, where the order brought or changed it. */
+      readonly state: Uint8Array | undefined;
+      /** Whether anything was written. */
+      readonly changed: boolean;
+    }
+  | { readonly kind: "conflict"; readonly conflict: Conflict }
+  /** There is nothing to delete, to extend or to remove. */
+  | { readonly kind: "absent"; readonly presence: "expired" | "deleted" | "never"; readonly held: Held | undefined };

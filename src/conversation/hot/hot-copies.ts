@@ -1,0 +1,38 @@
+import type { ConversationKey, Held } from "../record/conversation.ts";
+
+/** A conversation as a copy has it. */
+export interface Copy {
+  readonly held: Held;
+  readonly state: Uint8Array;
+}
+
+/** What lies over copies while the truth is changed. */
+export interface Cover {
+  /** Whether Redis could be told. If not, what is changed has to be marked as unhealed. */
+  readonly complete: boolean;
+  /** What is committed must not have a lower stamp: then no older copy can be put over it. */
+  leastStamp(key: ConversationKey): number;
+}
+
+/**
+ * Copies of conversations in Redis, for reading. A change covers the copy first, then is committed, then the copy is made anew. So no
+ * crash between the steps leaves an old copy, and no reader that was slow can put one back: it is older than the cover. Nothing
+ * here rejects because Redis is away: a read is slower then, and a change is marked.
+ */
+export interface HotCopies {
+  /** Undefined: there is none that can be believed; the truth has to be asked. */
+  read(key: ConversationKey): Promise<Copy | undefined>;
+  cover(keys: readonly ConversationKey[], stamp: number): Promise<Cover>;
+  /** A newer one that is there stays. */
+  fill(copies: readonly Copy[]): void;
+  /** These were committed without a cover: no copy of them is believed until it is healed. */
+  doubt(keys: readonly ConversationKey[]): void;
+}
+
+/** Where there is no Redis. */
+export const NO_COPIES: HotCopies = {
+  read: () => Promise.resolve(undefined),
+  cover: () => Promise.resolve({ complete: true, leastStamp: () => 0 }),
+  fill: () => {},
+  doubt: () => {},
+};

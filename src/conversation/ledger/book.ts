@@ -1,0 +1,70 @@
+import type { ConversationKey, Held, Message, StateFacts } from "../record/conversation.ts";
+
+/** ConversationChange.Kind, as it is stored. */
+export const KIND = {
+  created: 1,
+  updated: 2,
+  appended: 3,
+  restored: 4,
+  deleted: 5,
+  expired: 6,
+} as const;
+export type Kind = (typeof KIND)[keyof typeof KIND];
+
+export interface KnownMessage {
+  readonly position: number;
+  readonly contentHash: Uint8Array;
+}
+
+/** A version of the history, the current one included. */
+export interface KeptVersion extends StateFacts {
+  readonly version: number;
+  readonly kind: Kind;
+  readonly generation: number;
+  readonly stateVersion: number;
+  readonly messageCount: number;
+  readonly stateBytes: number;
+  readonly updatedUs: number;
+  /** 0: it was not restored. */
+  readonly restoredVersion: number;
+}
+
+/** A change that was decided on. All of it is written in one commit, or none. */
+export interface Entry {
+  readonly before: Held | undefined;
+  readonly after: Held;
+  /** Undefined: neither the state nor the messages changed, so nobody is told. */
+  readonly kind: Kind | undefined;
+  /** The state that `after.stateVersion` names, if this change brings it. */
+  readonly state: Uint8Array | undefined;
+  /** New messages, from this position on. */
+  readonly firstPosition: number;
+  readonly messages: readonly Message[];
+  /** Makes the messages those of this version again. */
+  readonly messagesOf?: number | undefined;
+  readonly restoredVersion?: number;
+  /** How many versions before the current one are kept. */
+  readonly history: number;
+  readonly request?: { readonly id: string; readonly answer: Uint8Array } | undefined;
+}
+
+/**
+ * What the truth holds, as it is while nobody else can write, with what was entered already. Rules read from it and enter what they
+ * decide. Nothing is written before the end; `enter` is the last thing a rule does, so one that fails leaves nothing behind.
+ */
+export interface Book {
+  /** Now. */
+  readonly nowUs: number;
+  /** Larger than all there was, for the next change of what is held. */
+  nextStamp(held: Held | undefined): number;
+  held(key: ConversationKey): Promise<Held | undefined>;
+  /** The current state. */
+  state(held: Held): Promise<Uint8Array>;
+  /** Those of the messages with these ids that are there. */
+  messages(held: Held, ids: readonly string[]): Promise<ReadonlyMap<string, KnownMessage>>;
+  keptVersion(held: Held, version: number): Promise<KeptVersion | undefined>;
+  stateOf(held: Held, stateVersion: number): Promise<Uint8Array | undefined>;
+  /** What was answered to an earlier attempt of this name. */
+  answer(key: ConversationKey, requestId: string): Promise<Uint8Array | undefined>;
+  enter(entry: Entry): void;
+}

@@ -1,0 +1,112 @@
+import type { SqlValue } from "../../infra/database.ts";
+import type { Held, Presence } from "../record/conversation.ts";
+
+const PRESENCES: readonly Presence[] = ["live", "expired", "deleted"];
+
+export function presenceNumber(presence: Presence): number {
+  return PRESENCES.indexOf(presence) + 1;
+}
+
+/** The columns of a conversation in the order of `valuesOf`. */
+export const HELD_COLUMNS = [
+  "collection",
+  "id",
+  "stamp",
+  "version",
+  "presence",
+  "generation",
+  "state_version",
+  "user_id",
+  "status",
+  "complexity_level",
+  "confidence_score",
+  "message_count",
+  "state_bytes",
+  "created_us",
+  "updated_us",
+  "expires_us",
+  "ttl_ms",
+  "sliding",
+  "origin_collection",
+  "origin_id",
+  "origin_version",
+  "kept_until_us",
+] as const;
+
+export type HeldRow = {
+  collection: string;
+  id: string;
+  stamp: number;
+  version: number;
+  presence: number;
+  generation: number;
+  state_version: number;
+  user_id: string;
+  status: string;
+  complexity_level: string;
+  confidence_score: number | null;
+  message_count: number;
+  state_bytes: number;
+  created_us: number;
+  updated_us: number;
+  expires_us: number | null;
+  ttl_ms: number | null;
+  sliding: number;
+  origin_collection: string | null;
+  origin_id: string | null;
+  origin_version: number | null;
+  kept_until_us: number | null;
+};
+
+export function heldOf(row: HeldRow): Held {
+  const { origin_collection: collection, origin_id: id, origin_version: version } = row;
+  return {
+    collection: row.collection,
+    id: row.id,
+    stamp: row.stamp,
+    version: row.version,
+    presence: PRESENCES[row.presence - 1] ?? "live",
+    generation: row.generation,
+    stateVersion: row.state_version,
+    userId: row.user_id,
+    status: row.status,
+    complexityLevel: row.complexity_level,
+    confidenceScore: row.confidence_score ?? undefined,
+    messageCount: row.message_count,
+    stateBytes: row.state_bytes,
+    createdUs: row.created_us,
+    updatedUs: row.updated_us,
+    expiresUs: row.expires_us ?? undefined,
+    ttlMs: row.ttl_ms ?? undefined,
+    sliding: row.sliding !== 0,
+    origin: collection === null || id === null || version === null ? undefined : { collection, id, version },
+    keptUntilUs: row.kept_until_us ?? undefined,
+  };
+}
+
+export function valuesOf(held: Held): SqlValue[] {
+  return [
+    held.collection,
+    held.id,
+    held.stamp,
+    held.version,
+    presenceNumber(held.presence),
+    held.generation,
+    held.stateVersion,
+    held.userId,
+    held.status,
+    held.complexityLevel,
+    held.confidenceScore ?? null,
+    held.messageCount,
+    held.stateBytes,
+    held.createdUs,
+    held.updatedUs,
+    held.expiresUs ?? null,
+    held.ttlMs ?? null,
+    held.sliding ? 1 : 0,
+    held.origin?.collection ?? null,
+    held.origin?.id ?? null,
+    held.origin?.version ?? null,
+    held.keptUntilUs ?? null,
+  ];
+}
