@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import Sqlite from "better-sqlite3";
-import { searchKeys } from "../src/audit/record/keys.ts";
 import { audit } from "../src/infra/migrations/0002-audit.ts";
 import { sealedAt } from "./audit-records.ts";
 
@@ -52,7 +51,7 @@ export interface PreparedRow {
 
 export function prepareRow(producer: string, number: number, actor?: string): PreparedRow {
   const record = sealedAt(producer, number, actor);
-  const keys = searchKeys(record);
+  const keys = record.texts.keys();
   const leaf = Buffer.from(record.leaf);
   const row = [
     0,

@@ -52,6 +52,14 @@ export class WireReader {
     return this.bytes.toString(this.#isAscii ? "latin1" : "utf8", start, last);
   }
 
+  /** The same, when it need not be a string: where it starts. It ends where the reader is then. */
+  textStart(end: number, most: number): number {
+    const last = this.textEnd(end, most);
+    const start = this.at;
+    this.at = last;
+    return start;
+  }
+
   /** The same, when what it says does not matter. */
   skipText(end: number, most: number): void {
     this.at = this.textEnd(end, most);

@@ -28,7 +28,7 @@ async function bring(batch: readonly Sealed[]): Promise<void> {
   const placed = await archive.append(batch, "refuse");
   const lines = batch.map((one, at) => {
     const { outcome = "failed", leafIndex = -1 } = placed[at] ?? {};
-    return `${outcome} ${idOf(one)} ${leafIndex} ${one.actor}\n`;
+    return `${outcome} ${idOf(one)} ${leafIndex} ${contentOf(one.sequence)}\n`;
   });
   writeSync(1, lines.join(""));
 }

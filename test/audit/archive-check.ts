@@ -26,7 +26,7 @@ export async function unsoundness(database: Database): Promise<readonly string[]
     hashes.push(Buffer.from(row.leaf_hash));
     if (row.leaf === null) continue;
     const record = unseal(row.leaf);
-    actions.add(record.action);
+    actions.add(record.texts.action);
     if (idOf(record) !== id) problems.push(`${id} has the leaf of ${idOf(record)}`);
     if (!naiveLeafHash(row.leaf).equals(row.leaf_hash)) problems.push(`${id} has another hash than its leaf`);
   }

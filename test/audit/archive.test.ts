@@ -5,6 +5,7 @@ import type { Archive } from "../../src/audit/archive/archive.ts";
 import { createGrowth } from "../../src/audit/archive/growth.ts";
 import { createSqlArchive } from "../../src/audit/archive/sql-archive.ts";
 import type { Sealed } from "../../src/audit/record/record.ts";
+import { EntryTexts } from "../../src/audit/record/texts.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
@@ -22,10 +23,15 @@ import { KINDS, openArchives, sealed } from "./archives.ts";
 const range = (first: number, last: number, producer = "p") =>
   Array.from({ length: last - first + 1 }, (_, at) => sealed({ producer, sequence: first + at }));
 
+const NO_WORDS = { actor: "", action: "", resourceType: "", resourceId: "", traceId: "", service: "" };
+
 /** What the tables hold and the types allow, and the database does not: SQLite takes NaN for null. */
 const poisoned = {
   sqlite: (record: Sealed): Sealed => ({ ...record, outcome: Number.NaN }),
-  postgres: (record: Sealed): Sealed => ({ ...record, action: "no\0text" }),
+  postgres: (record: Sealed): Sealed => ({
+    ...record,
+    texts: EntryTexts.of({ ...NO_WORDS, action: "no\0text" }),
+  }),
 };
 
 describe.each(KINDS)("the archive in %s", (kind) => {

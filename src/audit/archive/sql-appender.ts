@@ -1,6 +1,5 @@
 import type { Database, SqlSession, SqlValue } from "../../infra/database.ts";
 import { bigintArray, byteaArray, textArray } from "../../infra/postgres-array.ts";
-import { searchKeys } from "../record/keys.ts";
 import { sameContent } from "../record/leaf.ts";
 import { idOf, REQUEST_PRODUCER, type RecordId, type Sealed } from "../record/record.ts";
 import type { Appender, Placed, Prepared, PreparedRecord } from "./archive.ts";
@@ -13,7 +12,7 @@ export interface Differing {
 }
 
 export function prepare(record: Sealed): PreparedRecord {
-  return { record, hash: leafHash(record.leaf), keys: searchKeys(record) };
+  return { record, hash: leafHash(record.leaf), keys: record.texts.keys() };
 }
 
 export interface SqlAppender extends Appender {
@@ -130,7 +129,7 @@ export async function openAppender(
     const leafIndex = frontier.size;
     frontier.add(hash, kept);
     placing.push(prepared);
-    if (!isKnownAction(record.action)) actions.add(record.action);
+    if (!isKnownAction(record.texts.action)) actions.add(record.texts.action);
     if (!isOfRequest(record.producer)) {
       raised.set(record.producer, Math.max(record.sequence, raised.get(record.producer) ?? 0));
     }

@@ -2,7 +2,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { AuditReviewSchema, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
 import type { Archived } from "../archive/archive.ts";
 import { leafHash } from "../archive/merkle.ts";
-import { type SearchKeys, searchKeys } from "../record/keys.ts";
+import type { SearchKeys } from "../record/keys.ts";
 import { unseal } from "../record/leaf.ts";
 import type { Sealed } from "../record/record.ts";
 
@@ -46,7 +46,7 @@ function columnFault(row: LeafRow, record: Sealed): string | undefined {
 }
 
 function keyFault(row: LeafRow, record: Sealed): string | undefined {
-  const keys = searchKeys(record);
+  const keys = record.texts.keys();
   const wrong = keyNames.find((name) => row.keys[name] !== (keys[name] ?? null));
   return wrong === undefined ? undefined : `it would not be found by its ${keyTitles[wrong]}`;
 }

@@ -7,6 +7,7 @@ import { checkEntry } from "./entry.ts";
 import { parseId, type RecordId, type Sealed } from "./record.ts";
 import { unlessUnusual } from "./requests.ts";
 import { type Scanned, scanEntry, scanTime } from "./scan.ts";
+import { EntryTexts } from "./texts.ts";
 
 /** A record that was decoded for its content. */
 export interface Opened {
@@ -35,7 +36,9 @@ export function encoded(entry: AuditEntry): Scanned {
 
 /** Seals an entry that was scanned. Its bytes go into the leaf as they came. */
 export function sealScanned(id: RecordId, acceptUs: number, scanned: Scanned): Sealed {
-  return sealedOf(id, acceptUs, scanned, writeLeaf(id, acceptUs, scanned.entry));
+  const leaf = writeLeaf(id, acceptUs, scanned.entry);
+  scanned.texts.moveTo(leaf, leaf.length - scanned.entry.length);
+  return sealedOf(id, acceptUs, scanned, leaf);
 }
 
 /** How many bytes of a record sealed here are its entry: what its producer knows of its size. */
@@ -142,13 +145,15 @@ function scanHead(reader: WireReader, length: number) {
 function scannedOf(entry: AuditEntry, bytes: Uint8Array): Scanned {
   return {
     occurUs: entry.occurTime === undefined ? undefined : microsecondsOf(entry.occurTime),
-    actor: entry.actor,
-    action: entry.action,
-    resourceType: entry.resource?.type ?? "",
-    resourceId: entry.resource?.id ?? "",
+    texts: EntryTexts.of({
+      actor: entry.actor,
+      action: entry.action,
+      resourceType: entry.resource?.type ?? "",
+      resourceId: entry.resource?.id ?? "",
+      service: entry.service,
+      traceId: entry.context?.traceId ?? "",
+    }),
     outcome: entry.outcome,
-    service: entry.service,
-    traceId: entry.context?.traceId ?? "",
     pending: entry.status === AuditStatus.PENDING,
     entry: bytes,
   };
@@ -160,12 +165,7 @@ function sealedOf({ producer, sequence }: RecordId, acceptUs: number, scanned: S
     sequence,
     acceptUs,
     occurUs: scanned.occurUs ?? acceptUs,
-    actor: scanned.actor,
-    action: scanned.action,
-    resourceType: scanned.resourceType,
-    resourceId: scanned.resourceId,
-    traceId: scanned.traceId,
-    service: scanned.service,
+    texts: scanned.texts,
     outcome: scanned.outcome,
     pending: scanned.pending,
     leaf,

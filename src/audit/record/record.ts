@@ -1,4 +1,5 @@
 import { NAME } from "./name.ts";
+import type { EntryTexts } from "./texts.ts";
 
 /**
  * A record as it is kept everywhere: sealed by the first server that accepted it, and never changed. The fields beside the leaf
@@ -12,13 +13,7 @@ export interface Sealed {
   readonly acceptUs: number;
   /** When it happened; when it was accepted, if the caller did not say. */
   readonly occurUs: number;
-  readonly actor: string;
-  readonly action: string;
-  /** Empty, like the ones below: not stated. */
-  readonly resourceType: string;
-  readonly resourceId: string;
-  readonly traceId: string;
-  readonly service: string;
+  readonly texts: EntryTexts;
   /** An AuditOutcome; 0: not stated. */
   readonly outcome: number;
   /** Whether a review is wanted. */

@@ -1,19 +1,15 @@
 import { AuditOutcome, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
 import { BYTES, FIXED64, UNUSUAL, VARINT, type WireReader } from "../../infra/wire-reader.ts";
 import { isKeepable, LIMITS } from "./entry.ts";
+import { EntryTexts } from "./texts.ts";
 
-/** What an entry says that records are sorted and searched by. */
+/** What is read from an entry. */
 export interface Scanned {
   /** Microseconds since 1970; undefined: the caller did not say. */
   readonly occurUs: number | undefined;
-  readonly actor: string;
-  readonly action: string;
-  readonly resourceType: string;
-  readonly resourceId: string;
   readonly outcome: number;
-  readonly service: string;
-  readonly traceId: string;
   readonly pending: boolean;
+  readonly texts: EntryTexts;
   /** The entry as it was sent. */
   readonly entry: Uint8Array;
 }
@@ -52,13 +48,8 @@ export function scanEntry(reader: WireReader, end: number): Scanned {
   const start = reader.at;
   let seen = 0;
   let occurUs: number | undefined;
-  let actor = "";
-  let action = "";
-  let resourceType = "";
-  let resourceId = "";
+  const texts = new EntryTexts(reader.bytes, start);
   let outcome = 0;
-  let service = "";
-  let traceId = "";
   let status = 0;
   while (reader.at < end) {
     const key = reader.varint();
@@ -71,18 +62,22 @@ export function scanEntry(reader: WireReader, end: number): Scanned {
         occurUs = scanTime(reader, reader.endOfBytes(end));
         break;
       case ACTOR:
-        actor = reader.text(end, LIMITS.actorBytes);
+        texts.actorAt = reader.textStart(end, LIMITS.actorBytes);
+        texts.actorEnd = reader.at;
         break;
       case ACTION:
-        action = reader.text(end, LIMITS.actionBytes);
+        texts.actionAt = reader.textStart(end, LIMITS.actionBytes);
+        texts.actionEnd = reader.at;
         break;
       case RESOURCE: {
         const last = reader.endOfBytes(end);
         if (reader.varint() !== FIRST.bytes) throw UNUSUAL;
-        resourceType = reader.text(last, LIMITS.resourceTypeBytes);
+        texts.typeAt = reader.textStart(last, LIMITS.resourceTypeBytes);
+        texts.typeEnd = reader.at;
         if (reader.varint() !== SECOND.bytes) throw UNUSUAL;
-        resourceId = reader.text(last, LIMITS.resourceIdBytes);
-        if (reader.at !== last || resourceType === "" || resourceId === "") throw UNUSUAL;
+        texts.idAt = reader.textStart(last, LIMITS.resourceIdBytes);
+        texts.idEnd = reader.at;
+        if (reader.at !== last || texts.typeAt === texts.typeEnd || texts.idAt === texts.idEnd) throw UNUSUAL;
         break;
       }
       case OUTCOME:
@@ -90,10 +85,11 @@ export function scanEntry(reader: WireReader, end: number): Scanned {
         if (AuditOutcome[outcome] === undefined) throw UNUSUAL;
         break;
       case SERVICE:
-        service = reader.text(end, LIMITS.serviceBytes);
+        texts.serviceAt = reader.textStart(end, LIMITS.serviceBytes);
+        texts.serviceEnd = reader.at;
         break;
       case CONTEXT:
-        traceId = scanContext(reader, reader.endOfBytes(end));
+        scanContext(reader, reader.endOfBytes(end), texts);
         break;
       case STATUS:
         status = reader.varint();
@@ -110,10 +106,9 @@ export function scanEntry(reader: WireReader, end: number): Scanned {
         throw UNUSUAL;
     }
   }
-  if (reader.at !== end || actor === "" || action === "") throw UNUSUAL;
+  if (reader.at !== end || texts.actorAt === texts.actorEnd || texts.actionAt === texts.actionEnd) throw UNUSUAL;
   const entry = reader.bytes.subarray(start, end);
-  const pending = status === AuditStatus.PENDING;
-  return { occurUs, actor, action, resourceType, resourceId, outcome, service, traceId, pending, entry };
+  return { occurUs, outcome, pending: status === AuditStatus.PENDING, texts, entry };
 }
 
 /** Microseconds of a Timestamp after 1970. Earlier ones are rare, and written with ten bytes. */
@@ -136,8 +131,7 @@ export function scanTime(reader: WireReader, end: number): number {
 const CONTEXT_BYTES = [0, LIMITS.ipAddressBytes, LIMITS.userAgentBytes, ...Array(3).fill(LIMITS.contextBytes)];
 const TRACE_ID = 3;
 
-function scanContext(reader: WireReader, end: number): string {
-  let traceId = "";
+function scanContext(reader: WireReader, end: number, texts: EntryTexts): void {
   let last = 0;
   while (reader.at < end) {
     const key = reader.varint();
@@ -146,11 +140,12 @@ function scanContext(reader: WireReader, end: number): string {
     // In rising order each comes once.
     if ((key & 7) !== BYTES || field <= last || most === undefined) throw UNUSUAL;
     last = field;
-    if (field === TRACE_ID) traceId = reader.text(end, most);
-    else reader.skipText(end, most);
+    const start = reader.textStart(end, most);
+    if (field !== TRACE_ID) continue;
+    texts.traceAt = start;
+    texts.traceEnd = reader.at;
   }
   if (reader.at !== end) throw UNUSUAL;
-  return traceId;
 }
 
 /** Returns how many more values there may be. */
