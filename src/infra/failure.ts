@@ -1,3 +1,5 @@
+import type { DescMessage, Message } from "@bufbuild/protobuf";
+
 /**
  * What can go wrong, in the words of the domain. Rules throw these; one table (server/errors.ts) turns a kind into a gRPC
  * code and details. Anything else that is thrown is a defect and reaches the caller as INTERNAL, its cause only in the log.
@@ -23,6 +25,12 @@ export interface FieldViolation {
   readonly description: string;
 }
 
+/** A message of the contract that tells more of a failure. */
+export interface FailureDetail {
+  readonly desc: DescMessage;
+  readonly message: Message;
+}
+
 export interface FailureDetails {
   /** Fields to blame; becomes google.rpc.BadRequest. */
   readonly violations?: readonly FieldViolation[];
@@ -30,6 +38,8 @@ export interface FailureDetails {
   readonly metadata?: Readonly<Record<string, string>>;
   /** When a retry can help; becomes google.rpc.RetryInfo. */
   readonly retryAfterMs?: number;
+  /** What the contract promises besides; is sent as it is, so it has to be small: see the caps in server/errors.ts. */
+  readonly detail?: FailureDetail;
   readonly cause?: unknown;
 }
 
@@ -40,6 +50,7 @@ export class Failure extends Error {
   readonly violations: readonly FieldViolation[];
   readonly metadata: Readonly<Record<string, string>>;
   readonly retryAfterMs: number | undefined;
+  readonly detail: FailureDetail | undefined;
 
   constructor(kind: FailureKind, reason: string, message: string, details: FailureDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -49,6 +60,7 @@ export class Failure extends Error {
     this.violations = details.violations ?? [];
     this.metadata = details.metadata ?? {};
     this.retryAfterMs = details.retryAfterMs;
+    this.detail = details.detail;
   }
 }
 

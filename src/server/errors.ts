@@ -1,11 +1,10 @@
 import { randomBytes } from "node:crypto";
-import type { DescMessage, Message } from "@bufbuild/protobuf";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { status as Code } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../gen/google/rpc/status_pb.js";
-import { Failure, type FailureKind } from "../infra/failure.ts";
+import { Failure, type FailureDetail, type FailureKind } from "../infra/failure.ts";
 
 /** The one table from what can go wrong to the canonical code that callers see. */
 const codes: Readonly<Record<FailureKind, Code>> = {
@@ -49,14 +48,12 @@ export function codeName(code: number): string {
   return codeNames[code] ?? "UNKNOWN";
 }
 
-type Detail = { readonly desc: DescMessage; readonly message: Message };
-
 /** How a call failed, as every caller is told it on either plane. */
 export interface CallError {
   readonly code: Code;
   readonly reason: string;
   readonly message: string;
-  readonly details: readonly Detail[];
+  readonly details: readonly FailureDetail[];
   /** What was thrown. For the log only. */
   readonly thrown: unknown;
   /** For errors nobody expected: stands in the reply and in the log, so that one finds the other. */
@@ -92,9 +89,9 @@ export function callErrorOf(thrown: unknown): CallError {
   };
 }
 
-function detailsOf(failure: Failure): readonly Detail[] {
+function detailsOf(failure: Failure): readonly FailureDetail[] {
   const info = create(ErrorInfoSchema, { reason: failure.reason, domain, metadata: { ...failure.metadata } });
-  const details: Detail[] = [{ desc: ErrorInfoSchema, message: info }];
+  const details: FailureDetail[] = [{ desc: ErrorInfoSchema, message: info }];
   if (failure.violations.length > 0) {
     const shown = failure.violations.slice(0, violationsCap);
     const fieldViolations = shown.map((violation) => ({
@@ -109,6 +106,7 @@ function detailsOf(failure: Failure): readonly Detail[] {
     const retryDelay = { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
     details.push({ desc: RetryInfoSchema, message: create(RetryInfoSchema, { retryDelay }) });
   }
+  if (failure.detail !== undefined) details.push(failure.detail);
   return details;
 }
 
