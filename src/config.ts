@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import type { NamespacePolicies } from "./cache/policy.ts";
+import { readCollections } from "./config/collections.ts";
 import { type ConfigFile, readConfigFile } from "./config/file.ts";
 import { choice, existingFile, flag, integer, list, path, text } from "./config/kind.ts";
 import { ConfigError } from "./config/mistakes.ts";
@@ -10,6 +11,7 @@ import { type Effective, Reader, type Setting } from "./config/reader.ts";
 import { contradictions } from "./config/safety.ts";
 import { duration, size } from "./config/units.ts";
 import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
+import type { CollectionPolicies } from "./conversation/record/policies.ts";
 import type { LogLevel } from "./infra/log.ts";
 
 export { ConfigError } from "./config/mistakes.ts";
@@ -85,6 +87,16 @@ export interface AuditSettings {
   readonly origin: string;
 }
 
+export interface ConversationSettings {
+  readonly policies: CollectionPolicies;
+  /** For how long a watch can be resumed. */
+  readonly changesKeptMs: number;
+  /** How often what has expired is removed. */
+  readonly sweepIntervalMs: number;
+  /** Whether Redis holds JSON as well, for code that is not Holdfast. */
+  readonly legacyCopies: boolean;
+}
+
 /** What was configured, complete and checked. Frozen through and through. */
 export interface Config {
   readonly topology: Topology;
@@ -99,6 +111,7 @@ export interface Config {
   readonly breaker: BreakerSettings;
   readonly cache: CacheSettings;
   readonly audit: AuditSettings;
+  readonly conversation: ConversationSettings;
   readonly health: { readonly checkIntervalMs: number };
 }
 
@@ -186,6 +199,7 @@ function read(reader: Reader): Config {
       },
     },
     audit: readAudit(reader, dataDir),
+    conversation: readConversation(reader),
     health: {
       checkIntervalMs: reader.required(
         setting("HEALTH_CHECK_INTERVAL", "health.check_interval", duration({ bare: "ms", min: 100, max: hour })),
@@ -313,6 +327,31 @@ function readAudit(reader: Reader, dataDir: string): AuditSettings {
       ),
       "holdfast",
     ),
+  };
+}
+
+function readConversation(reader: Reader): ConversationSettings {
+  return {
+    policies: readCollections(reader),
+    changesKeptMs: reader.required(
+      // The contract promises an hour.
+      setting(
+        "CONVERSATION_CHANGES_KEPT",
+        "conversation.changes_kept",
+        duration({ bare: "refused", min: hour, max: 365 * day }),
+      ),
+      hour,
+    ),
+    sweepIntervalMs: reader.required(
+      // The contract promises that watchers hear of an expiry within a minute.
+      setting(
+        "CONVERSATION_SWEEP_INTERVAL",
+        "conversation.sweep_interval",
+        duration({ bare: "ms", min: 100, max: minute }),
+      ),
+      minute,
+    ),
+    legacyCopies: reader.required(setting("CONVERSATION_LEGACY_COPIES", "conversation.legacy_copies", flag()), true),
   };
 }
 

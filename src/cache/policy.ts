@@ -1,3 +1,5 @@
+import { type ByName, lookUpByName } from "../infra/by-name.ts";
+
 /** How the entries of a namespace are kept. Every field is decided: defaults are filled in by the configuration. */
 export interface NamespacePolicy {
   /** How long an entry lives when the caller does not say. Undefined: until it is deleted. */
@@ -21,7 +23,7 @@ export interface NamespacePolicy {
 /** The policies as configured. A name that ends in `*` stands for every namespace that starts with what is before it. */
 export interface NamespacePolicies {
   readonly fallback: NamespacePolicy;
-  readonly namespaces: Readonly<Record<string, NamespacePolicy>>;
+  readonly namespaces: ByName<NamespacePolicy>;
   /** Whether a namespace that no name or prefix covers is refused instead of given the fallback. */
   readonly strict: boolean;
 }
@@ -31,14 +33,5 @@ export type PolicyFor = (namespace: string) => NamespacePolicy | undefined;
 
 /** An exact name wins, then the longest prefix, then the fallback (unless strict). */
 export function createPolicyFor({ fallback, namespaces, strict }: NamespacePolicies): PolicyFor {
-  const exact = new Map<string, NamespacePolicy>();
-  const prefixes: { readonly prefix: string; readonly policy: NamespacePolicy }[] = [];
-  for (const [name, policy] of Object.entries(namespaces)) {
-    if (name.endsWith("*")) prefixes.push({ prefix: name.slice(0, -1), policy });
-    else exact.set(name, policy);
-  }
-  prefixes.sort((a, b) => b.prefix.length - a.prefix.length);
-  const otherwise = strict ? undefined : fallback;
-  return (namespace) =>
-    exact.get(namespace) ?? prefixes.find(({ prefix }) => namespace.startsWith(prefix))?.policy ?? otherwise;
+  return lookUpByName(namespaces, strict ? undefined : fallback);
 }

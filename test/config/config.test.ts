@@ -5,6 +5,7 @@ import { parse } from "yaml";
 import { configAsJson, configAsYaml } from "../../src/cli/config.ts";
 import { ConfigError } from "../../src/config/mistakes.ts";
 import { type Environment, loadConfig, resolveConfig } from "../../src/config.ts";
+import { createPolicyFor } from "../../src/conversation/record/policies.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 
 const directory = scratchDirectory("config");
@@ -235,6 +236,52 @@ cache:
       .cache.policies;
     expect(Object.keys(namespaces)).toContain("constructor");
     expect(Object.getOwnPropertyDescriptor(namespaces, "constructor")?.value).toMatchObject({ ttlMs: 1000 });
+  });
+});
+
+describe("collections", () => {
+  it("take what they leave out from conversation.default, and that from the variables before it", () => {
+    const { config } = resolve(
+      { CONVERSATION_TTL: "never" },
+      `
+conversation:
+  default: {history: 3}
+  collections:
+    support: {ttl: 1h, expiry: fixed}
+    "support-*": {history: 0}
+`,
+    );
+    const { fallback, collections } = config.conversation.policies;
+    expect(fallback).toEqual({ ttlMs: undefined, sliding: true, history: 3, tombstoneMs: 86_400_000 });
+    expect(collections.support).toEqual({ ...fallback, ttlMs: 3_600_000, sliding: false });
+    expect(collections["support-*"]).toEqual({ ...fallback, history: 0 });
+  });
+
+  it("have names as the contract allows them", () => {
+    const wanted = `wanted 1 to 128 letters, digits and "._-", with * at the end for every collection that starts so`;
+    for (const name of ["a:b", "a/b", "*a", "x".repeat(130)]) {
+      expect(messageOf(() => resolve({}, `conversation: {collections: {"${name}": {}}}`))).toContain(
+        `conversation.collections.${name}: is not the name of a collection, ${wanted}`,
+      );
+    }
+  });
+
+  it("are looked up by their exact name, then the longest start, then the default unless they are strict", () => {
+    const yaml =
+      "collections: {support: {history: 1}, support*: {history: 2}, support-eu-*: {history: 3}, s*: {history: 4}}";
+    const policies = (strict: boolean) =>
+      resolve({}, `conversation: {strict_collections: ${strict}, ${yaml}}`).config.conversation.policies;
+    const lenient = createPolicyFor(policies(false));
+    const names = ["support", "support-us", "support-eu-1", "sales", "orders", "constructor"];
+    expect(names.map((name) => lenient(name)?.history)).toEqual([1, 2, 3, 4, 0, 0]);
+    expect(names.map((name) => createPolicyFor(policies(true))(name)?.history)).toEqual([
+      1,
+      2,
+      3,
+      4,
+      undefined,
+      undefined,
+    ]);
   });
 });
 

@@ -14,8 +14,14 @@ describe("examples/holdfast.yaml", () => {
     ).config;
     const defaults = resolveConfig({ HOLDFAST_INSTANCE_ID: "i" }, undefined).config;
     const { namespaces, ...policies } = example.cache.policies;
-    expect({ ...example, cache: { ...example.cache, policies: { ...policies, namespaces: {} } } }).toEqual(defaults);
+    const { collections, ...kept } = example.conversation.policies;
+    expect({
+      ...example,
+      cache: { ...example.cache, policies: { ...policies, namespaces: {} } },
+      conversation: { ...example.conversation, policies: { ...kept, collections: {} } },
+    }).toEqual(defaults);
     expect(Object.keys(namespaces)).toEqual(["permissions", "sessions-*"]);
+    expect(Object.keys(collections)).toEqual(["orchestration", "archive-*"]);
   });
 
   it("knows every variable, and names none that is not there", () => {

@@ -82,10 +82,36 @@ const count = {
   goodInFile: [["7", 7]],
   badInFile: ["0", '"7"', "many"],
 } as const;
+/** Milliseconds, where a number without its unit would be a guess. */
+const unmistakable = {
+  good: [["2h", 7_200_000]],
+  bad: ["86400", "-1", "soon", "99999d"],
+  goodInFile: [["36h", 129_600_000]],
+  badInFile: ["86400", "soon", "true"],
+} as const;
+const expiry = {
+  good: [
+    ["sliding", true],
+    ["fixed", false],
+  ],
+  bad: ["true", "Fixed"],
+  goodInFile: [["fixed", false]],
+  badInFile: ["true", "slides"],
+} as const;
+const history = {
+  good: [
+    ["0", 0],
+    ["1000", 1000],
+  ],
+  bad: ["-1", "1001", "all"],
+  goodInFile: [["10", 10]],
+  badInFile: ["1001", '"10"'],
+} as const;
 const tlsPair = { HOLDFAST_TLS_CERT: pem, HOLDFAST_TLS_KEY: pem };
 const postgres = { DATABASE_URL: "postgres://h/db" };
 const redis = { REDIS_URL: "redis://h" };
 const redisTls = { REDIS_URL: "rediss://h", REDIS_TLS_CERT: pem, REDIS_TLS_KEY: pem };
+const ofAll = ({ conversation }: Config) => conversation.policies.fallback;
 const ofPostgres = (config: Config) => (config.database.kind === "postgres" ? config.database : undefined);
 
 const rows: readonly Row[] = [
@@ -365,6 +391,44 @@ const rows: readonly Row[] = [
     badInFile: ["7"],
     value: ({ audit }) => audit.backupDir,
   },
+  { env: "CONVERSATION_TTL", path: "conversation.default.ttl", ...unmistakable, value: (it) => ofAll(it).ttlMs },
+  { env: "CONVERSATION_EXPIRY", path: "conversation.default.expiry", ...expiry, value: (it) => ofAll(it).sliding },
+  { env: "CONVERSATION_HISTORY", path: "conversation.default.history", ...history, value: (it) => ofAll(it).history },
+  {
+    env: "CONVERSATION_TOMBSTONE",
+    path: "conversation.default.tombstone",
+    ...unmistakable,
+    bad: [...unmistakable.bad, "59s", "0"],
+    value: (it) => ofAll(it).tombstoneMs,
+  },
+  {
+    path: "conversation.strict_collections",
+    good: [],
+    bad: [],
+    goodInFile: flag.goodInFile,
+    badInFile: flag.badInFile,
+    value: ({ conversation }) => conversation.policies.strict,
+  },
+  {
+    env: "CONVERSATION_CHANGES_KEPT",
+    path: "conversation.changes_kept",
+    ...unmistakable,
+    bad: [...unmistakable.bad, "59m"],
+    value: ({ conversation }) => conversation.changesKeptMs,
+  },
+  {
+    env: "CONVERSATION_SWEEP_INTERVAL",
+    path: "conversation.sweep_interval",
+    ...milliseconds,
+    bad: [...milliseconds.bad, "99ms", "61s"],
+    value: ({ conversation }) => conversation.sweepIntervalMs,
+  },
+  {
+    env: "CONVERSATION_LEGACY_COPIES",
+    path: "conversation.legacy_copies",
+    ...flag,
+    value: ({ conversation }) => conversation.legacyCopies,
+  },
   {
     env: "AUDIT_RECOVERY_INTERVAL",
     path: "audit.recovery_interval",
@@ -442,7 +506,21 @@ const rows: readonly Row[] = [
   },
 ];
 
-const policyRows: readonly Pick<Row, "path" | "goodInFile" | "badInFile" | "value">[] = [
+type InFile = Pick<Row, "path" | "goodInFile" | "badInFile" | "value">;
+
+const collectionRows: readonly InFile[] = [
+  { name: "ttl", ...unmistakable, read: "ttlMs" as const },
+  { name: "expiry", ...expiry, read: "sliding" as const },
+  { name: "history", ...history, read: "history" as const },
+  { name: "tombstone", ...unmistakable, read: "tombstoneMs" as const },
+].map(({ name, read, goodInFile, badInFile }) => ({
+  path: `conversation.collections.support*.${name}`,
+  goodInFile,
+  badInFile,
+  value: ({ conversation }) => conversation.policies.collections["support*"]?.[read],
+}));
+
+const policyRows: readonly InFile[] = [
   { name: "ttl", ...seconds, read: "ttlMs" as const },
   { name: "l1_ttl", ...seconds, read: "l1TtlMs" as const },
   { name: "stale_for", ...seconds, read: "staleForMs" as const },
@@ -487,7 +565,7 @@ describe.each(rows.filter((row) => row.env !== undefined))("$env", ({ env = "", 
   });
 });
 
-describe.each([...rows, ...policyRows])("$path in the file", (row) => {
+describe.each([...rows, ...policyRows, ...collectionRows])("$path in the file", (row) => {
   const { path, goodInFile, badInFile, value } = row;
   const env = "env" in row ? row.env : undefined;
   const beside = Object.fromEntries(
