@@ -1,7 +1,5 @@
 import type { CacheServiceGetRequest, Expiry, SetItem, Value } from "../gen/holdfast/v1/cache_pb.js";
-import type { Fencing } from "../gen/holdfast/v1/fencing_pb.js";
 import type { CallContext } from "../infra/call.ts";
-import { Failure } from "../infra/failure.ts";
 import type { RequestedExpiry } from "./expiry.ts";
 import { type CacheFields, LIMITS } from "./fields.ts";
 import type { NamespacePolicy } from "./policy.ts";
@@ -87,16 +85,6 @@ export function wishOf(fields: CacheFields, request: CacheServiceGetRequest, cal
       return call.signal;
     },
   };
-}
-
-export function requireNoFencing(fencing: Fencing | undefined): void {
-  if (fencing === undefined) return;
-  throw new Failure(
-    "unimplemented",
-    "FENCING_UNIMPLEMENTED",
-    "fencing: this server has no LockService yet; the write was not made, because it could not be checked",
-    { metadata: { field: "fencing" } },
-  );
 }
 
 /** A version from the wire. One beyond what this server ever gives out matches nothing, which is right. */

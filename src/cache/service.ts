@@ -20,6 +20,7 @@ import {
 } from "../gen/holdfast/v1/cache_pb.js";
 import { type CallContext, type EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
+import { requireNoFencing } from "../infra/fencing.ts";
 import type { Cache } from "./cache.ts";
 import { CacheFields, keyFault, LIMITS } from "./fields.ts";
 import type { Held } from "./l1.ts";
@@ -39,7 +40,7 @@ import {
   statsOf,
   watchReply,
 } from "./replies.ts";
-import { cacheValueOf, expiryOf, orderOf, requireNoFencing, tagsOf, versionOf, wishOf } from "./requests.ts";
+import { cacheValueOf, expiryOf, orderOf, tagsOf, versionOf, wishOf } from "./requests.ts";
 import { boundOf } from "./wire.ts";
 
 export interface CacheServiceOptions {

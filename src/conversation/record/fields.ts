@@ -1,0 +1,65 @@
+import type { ConversationExpiry } from "../../gen/holdfast/v1/conversation_pb.js";
+import { ConversationExpiry_Mode as Mode } from "../../gen/holdfast/v1/conversation_pb.js";
+import { Fields } from "../../infra/fields.ts";
+import type { ConversationKey, ExpiryOrder } from "./conversation.ts";
+
+/** The limits that the contract states. */
+export const LIMITS = {
+  collectionBytes: 128,
+  idBytes: 512,
+  ttlMs: 10 * 365 * 86_400_000,
+  /** Of the messages of a request. */
+  messages: 1000,
+  messagesBytes: 4 * 1024 * 1024,
+  messageBytes: 256 * 1024,
+  messageIdBytes: 128,
+  roleBytes: 64,
+  parts: 100,
+} as const;
+
+export const DEFAULT_COLLECTION = "conversation";
+const COLLECTION = /^[A-Za-z0-9._-]{1,128}$/;
+
+/** What is wrong with a request about conversations. */
+export class ConversationFields extends Fields {
+  collection(field: string, value: string, whenEmpty = DEFAULT_COLLECTION): string {
+    if (value === "") return whenEmpty;
+    if (!COLLECTION.test(value)) {
+      this.refuse(field, `must be 1 to ${LIMITS.collectionBytes} letters, digits or any of . _ -`);
+    }
+    return value;
+  }
+
+  /** The conversation that a request is about. */
+  key({ collection, id }: ConversationKey): ConversationKey {
+    const key = { collection: this.collection("collection", collection), id };
+    this.text("id", id, LIMITS.idBytes);
+    return key;
+  }
+
+  /** A version beyond what this server ever gives out matches none, which is right. */
+  expectedVersion(value: bigint | undefined, mayBeZero: boolean): number | undefined {
+    if (value === 0n && !mayBeZero)
+      this.refuse("expected_version", "must not be 0: it has to be there; leave it unset");
+    return value === undefined ? undefined : Number(value);
+  }
+
+  expiry(field: string, expiry: ConversationExpiry | undefined): ExpiryOrder | undefined {
+    if (expiry === undefined) return undefined;
+    const { kind, mode } = expiry;
+    if (!(mode in Mode)) this.refuse(`${field}.mode`, "is not a mode that this server knows");
+    return { ttlMs: this.#ttl(field, kind), sliding: mode === Mode.UNSPECIFIED ? undefined : mode === Mode.SLIDING };
+  }
+
+  #ttl(field: string, kind: ConversationExpiry["kind"]): ExpiryOrder["ttlMs"] {
+    switch (kind.case) {
+      case undefined:
+        return undefined;
+      case "never":
+        if (!kind.value) this.refuse(`${field}.never`, "must be true when it is set");
+        return "never";
+      case "ttl":
+        return this.duration(`${field}.ttl`, kind.value, LIMITS.ttlMs);
+    }
+  }
+}
