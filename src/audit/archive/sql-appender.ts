@@ -55,24 +55,17 @@ const RAISE_PRODUCER = `INSERT INTO audit_producer (producer, last_sequence) VAL
 /** AuditStatus NOT_REQUIRED and PENDING. */
 const STATUS = { notRequired: 1, pending: 2 } as const;
 
-/** Appends in a transaction that holds the head: whatever is read here stays true until the commit. */
+/**
+ * Appends in a transaction that holds the head: whatever is read here stays true until the commit. `expected` are producers that
+ * are likely to be appended to.
+ */
 export async function openAppender(
   kind: Database["kind"],
   tx: SqlSession,
   isKnownAction: (action: string) => boolean,
+  expected: readonly string[] = [],
 ): Promise<SqlAppender> {
-  const lock = kind === "postgres" ? " FOR UPDATE" : "";
-  const [head] = await tx.query<{ size: number; frontier: Uint8Array }>(
-    `SELECT size, frontier FROM audit_head WHERE id = 1${lock}`,
-  );
-  if (head === undefined) throw new Error("the audit log has lost its head");
-  const frontier = new Frontier(head.size, head.frontier);
-  const kept: TreeNode[] = [];
   const lastSequences = new Map<string, number>();
-  const raised = new Map<string, number>();
-  const actions = new Set<string>();
-  const differing: Differing[] = [];
-
   async function learnSequences(producers: readonly string[]): Promise<void> {
     const unknown = producers.filter((producer) => !lastSequences.has(producer));
     if (unknown.length === 0) return;
@@ -88,6 +81,19 @@ export async function openAppender(
           );
     for (const row of rows) lastSequences.set(row.producer, row.last_sequence);
   }
+
+  const lock = kind === "postgres" ? " FOR UPDATE" : "";
+  // On their way together; Postgres begins with the second when the head is locked.
+  const [[head]] = await Promise.all([
+    tx.query<{ size: number; frontier: Uint8Array }>(`SELECT size, frontier FROM audit_head WHERE id = 1${lock}`),
+    learnSequences(expected.filter((one) => !isOfRequest(one))),
+  ]);
+  if (head === undefined) throw new Error("the audit log has lost its head");
+  const frontier = new Frontier(head.size, head.frontier);
+  const kept: TreeNode[] = [];
+  const raised = new Map<string, number>();
+  const actions = new Set<string>();
+  const differing: Differing[] = [];
 
   /** Those of the records that the archive holds, by id. */
   async function lookUp(records: readonly RecordId[]): Promise<Map<string, Held>> {

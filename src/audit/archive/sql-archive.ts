@@ -62,7 +62,7 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
     let actions: ReadonlySet<string> = new Set();
     let differing: readonly Differing[] = [];
     const result = await database.transaction(async (tx) => {
-      const appender = await openAppender(kind, tx, (action) => knownActions.has(action));
+      const appender = await openAppender(kind, tx, (action) => knownActions.has(action), producersOf(queue));
       const before = appender.frontier.size;
       const answer = await work(tx, appender);
       if (appender.differing.length > 0 && keepsDiffering()) await putAside(tx, appender.differing);
@@ -227,4 +227,10 @@ export function createSqlArchive({ database, growth, clock, log }: SqlArchiveOpt
       await draining;
     },
   };
+}
+
+function producersOf(jobs: readonly Job[]): readonly string[] {
+  const producers = new Set<string>();
+  for (const { prepared } of jobs) for (const { record } of prepared) producers.add(record.producer);
+  return [...producers];
 }
