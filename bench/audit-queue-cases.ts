@@ -18,7 +18,7 @@ const MOST_ROUNDS = 3;
 const WARM_UPS = 1;
 const WARM_UP_SHARE = 0.04;
 
-/** Records through Redis, beside ioredis pipelining the same XADDs. */
+/** Records through Redis, beside ioredis pipelining an XADD of each. */
 export async function measureQueue(cases: AuditCases): Promise<void> {
   if (!cases.wanted(ACKED) && !cases.wanted(IN_SQLITE) && !cases.wanted(IN_POSTGRES)) return;
   await using redis = await startRedis();
@@ -64,7 +64,7 @@ async function measureAcked(setting: Setting): Promise<void> {
     await progress.indexed(size + ours.records);
     if (i >= 0) rounds.push(round(bare, { rate: ours.records / ours.seconds, cpuMicros, ours }));
   }
-  cases.add(ratioRow(ACKED, 0.5, rounds, "ioredis pipelining the same XADDs"));
+  cases.add(ratioRow(ACKED, 0.5, rounds, "ioredis pipelining an XADD of each record"));
 }
 
 async function measureArchived(name: string, setting: Setting): Promise<void> {

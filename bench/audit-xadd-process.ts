@@ -3,8 +3,8 @@ import { BATCH_RECORDS } from "./audit-batch.ts";
 import { FIRST_SEQUENCE, sealedAt } from "./audit-records.ts";
 
 /**
- * `node audit-xadd-process.ts '{"url":...}'`: the baseline of the queue. ioredis pipelines the XADDs that the server makes of the
- * records, byte for byte, and does nothing else: no journal, no identities, no acks, nothing archived.
+ * `node audit-xadd-process.ts '{"url":...}'`: the baseline of the queue. ioredis pipelines an XADD of each record, sealed as
+ * the server seals it, and does nothing else: no journal, no identities, no acks, nothing archived.
  */
 export interface XaddOrder {
   readonly url: string;
