@@ -1,9 +1,9 @@
 import { describe, expect, it, onTestFinished } from "vitest";
-import { createBell } from "../../src/audit/groups/bell.ts";
 import type { Claimed, Groups } from "../../src/audit/groups/groups.ts";
 import { createHeld } from "../../src/audit/groups/subscription-held.ts";
 import type { Subscription } from "../../src/audit/groups/subscription-orders.ts";
 import { createSource, type Source } from "../../src/audit/groups/subscription-source.ts";
+import { createBell } from "../../src/infra/bell.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { until } from "../support/until.ts";

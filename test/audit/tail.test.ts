@@ -1,6 +1,5 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { writeToken } from "../../src/audit/record/token.ts";
 import { filterOf, serializeFilter } from "../../src/audit/search/filter.ts";
 import {
   AuditServiceTailRequestSchema,
@@ -10,6 +9,7 @@ import {
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { Fields } from "../../src/infra/fields.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";
+import { writeToken } from "../../src/infra/token.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { KINDS } from "./archives.ts";

@@ -4,8 +4,8 @@ import { AuditFilterSchema } from "../../gen/holdfast/v1/audit_pb.js";
 import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
 import { Fields } from "../../infra/fields.ts";
+import { createPauses } from "../../infra/pauses.ts";
 import { type Filter, filterOf, serializeFilter } from "../search/filter.ts";
-import { createPauses } from "../search/pauses.ts";
 import {
   CONSUMER_KNOWN_MS,
   GroupDiffersError,

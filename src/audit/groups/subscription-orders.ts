@@ -3,11 +3,11 @@ import { toBinary } from "@bufbuild/protobuf";
 import { AuditFilterSchema, type AuditServiceSubscribeRequest, AuditStart } from "../../gen/holdfast/v1/audit_pb.js";
 import { invalidField } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import { heartbeatOf } from "../../infra/heartbeat.ts";
 import { checkName } from "../record/name.ts";
 import { filterOf } from "../search/filter.ts";
 import { type DeliveryRef, parseDeliveryId } from "./deliveries.ts";
 import type { JoinOrder, NackOrder } from "./groups.ts";
-import { heartbeatOf } from "./heartbeat.ts";
 
 /** What a consumer asked for when it opened its stream, with the defaults filled in. */
 export interface Subscription {

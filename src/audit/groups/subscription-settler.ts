@@ -1,10 +1,10 @@
 import { create } from "@bufbuild/protobuf";
 import { type AuditDeliveriesSettled, AuditDeliveriesSettledSchema } from "../../gen/holdfast/v1/audit_pb.js";
 import { createBackoff } from "../../infra/backoff.ts";
-import { type Bell, createBell } from "./bell.ts";
+import { type Bell, createBell } from "../../infra/bell.ts";
+import { isTransient } from "../../infra/transient.ts";
 import { type DeliveryRef, deliveryId } from "./deliveries.ts";
 import type { SettleOrder } from "./subscription-orders.ts";
-import { isTransient } from "./transient.ts";
 
 /** Carries out what a consumer says about its deliveries, in order, and tells what took effect. */
 export interface Settler {

@@ -1,12 +1,12 @@
 import { createBackoff } from "../../infra/backoff.ts";
+import type { Bell } from "../../infra/bell.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
+import { isTransient } from "../../infra/transient.ts";
 import type { Filter } from "../search/filter.ts";
-import type { Bell } from "./bell.ts";
 import type { Claimed, Groups, Member } from "./groups.ts";
 import type { Held } from "./subscription-held.ts";
 import type { Subscription } from "./subscription-orders.ts";
-import { isTransient } from "./transient.ts";
 
 /** Where a stream's deliveries come from: claims of the group, one at a time and only as the consumer takes them. */
 export interface Source {

@@ -1,16 +1,16 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { AuditServiceSubscribeRequest } from "../../gen/holdfast/v1/audit_pb.js";
+import { type Bell, createBell } from "../../infra/bell.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
+import { isTransient } from "../../infra/transient.ts";
 import type { Growth } from "../archive/growth.ts";
-import { type Bell, createBell } from "./bell.ts";
 import type { DeliveryRef } from "./deliveries.ts";
 import { ConsumerReplacedError, type Groups, type Joined } from "./groups.ts";
 import { createHeld } from "./subscription-held.ts";
 import { type SettleOrder, type Subscription, settleOrderOf } from "./subscription-orders.ts";
 import { createSettler, type Settler } from "./subscription-settler.ts";
 import { createSource, type Source } from "./subscription-source.ts";
-import { isTransient } from "./transient.ts";
 
 export interface StreamOptions {
   readonly groups: Groups;

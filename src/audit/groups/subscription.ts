@@ -6,10 +6,10 @@ import {
   AuditServiceSubscribeResponseSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import type { CallContext } from "../../infra/call.ts";
+import { createHeartbeat } from "../../infra/heartbeat.ts";
 import { toTimestamp } from "../record/leaf.ts";
 import { deliveryId } from "./deliveries.ts";
 import type { Claimed } from "./groups.ts";
-import { createHeartbeat } from "./heartbeat.ts";
 import { subscriptionOf } from "./subscription-orders.ts";
 import { openStream, type Stream, type StreamOptions } from "./subscription-stream.ts";
 

@@ -7,12 +7,12 @@ import {
 import type { Rpcs } from "../../infra/call.ts";
 import { invalidField } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import { heartbeatOf } from "../../infra/heartbeat.ts";
+import { readToken, writeToken } from "../../infra/token.ts";
 import type { Archive } from "../archive/archive.ts";
 import type { Growth } from "../archive/growth.ts";
 import type { Leaves } from "../archive/leaves.ts";
-import { readToken, writeToken } from "../record/token.ts";
 import { filterOf, serializeFilter } from "../search/filter.ts";
-import { heartbeatOf } from "./heartbeat.ts";
 import { followLeaves, type TailEvent } from "./tail.ts";
 
 export interface TailRpcOptions {

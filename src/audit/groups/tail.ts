@@ -1,15 +1,15 @@
 import type { AuditRecord } from "../../gen/holdfast/v1/audit_pb.js";
 import { createBackoff } from "../../infra/backoff.ts";
+import { createBell } from "../../infra/bell.ts";
 import { Failure } from "../../infra/failure.ts";
+import { createHeartbeat } from "../../infra/heartbeat.ts";
+import { createPauses } from "../../infra/pauses.ts";
+import { isTransient } from "../../infra/transient.ts";
 import type { Growth } from "../archive/growth.ts";
 import type { KeptRecord, LeafPage, Leaves } from "../archive/leaves.ts";
 import { archivedRecord } from "../record/replies.ts";
 import type { Filter } from "../search/filter.ts";
 import { matches, statusAsAppended } from "../search/filter-match.ts";
-import { createPauses } from "../search/pauses.ts";
-import { createBell } from "./bell.ts";
-import { createHeartbeat } from "./heartbeat.ts";
-import { isTransient } from "./transient.ts";
 
 /** What a tail is told; `next` is the leaf from which it goes on. */
 export type TailEvent =

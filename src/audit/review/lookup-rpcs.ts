@@ -9,10 +9,10 @@ import {
 import type { Rpcs } from "../../infra/call.ts";
 import { invalidField } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import { readToken, writeToken } from "../../infra/token.ts";
 import type { SequenceRange } from "../archive/archive.ts";
 import { refuseName } from "../record/name.ts";
 import { isProducer, recordIdOf } from "../record/record-id.ts";
-import { readToken, writeToken } from "../record/token.ts";
 import { lookUp, type Tiers } from "./lookup.ts";
 import { type HeldSequences, reconcile } from "./reconcile.ts";
 

@@ -10,12 +10,12 @@ import {
 import type { Clock } from "../../infra/clock.ts";
 import { Failure } from "../../infra/failure.ts";
 import { Fields } from "../../infra/fields.ts";
+import { createPauses } from "../../infra/pauses.ts";
+import { readToken, writeToken } from "../../infra/token.ts";
 import type { Archive } from "../archive/archive.ts";
 import { archivedRecord } from "../record/replies.ts";
-import { readToken, writeToken } from "../record/token.ts";
 import { CSV_HEADER, csvLine } from "./export-csv.ts";
 import { type Filter, filterOf, serializeFilter } from "./filter.ts";
-import { createPauses } from "./pauses.ts";
 import type { Position, Search } from "./search.ts";
 
 const RESUMABLE_MS = 86_400_000;

@@ -10,9 +10,9 @@ import {
 import type { CallContext, Rpcs } from "../../infra/call.ts";
 import type { Clock } from "../../infra/clock.ts";
 import { Fields } from "../../infra/fields.ts";
+import { readToken, writeToken } from "../../infra/token.ts";
 import type { Archive } from "../archive/archive.ts";
 import { archivedRecord } from "../record/replies.ts";
-import { readToken, writeToken } from "../record/token.ts";
 import { exportRecords, readExport } from "./export.ts";
 import { type Filter, filterOf, serializeFilter } from "./filter.ts";
 import type { Order, Position, Search } from "./search.ts";

@@ -1,9 +1,9 @@
 import type { Database, SqlValue } from "../../infra/database.ts";
+import { createPauses } from "../../infra/pauses.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
 import { open } from "../record/leaf.ts";
 import { type Filter, serializeFilter } from "./filter.ts";
 import { matches } from "./filter-match.ts";
-import { createPauses } from "./pauses.ts";
 import { createPostgresRefs } from "./postgres-refs.ts";
 import { type Found, PAGE_BYTES, type Page, type Position, type Query, type Search } from "./search.ts";
 import { rangeOf } from "./sql-refs.ts";

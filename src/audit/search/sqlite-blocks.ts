@@ -1,5 +1,5 @@
 import type { Database } from "../../infra/database.ts";
-import { createPauses } from "./pauses.ts";
+import { createPauses } from "../../infra/pauses.ts";
 
 /** How many leaves are indexed together. */
 export const BLOCK_LEAVES = 4096;

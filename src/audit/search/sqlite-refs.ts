@@ -1,5 +1,5 @@
 import type { Database, SqlValue } from "../../infra/database.ts";
-import { createPauses } from "./pauses.ts";
+import { createPauses } from "../../infra/pauses.ts";
 import type { Position } from "./search.ts";
 import { inOrder, orderSql, type PositionRow, positionOf, type Range, type Refs } from "./sql-refs.ts";
 import type { Plan } from "./sql-search-plan.ts";

@@ -1,5 +1,5 @@
 import type { Duration } from "@bufbuild/protobuf/wkt";
-import type { Fields } from "../../infra/fields.ts";
+import type { Fields } from "./fields.ts";
 
 const INTERVAL_MS = { least: 1_000, most: 300_000, usual: 15_000 } as const;
 /** Of the interval: a little early, because timers are late. */

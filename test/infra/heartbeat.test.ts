@@ -1,8 +1,8 @@
 import { create } from "@bufbuild/protobuf";
 import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
-import { createHeartbeat, heartbeatOf } from "../../src/audit/groups/heartbeat.ts";
 import { Fields } from "../../src/infra/fields.ts";
+import { createHeartbeat, heartbeatOf } from "../../src/infra/heartbeat.ts";
 
 function durationOf(seconds: number | undefined) {
   if (seconds === undefined) return undefined;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readToken, writeToken } from "../../src/audit/record/token.ts";
+import { readToken, writeToken } from "../../src/infra/token.ts";
 
 describe("a token for a place", () => {
   const place = [1_750_000_000_000_000, -1, 0];

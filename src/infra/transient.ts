@@ -1,4 +1,4 @@
-import { Failure } from "../../infra/failure.ts";
+import { Failure } from "./failure.ts";
 
 /** Whether the same may succeed later: SQL is away, or undid it for the sake of others. */
 export function isTransient(error: unknown): boolean {
