@@ -1,5 +1,5 @@
 import { Failure } from "../../infra/failure.ts";
-import { type Book, type Entry, KIND, type Kind } from "../ledger/book.ts";
+import { type Book, type Entry, type KeptVersion, KIND, type Kind } from "../ledger/book.ts";
 import {
   type CollectionPolicy,
   type ConversationKey,
@@ -127,8 +127,9 @@ async function restore(setting: Setting<OrderOf<"restore">>): Promise<Outcome> {
     ...live,
     ...lifetimeAfter(undefined, live, policy, book.nowUs),
     ...factsOf(kept),
-    ...{ stamp, version: stamp, stateVersion: stamp, stateBytes: bytes.length, updatedUs: book.nowUs },
+    ...{ stamp, version: stamp, stateVersion: stamp, stateBytes: bytes.length, updatedUs: updatedAfter(live, book) },
     messageCount: order.keepMessages ? live.messageCount : kept.messageCount,
+    cutVersion: takesAway(order, live, kept) ? stamp : live.cutVersion,
   };
   const done: Done = { kind: "done", held: after, created: false, appended: [], state: bytes, changed: true };
   book.enter({
@@ -138,6 +139,19 @@ async function restore(setting: Setting<OrderOf<"restore">>): Promise<Outcome> {
     request: requestOf(order, done),
   });
   return done;
+}
+
+/**
+ * Whether a restore leaves out messages that are there. Since the last one that did, messages were only appended: a version after
+ * that has the first ones of those that are there now.
+ */
+function takesAway({ keepMessages }: OrderOf<"restore">, live: Held, kept: KeptVersion): boolean {
+  return !keepMessages && (kept.messageCount < live.messageCount || kept.version < live.cutVersion);
+}
+
+/** Never earlier than before, though the clocks of instances differ: else a listing by it could come upon it twice. */
+function updatedAfter(before: Held | undefined, { nowUs }: Book): number {
+  return Math.max(nowUs, before?.updatedUs ?? 0);
 }
 
 async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome> {
@@ -152,7 +166,16 @@ async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome> {
     ...order.key,
     ...factsOf(state),
     ...lifetimeAfter(order.expiry, undefined, policy, book.nowUs),
-    ...{ stamp, version: stamp, presence: "live", generation, stateVersion: stamp, messageCount, origin },
+    ...{
+      stamp,
+      version: stamp,
+      presence: "live",
+      generation,
+      stateVersion: stamp,
+      cutVersion: 0,
+      messageCount,
+      origin,
+    },
     ...{ stateBytes: state.bytes.length, createdUs: order.createdUs ?? book.nowUs, updatedUs: book.nowUs },
     keptUntilUs: undefined,
   };
@@ -255,7 +278,7 @@ function enter(setting: Setting<OrderOf<"save" | "patch" | "append">>, live: Hel
     ...base,
     ...lifetime,
     ...(state && { ...factsOf(state), stateVersion: stamp, stateBytes: state.bytes.length }),
-    ...{ stamp, version: stamp, messageCount, updatedUs: book.nowUs },
+    ...{ stamp, version: stamp, messageCount, updatedUs: updatedAfter(live, book) },
   };
   const created = live === undefined;
   const done: Done = {
@@ -292,6 +315,7 @@ function newborn(stamp: number, nowUs: number): Omit<Held, keyof ConversationKey
       presence: "live",
       generation: stamp,
       stateVersion: stamp,
+      cutVersion: 0,
       messageCount: 0,
       stateBytes: 0,
     },

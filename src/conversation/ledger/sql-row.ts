@@ -16,6 +16,7 @@ export const HELD_COLUMNS = [
   "presence",
   "generation",
   "state_version",
+  "cut_version",
   "user_id",
   "status",
   "complexity_level",
@@ -41,6 +42,7 @@ export type HeldRow = {
   presence: number;
   generation: number;
   state_version: number;
+  cut_version: number;
   user_id: string;
   status: string;
   complexity_level: string;
@@ -68,6 +70,7 @@ export function heldOf(row: HeldRow): Held {
     presence: PRESENCES[row.presence - 1] ?? "live",
     generation: row.generation,
     stateVersion: row.state_version,
+    cutVersion: row.cut_version,
     userId: row.user_id,
     status: row.status,
     complexityLevel: row.complexity_level,
@@ -93,6 +96,7 @@ export function valuesOf(held: Held): SqlValue[] {
     presenceNumber(held.presence),
     held.generation,
     held.stateVersion,
+    held.cutVersion,
     held.userId,
     held.status,
     held.complexityLevel,

@@ -59,6 +59,8 @@ export interface Held extends ConversationKey, StateFacts, Expiry {
   readonly generation: number;
   /** The version that brought the state. */
   readonly stateVersion: number;
+  /** The last version of this generation that took messages away: whoever lists them since before it has to begin again. 0: none. */
+  readonly cutVersion: number;
   readonly messageCount: number;
   readonly stateBytes: number;
   readonly createdUs: number;

@@ -18,8 +18,8 @@ function tables({ text, blob, double }: { text: string; blob: string; double: st
     "INSERT INTO conversation_head (id, seq) VALUES (1, 0)",
     // stamp grows with everything that is written, version with the state and the messages. presence: 1 live, 2 expired and
     // removed, 3 deleted; the last two are tombstones, kept until kept_until_us. generation: the stamp of its creation, to
-    // which its messages belong. state_version: the version that brought the state. ttl_ms null: for ever. unhealed: Redis was
-    // away when it changed.
+    // which its messages belong. state_version: the version that brought the state. cut_version: the last one that took messages
+    // away. ttl_ms null: for ever. unhealed: Redis was away when it changed.
     `CREATE TABLE conversation (
       collection ${text} NOT NULL,
       id ${text} NOT NULL,
@@ -28,6 +28,7 @@ function tables({ text, blob, double }: { text: string; blob: string; double: st
       presence BIGINT NOT NULL,
       generation BIGINT NOT NULL,
       state_version BIGINT NOT NULL,
+      cut_version BIGINT NOT NULL,
       user_id ${text} NOT NULL,
       status ${text} NOT NULL,
       complexity_level TEXT NOT NULL,
