@@ -14,6 +14,8 @@ export const LIMITS = {
   messageBytes: 256 * 1024,
   messageIdBytes: 128,
   roleBytes: 64,
+  /** Of what List, GetStatus and Watch know of a state: more is kept, but not known. */
+  knownBytes: 512,
   parts: 100,
 } as const;
 
