@@ -103,32 +103,3 @@ redis.call('XADD', KEYS[2], '*', 'entry', ARGV[2], unpack(entry[2]))
 return redis.call('XDEL', KEYS[1], ARGV[2])
 `,
 });
-
-/**
- * Takes the next entries for a consumer, in the form that costs least to read: Redis takes its own apart faster than we do.
- *
- * KEYS  stream   ARGV  1 group   2 consumer   3 how many
- * Result: for each entry two strings, "<id> <producer> <first> <last>" and the leaves; the second is nil when it is not one of ours.
- */
-export const takeScript = defineScript({
-  name: "audit-take",
-  keys: 1,
-  buffers: true,
-  lua: `
-local reply = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', KEYS[1], '>')
-if not reply or reply.err then return reply or {} end
-local taken, at = {}, 1
-for _, entry in ipairs(reply[1][2]) do
-  local fields = entry[2]
-  if fields and #fields == 8 and fields[1] == 'producer' and fields[3] == 'first' and fields[5] == 'last'
-    and fields[7] == 'leaves' then
-    taken[at] = entry[1] .. ' ' .. fields[2] .. ' ' .. fields[4] .. ' ' .. fields[6]
-    taken[at + 1] = fields[8]
-  else
-    taken[at], taken[at + 1] = entry[1], false
-  end
-  at = at + 2
-end
-return taken
-`,
-});

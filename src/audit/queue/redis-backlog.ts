@@ -3,8 +3,8 @@ import { type Redis, type RedisArgument, RedisReplyError } from "../../infra/red
 import { unseal } from "../record/leaf.ts";
 import { idOf, type RecordId, type Sealed } from "../record/record.ts";
 import type { Backlog, Waiting } from "./backlog.ts";
-import { finishScript, openScript, quarantineScript, takeScript } from "./redis-backlog-scripts.ts";
-import { asEntries, type QueueEntry, takenEntries } from "./redis-queue-entry.ts";
+import { finishScript, openScript, quarantineScript } from "./redis-backlog-scripts.ts";
+import { asEntries, type QueueEntry } from "./redis-queue-entry.ts";
 import { GROUP, queueKeys } from "./redis-queue-keys.ts";
 import { leavesOf, type Run } from "./run.ts";
 
@@ -55,15 +55,11 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
     return bytes;
   }
 
-  /** What is there now. */
-  async function take(): Promise<QueueEntry[]> {
-    return takenEntries(await redis.run(takeScript, [keys.stream], [GROUP, consumer, pageSize()]));
-  }
-
-  /** What is there, or comes within some time. A script cannot wait. */
-  async function waitForSome(): Promise<QueueEntry[]> {
-    const command = ["GROUP", GROUP, consumer, "COUNT", pageSize(), "BLOCK", blockMs, "STREAMS", keys.stream, ">"];
-    const reply = await redis.commandBuffers("xreadgroup", ...command);
+  /** What is there now, or comes within so many milliseconds. */
+  async function take(waitMs?: number): Promise<QueueEntry[]> {
+    const command: RedisArgument[] = ["GROUP", GROUP, consumer, "COUNT", pageSize()];
+    if (waitMs !== undefined) command.push("BLOCK", waitMs);
+    const reply = await redis.commandBuffers("xreadgroup", ...command, "STREAMS", keys.stream, ">");
     if (reply === null) return [];
     const [stream]: unknown[] = Array.isArray(reply) ? reply : [];
     return asEntries(Array.isArray(stream) ? stream[1] : undefined);
@@ -87,7 +83,7 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
 
   async function read(): Promise<readonly Waiting[]> {
     let page = isBusy ? await take() : [];
-    if (page.length === 0) page = await waitForSome();
+    if (page.length === 0) page = await take(blockMs);
     const read: Waiting[] = [];
     let bytes = 0;
     let records = 0;

@@ -30,17 +30,3 @@ function entryOf(id: string, fields: readonly unknown[]): QueueEntry {
   if (!ours || !(leaves instanceof Buffer)) return { id, run: undefined };
   return { id, run: { producer: String(producer), first: Number(first), last: Number(last), leaves } };
 }
-
-/** Reads what `takeScript` answered. */
-export function takenEntries(reply: unknown): QueueEntry[] {
-  if (!Array.isArray(reply)) throw new TypeError("Redis did not answer with entries of a stream");
-  const taken: readonly unknown[] = reply;
-  const entries: QueueEntry[] = [];
-  for (let at = 0; at < taken.length; at += 2) {
-    const [id = "", producer = "", first = "", last = ""] = String(taken[at]).split(" ");
-    const leaves = taken[at + 1];
-    const run = leaves instanceof Buffer ? { producer, first: Number(first), last: Number(last), leaves } : undefined;
-    entries.push({ id, run });
-  }
-  return entries;
-}
