@@ -50,7 +50,7 @@ type Reply<M extends DescMethod> = Output<M> | EncodedReply;
 export type Rpc<M extends DescMethod> = M["methodKind"] extends "unary"
   ? (request: Input<M>, call: CallContext) => Promise<Reply<M>> | Reply<M>
   : M["methodKind"] extends "server_streaming"
-    ? (request: Input<M>, call: CallContext) => AsyncIterable<Output<M>>
+    ? (request: Input<M>, call: CallContext) => AsyncIterable<Reply<M>>
     : M["methodKind"] extends "client_streaming"
       ? (requests: AsyncIterable<Input<M>>, call: CallContext) => Promise<Output<M>>
       : (requests: AsyncIterable<Input<M>>, call: CallContext) => AsyncIterable<Output<M>>;

@@ -16,6 +16,7 @@ import {
   createContextValues,
   type HandlerContext,
 } from "@connectrpc/connect";
+import type { EncodedReply } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
 import { type Call, deadlineExceeded, hungUp } from "./call.ts";
@@ -139,12 +140,13 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
   }
 
   async function* stream(
+    { desc }: Method,
     context: HandlerContext,
     call: Call,
-    produce: () => AsyncIterable<Message>,
+    produce: () => AsyncIterable<Message | EncodedReply>,
     complete: () => boolean,
   ): AsyncGenerator<Message> {
-    let iterator: AsyncIterator<Message> | undefined;
+    let iterator: AsyncIterator<Message | EncodedReply> | undefined;
     try {
       const source = produce()[Symbol.asyncIterator]();
       iterator = source;
@@ -154,7 +156,7 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         if (item.done === true) break;
         if (!begun) setHeaders(context.responseHeader, call);
         begun = true;
-        yield item.value;
+        yield decodedReply(desc.output, item.value);
       }
       if (call.interruption !== undefined && !complete()) throw call.interruption;
       if (!begun) setHeaders(context.responseHeader, call);
@@ -194,7 +196,7 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
             call.authorize(request);
             return rpc(request, call);
           };
-          return stream(context, call, produce, () => false);
+          return stream(method, context, call, produce, () => false);
         },
         options,
       );
@@ -215,7 +217,7 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         (requests, context) => {
           const call = admitted(context);
           const incoming = authorized(requests, call);
-          return stream(context, call, () => rpc(incoming.messages, call), incoming.ended);
+          return stream(method, context, call, () => rpc(incoming.messages, call), incoming.ended);
         },
         options,
       );

@@ -1,5 +1,6 @@
 import type { Message } from "@bufbuild/protobuf";
 import type { ServerDuplexStream, ServerReadableStream, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
+import type { EncodedReply } from "../infra/call.ts";
 import type { Call } from "./call.ts";
 import { Malformed, replyEncoder } from "./codec.ts";
 import { carrierOf, type GrpcContext, grpcStatus, type Incoming, openCall } from "./grpc-call.ts";
@@ -110,11 +111,11 @@ function sender(context: GrpcContext, method: Method) {
   return (
     stream: Outlet,
     call: Call,
-    produce: () => AsyncIterable<Message>,
+    produce: () => AsyncIterable<Message | EncodedReply>,
     /** Whether the call is complete when the handler stops in spite of an interruption. */
     complete: () => boolean = () => false,
   ): void => {
-    let iterator: AsyncIterator<Message> | undefined;
+    let iterator: AsyncIterator<Message | EncodedReply> | undefined;
     let wake: (() => void) | undefined;
 
     function fail(thrown: unknown): void {

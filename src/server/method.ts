@@ -11,7 +11,7 @@ export type UnaryRpc = (
   request: Message,
   call: CallContext,
 ) => PromiseLike<Message | EncodedReply> | Message | EncodedReply;
-export type ServerStreamingRpc = (request: Message, call: CallContext) => AsyncIterable<Message>;
+export type ServerStreamingRpc = (request: Message, call: CallContext) => AsyncIterable<Message | EncodedReply>;
 export type ClientStreamingRpc = (requests: AsyncIterable<Message>, call: CallContext) => PromiseLike<Message>;
 export type BidiRpc = (requests: AsyncIterable<Message>, call: CallContext) => AsyncIterable<Message>;
 

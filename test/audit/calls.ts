@@ -1,4 +1,4 @@
-import type { CallContext, ServedBy } from "../../src/infra/call.ts";
+import { type CallContext, EncodedReply, type ServedBy } from "../../src/infra/call.ts";
 
 /** A call as an RPC sees it, which keeps what the RPC says of its answer. */
 export interface TestCall extends CallContext {
@@ -20,4 +20,12 @@ export function testCall(caller = "tester", signal = new AbortController().signa
       said.degraded = true;
     },
   };
+}
+
+/** Replies of an RPC that makes messages of them. */
+export async function* messagesOf<T extends object>(replies: AsyncIterable<T | EncodedReply>): AsyncGenerator<T> {
+  for await (const reply of replies) {
+    if (reply instanceof EncodedReply) throw new Error("a message was expected");
+    yield reply;
+  }
 }

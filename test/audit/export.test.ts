@@ -14,7 +14,7 @@ import {
   type AuditServiceExportResponse,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { KINDS, type OpenArchives, openArchives, sealed } from "./archives.ts";
-import { testCall } from "./calls.ts";
+import { messagesOf, testCall } from "./calls.ts";
 
 type ExportInit = MessageInitShape<typeof AuditServiceExportRequestSchema>;
 const { NDJSON, CSV } = AuditExportFormat;
@@ -45,7 +45,7 @@ describe.each(KINDS)("Export over %s", (kind) => {
   afterEach(() => archives[Symbol.asyncDispose]());
 
   const start = (init: ExportInit = {}, call = testCall()) =>
-    rpcs.export(create(AuditServiceExportRequestSchema, init), call)[Symbol.asyncIterator]();
+    messagesOf(rpcs.export(create(AuditServiceExportRequestSchema, init), call));
 
   async function chunksOf(init: ExportInit = {}, call = testCall()): Promise<AuditServiceExportResponse[]> {
     const chunks: AuditServiceExportResponse[] = [];
@@ -100,7 +100,7 @@ describe.each(KINDS)("Export over %s", (kind) => {
     await reader.next();
     // Nobody has asked for more.
     expect(pagesRead).toBe(1);
-    await reader.return?.();
+    await reader.return(undefined);
   });
 
   it("never puts more than 1 MiB together", async () => {

@@ -13,7 +13,7 @@ import { writeToken } from "../../src/infra/token.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { KINDS } from "./archives.ts";
-import { testCall } from "./calls.ts";
+import { messagesOf, testCall } from "./calls.ts";
 import { type GroupInstance, type GroupInstances, openGroups } from "./group-instances.ts";
 
 type Request = MessageInitShape<typeof AuditServiceTailRequestSchema>;
@@ -33,7 +33,7 @@ class TestTail {
   constructor(instance: GroupInstance, request: Request) {
     const call = testCall("tester", this.#abort.signal);
     const whole = create(AuditServiceTailRequestSchema, request);
-    this.#replies = instance.rpcs.tail(whole, call)[Symbol.asyncIterator]();
+    this.#replies = messagesOf(instance.rpcs.tail(whole, call));
   }
 
   /** Takes one reply; false when there are no more. */

@@ -60,7 +60,7 @@ type Reply = Message | EncodedReply | Promise<Message>;
 /** The RPCs a test serves; what it leaves out is not implemented. */
 export interface EchoRpcs {
   say?(request: Echo, call: CallContext): Reply;
-  count?(request: Echo, call: CallContext): AsyncIterable<Message>;
+  count?(request: Echo, call: CallContext): AsyncIterable<Message | EncodedReply>;
   collect?(requests: AsyncIterable<Echo>, call: CallContext): Promise<Message>;
   chat?(requests: AsyncIterable<Echo>, call: CallContext): AsyncIterable<Message>;
   undeclared?(request: Echo, call: CallContext): Reply;

@@ -1,12 +1,13 @@
 import { connect } from "node:http2";
+import { toBinary } from "@bufbuild/protobuf";
 import { createGrpcWebTransport } from "@connectrpc/connect-node";
 import { status } from "@grpc/grpc-js";
 import { describe, expect, it } from "vitest";
-import type { CallContext } from "../../src/infra/call.ts";
+import { type CallContext, EncodedReply } from "../../src/infra/call.ts";
 import { Failure } from "../../src/infra/failure.ts";
 import { until } from "../support/until.ts";
 import type { Echo } from "./echo.ts";
-import { countMethod, detailsOf, echo, type Harness, readAll, startEcho } from "./harness.ts";
+import { countMethod, detailsOf, echo, echoType, type Harness, readAll, startEcho } from "./harness.ts";
 
 /** Counts until told to stop, and tells how far it got and whether it was closed. */
 function counter(size = 0) {
@@ -79,6 +80,18 @@ describe("a stream of replies", () => {
     for await (const item of answer.message) items.push(item);
     expect(items).toMatchObject([{ number: 1 }, { number: 2 }, { number: 3 }]);
     expect(answer.header.get("holdfast-served-by")).toBe("sqlite");
+  });
+
+  it("is sent as it is where the handler has it encoded already, and decoded for JSON", async () => {
+    const encoded = (number: number) => new EncodedReply(toBinary(echoType, echo({ number })));
+    async function* count() {
+      for (const number of [1, 2]) yield encoded(number);
+    }
+    await using h = await startEcho({ count });
+    const { items } = await readAll(h.client.count({}));
+    expect(items.map((item) => item.number)).toEqual([1, 2]);
+    const messages = frames(Buffer.from(await (await connectStream(h, {})).arrayBuffer()));
+    expect(messages.map((message) => message.json.number)).toEqual([1, 2, undefined]);
   });
 
   it("ends with the handler's failure, after what it had produced", async () => {
