@@ -1,5 +1,5 @@
+import { createContact } from "../infra/contact.ts";
 import type { NoteAbsence } from "./absence.ts";
-import { createContact } from "./contact.ts";
 import type { Guarded } from "./guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";

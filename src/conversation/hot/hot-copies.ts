@@ -22,6 +22,10 @@ export interface Cover {
 export interface HotCopies {
   /** Undefined: there is none that can be believed; the truth has to be asked. */
   read(key: ConversationKey): Promise<Copy | undefined>;
+  /** The same without the state, which need not be fetched for it. */
+  readHeld(key: ConversationKey): Promise<Held | undefined>;
+  /** Whether Redis does not answer, so that what the truth answers meanwhile is a fallback. */
+  readonly away: boolean;
   cover(keys: readonly ConversationKey[], stamp: number): Promise<Cover>;
   /** A newer one that is there stays. */
   fill(copies: readonly Copy[]): void;
@@ -32,6 +36,8 @@ export interface HotCopies {
 /** Where there is no Redis. */
 export const NO_COPIES: HotCopies = {
   read: () => Promise.resolve(undefined),
+  readHeld: () => Promise.resolve(undefined),
+  away: false,
   cover: () => Promise.resolve({ complete: true, leastStamp: () => 0 }),
   fill: () => {},
   doubt: () => {},

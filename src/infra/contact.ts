@@ -1,4 +1,4 @@
-import { UnavailableError } from "../infra/failure.ts";
+import { UnavailableError } from "./failure.ts";
 
 /** Whether a layer that is not asked on every call is still there. */
 export interface Contact {
