@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readToken, writeToken } from "../../src/infra/token.ts";
+import { readNamedToken, readToken, writeNamedToken, writeToken } from "../../src/infra/token.ts";
 
 describe("a token for a place", () => {
   const place = [1_750_000_000_000_000, -1, 0];
@@ -35,5 +35,14 @@ describe("a token for a place", () => {
     [writeToken("List newest", [1, 2, Number.NaN]), "with what is no number"],
   ])("is not read: %j, %s", (damaged) => {
     expect(readToken("List newest", damaged, 3)).toBeUndefined();
+  });
+
+  it.each(["c1", "", "with spaces  ", "ä 🙂 \0"])("gives back a name beside its numbers: %j", (name) => {
+    const named = writeNamedToken("List", { place, name });
+    expect(readNamedToken("List", named, 3)).toEqual({ place, name });
+    expect(readNamedToken("List other", named, 3)).toBeUndefined();
+    expect(readNamedToken("List", named, 2)).toBeUndefined();
+    expect(readToken("List", named, 3)).toBeUndefined();
+    expect(readNamedToken("List", writeToken("List", []), 3)).toBeUndefined();
   });
 });
