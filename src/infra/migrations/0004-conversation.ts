@@ -146,9 +146,8 @@ function indexes(): readonly string[] {
     "CREATE INDEX conversation_expires ON conversation (expires_us) WHERE presence = 1 AND expires_us IS NOT NULL",
     "CREATE INDEX conversation_kept_until ON conversation (kept_until_us) WHERE kept_until_us IS NOT NULL",
     "CREATE INDEX conversation_unhealed ON conversation (collection, id) WHERE unhealed <> 0",
-    "CREATE INDEX conversation_change_of ON conversation_change (collection, id, version)",
+    "CREATE INDEX conversation_change_of ON conversation_change (collection, id, seq)",
     "CREATE INDEX conversation_change_in ON conversation_change (collection, seq)",
-    "CREATE INDEX conversation_change_time ON conversation_change (changed_us)",
     "CREATE INDEX conversation_request_expires ON conversation_request (expires_us)",
     "CREATE INDEX conversation_garbage_due ON conversation_garbage (due_us)",
   ];
