@@ -33,8 +33,8 @@ export interface OpenLedger {
 export interface OpenLedgers extends AsyncDisposable {
   readonly instances: readonly [OpenLedger, ...OpenLedger[]];
   readonly clock: MovedClock;
-  /** By collection; what is not named has the default. May be changed while it is used. */
-  readonly policies: Map<string, CollectionPolicy>;
+  /** By collection; what is not named has the default, and undefined is not admitted. May be changed while it is used. */
+  readonly policies: Map<string, CollectionPolicy | undefined>;
   /** The file, or the url. */
   readonly where: string;
 }
@@ -47,7 +47,7 @@ export interface LedgerOptions {
 export async function openLedgers(kind: (typeof KINDS)[number], options: LedgerOptions = {}): Promise<OpenLedgers> {
   await using parts = new AsyncDisposableStack();
   const clock = movedClock();
-  const policies = new Map<string, CollectionPolicy>();
+  const policies = new Map<string, CollectionPolicy | undefined>();
   const directory = parts.adopt(scratchDirectory("conversation"), (it) => it.remove());
   const where = kind === "postgres" ? await freshDatabase() : join(directory.path, "conversation.db");
   const open = async (): Promise<OpenLedger> => {
@@ -56,7 +56,7 @@ export async function openLedgers(kind: (typeof KINDS)[number], options: LedgerO
     let commits = 0;
     const ledger = createSqlLedger({
       ...{ database, clock, copies: options.copies ?? NO_COPIES },
-      policyFor: (collection) => policies.get(collection) ?? DEFAULT_POLICY,
+      policyFor: (collection) => (policies.has(collection) ? policies.get(collection) : DEFAULT_POLICY),
       onCommit: () => {
         commits++;
       },

@@ -5,6 +5,7 @@ import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
 import type { Copy, HotCopies } from "../hot/hot-copies.ts";
 import { type ConversationKey, type PolicyFor, textOf } from "../record/conversation.ts";
+import { NO_LONGER_ADMITTED } from "../record/policies.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
 import type { Ledger } from "./ledger.ts";
 import { openSqlBook } from "./sql-book.ts";
@@ -85,7 +86,7 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
 
   /** A rule that refuses leaves nothing in the book; the others go on. */
   async function settle(order: Order, book: Parameters<typeof carryOut>[1]): Promise<Settled> {
-    const policy = policyFor(order.key.collection);
+    const policy = policyFor(order.key.collection) ?? (order.kind === "expire" ? NO_LONGER_ADMITTED : undefined);
     if (policy === undefined) return { error: new UnknownCollectionError(order.key.collection) };
     try {
       return { outcome: await carryOut(order, book, policy) };

@@ -13,3 +13,9 @@ export interface CollectionPolicies {
 export function createPolicyFor({ fallback, collections, strict }: CollectionPolicies): PolicyFor {
   return lookUpByName(collections, strict ? undefined : fallback);
 }
+
+/** By which what is left of a collection is removed that the configuration has ceased to admit. */
+export const NO_LONGER_ADMITTED: CollectionPolicy = {
+  ...{ ttlMs: undefined, sliding: false, history: 0 },
+  tombstoneMs: 86_400_000,
+};

@@ -1,0 +1,98 @@
+import type { Clock } from "../../infra/clock.ts";
+import { UnavailableError } from "../../infra/failure.ts";
+import type { Ledger } from "../ledger/ledger.ts";
+import type { ConversationKey } from "../record/conversation.ts";
+import type { Expired, Remains } from "./remains.ts";
+
+/** So many are removed in one commit: writers wait no longer than that. */
+const PORTION = 100;
+
+export interface RemovalOrder {
+  /** Whether what is in this collection may be removed. */
+  readonly includes: (collection: string) => boolean;
+  /** How many conversations and tombstones at most. */
+  readonly limit: number;
+  /** Nothing is removed; what would be is counted and named. */
+  readonly dryRun: boolean;
+  /** Asked before each portion. */
+  readonly goOn: () => boolean | Promise<boolean>;
+  /** Told of each conversation that is removed. */
+  readonly removed?: (key: ConversationKey) => void;
+}
+
+export interface Removed {
+  readonly conversations: number;
+  readonly messages: number;
+  readonly tombstones: number;
+  /** Whether the limit, or who was asked, ended it while there was more. */
+  readonly more: boolean;
+}
+
+/** Removes what has expired, so that its watchers are told, then tombstones that have been kept long enough. */
+export type Removal = (order: RemovalOrder) => Promise<Removed>;
+
+export interface RemovalParts {
+  readonly remains: Remains;
+  readonly ledger: Pick<Ledger, "carryOut">;
+  readonly clock: Clock;
+}
+
+export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal {
+  async function expire(expired: readonly Expired[], failures: unknown[]): Promise<readonly Expired[]> {
+    const outcomes = await Promise.allSettled(
+      expired.map(({ collection, id }) => ledger.carryOut({ kind: "expire", key: { collection, id }, requestId: "" })),
+    );
+    for (const outcome of outcomes) {
+      if (outcome.status === "fulfilled") continue;
+      if (outcome.reason instanceof UnavailableError) throw outcome.reason;
+      failures.push(outcome.reason);
+    }
+    // Another instance may have been faster, or a writer has begun the conversation anew.
+    return expired.filter((_, at) => {
+      const outcome = outcomes[at];
+      return outcome?.status === "fulfilled" && outcome.value.kind === "done";
+    });
+  }
+
+  return async ({ includes, limit, dryRun, goOn, removed }) => {
+    const nowUs = clock.now() * 1000;
+    const counts = { conversations: 0, messages: 0, tombstones: 0 };
+    /** One that cannot be removed does not keep the others. */
+    const failures: unknown[] = [];
+    let left = limit;
+
+    /** Whether all of them were taken. */
+    async function takeAll<T extends ConversationKey>(
+      pages: AsyncIterable<readonly T[]>,
+      take: (portion: readonly T[]) => Promise<void>,
+    ): Promise<boolean> {
+      for await (const page of pages) {
+        const included = page.filter(({ collection }) => includes(collection));
+        for (let at = 0; at < included.length; at += PORTION) {
+          if (left === 0 || !(await goOn())) return false;
+          const portion = included.slice(at, at + Math.min(PORTION, left));
+          left -= portion.length;
+          await take(portion);
+          if (portion.length < Math.min(PORTION, included.length - at)) return false;
+        }
+        // What SQLite reads, it reads within this turn.
+        await new Promise(setImmediate);
+      }
+      return true;
+    }
+
+    const wereExpired = await takeAll(remains.expired(nowUs), async (portion) => {
+      const gone = dryRun ? portion : await expire(portion, failures);
+      counts.conversations += gone.length;
+      for (const { messageCount } of gone) counts.messages += messageCount;
+      if (removed !== undefined) for (const { collection, id } of gone) removed({ collection, id });
+    });
+    const wereOutlived =
+      wereExpired &&
+      (await takeAll(remains.outlived(nowUs), async (portion) => {
+        counts.tombstones += dryRun ? portion.length : await remains.removeTombstones(portion);
+      }));
+    if (failures.length > 0) throw new AggregateError(failures, "expired conversations could not be removed");
+    return { ...counts, more: !wereOutlived };
+  };
+}
