@@ -1,6 +1,6 @@
+import type { NoteAbsence } from "../infra/absence.ts";
 import { createContact } from "../infra/contact.ts";
-import type { NoteAbsence } from "./absence.ts";
-import type { Guarded } from "./guarded.ts";
+import type { Guarded } from "../infra/guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
 import { type CacheRecord, tombstone } from "./record.ts";

@@ -1,8 +1,8 @@
 import { invalidField } from "../infra/failure.ts";
 import { type Redis, RedisReplyError } from "../infra/redis.ts";
+import { createRedisReader } from "../infra/redis-reader.ts";
 import type { Announcement, Announcer } from "./change.ts";
 import { type CacheRecord, type Draft, isFresh } from "./record.ts";
-import { createRedisReader } from "./redis-reader.ts";
 import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts";
 import {
   invalidateScript,

@@ -1,5 +1,5 @@
-import type { NoteAbsence } from "./absence.ts";
-import { type Guarded, isCallersMistake } from "./guarded.ts";
+import type { NoteAbsence } from "../infra/absence.ts";
+import { type Guarded, isCallersMistake } from "../infra/guarded.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
 import type { CacheStore, Guard, ReadResult, Refuge, Write, WriteResult } from "./store.ts";

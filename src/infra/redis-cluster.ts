@@ -241,6 +241,10 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
     get connected() {
       return complete && primaries.every((node) => node.link.connected);
     },
+    lifeOf: (key) => {
+      const link = owners[slotOf(key)]?.link;
+      return link?.connected ? link.runId : undefined;
+    },
     connect,
     send,
     getBuffers,

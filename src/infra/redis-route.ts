@@ -13,6 +13,7 @@ import {
 /** Which connection a command goes to: what differs between one server, a primary behind Sentinels, and a cluster. */
 export interface RedisRoute {
   readonly connected: boolean;
+  lifeOf(key: string): string | undefined;
   connect(): void;
   send(request: RedisRequest): Promise<unknown>;
   getBuffers(keys: readonly string[]): Promise<(Buffer | null)[]>;
@@ -64,6 +65,7 @@ export function routeOf(link: RedisLink, subscriberTarget: () => ClientOptions):
     get connected() {
       return link.connected;
     },
+    lifeOf: () => (link.connected ? link.runId : undefined),
     connect: link.connect,
     send: (request) => link.send(request),
     getBuffers: (keys) => mget(link, keys),

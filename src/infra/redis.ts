@@ -66,6 +66,11 @@ export interface Redis {
   readonly mode: RedisOptions["mode"];
   /** Whether commands go through now. In a cluster: whether every primary is reached. */
   readonly connected: boolean;
+  /**
+   * The run id of the server that commands on this key go to now: another one after a restart, which may have lost or brought
+   * back data. Undefined while that server is not reached; "" when it does not say.
+   */
+  lifeOf(key: string): string | undefined;
   /** Starts connecting without waiting for the first command. */
   connect(): void;
   /** The values in the order of the keys. One MGET; in a cluster one per slot, all in flight at once. */
@@ -124,6 +129,7 @@ export function createRedis(options: RedisOptions): Redis {
     get connected() {
       return route.connected;
     },
+    lifeOf: route.lifeOf,
     connect: route.connect,
     getBuffers: route.getBuffers,
     run: (script, keys, args) => runScript(route.send, script, keys, args),

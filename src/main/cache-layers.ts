@@ -1,7 +1,5 @@
-import { createAbsenceNotes } from "../cache/absence.ts";
 import type { Announcer } from "../cache/change.ts";
 import { createDurableStore } from "../cache/durable.ts";
-import { createGuarded, isCallersMistake } from "../cache/guarded.ts";
 import { createHealer, RefugeAwayError } from "../cache/healer.ts";
 import { createKept } from "../cache/kept.ts";
 import { createLastResort } from "../cache/last-resort.ts";
@@ -15,9 +13,11 @@ import { startSqlReclaimer } from "../cache/sql-reclaimer.ts";
 import type { CacheStore, Refuge } from "../cache/store.ts";
 import { startSweeper } from "../cache/sweeper.ts";
 import type { Versions } from "../cache/version.ts";
+import { createAbsenceNotes } from "../infra/absence.ts";
 import type { Breaker } from "../infra/breaker.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import { createGuarded, isCallersMistake } from "../infra/guarded.ts";
 import type { Log } from "../infra/log.ts";
 import type { Redis } from "../infra/redis.ts";
 import { RedisReplyError } from "../infra/redis-failure.ts";
@@ -86,7 +86,7 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
   const isAnswer = (error: unknown) =>
     isCallersMistake(error) || error instanceof RedisReplyError || error instanceof RefugeAwayError;
   const guarded = createGuarded(breaker, timeoutMs, isAnswer);
-  const noteAbsence = createAbsenceNotes(log, clock);
+  const noteAbsence = createAbsenceNotes("the cache", log, clock);
   const resilient = createResilientStore({
     primary: hot,
     refuge,

@@ -1,5 +1,4 @@
 import { describe, expect, it, onTestFinished } from "vitest";
-import { createAbsenceNotes } from "../../src/cache/absence.ts";
 import { createDurableStore } from "../../src/cache/durable.ts";
 import { createHealer } from "../../src/cache/healer.ts";
 import { createKept } from "../../src/cache/kept.ts";
@@ -7,6 +6,7 @@ import { createMemoryStore } from "../../src/cache/memory.ts";
 import { createResilientStore } from "../../src/cache/resilient.ts";
 import type { CacheStore, HotStore } from "../../src/cache/store.ts";
 import { createVersions } from "../../src/cache/version.ts";
+import { createAbsenceNotes } from "../../src/infra/absence.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { RedisReplyError } from "../../src/infra/redis-failure.ts";
@@ -37,7 +37,7 @@ function setup(error: () => unknown) {
     kept,
     healer,
     guarded: () => Promise.reject(error()),
-    noteAbsence: createAbsenceNotes(log, clock),
+    noteAbsence: createAbsenceNotes("the cache", log, clock),
   };
   const stores: Record<string, CacheStore> = {
     resilient: createResilientStore({ ...shared, primary, refuge }),

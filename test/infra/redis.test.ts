@@ -31,6 +31,19 @@ describe("a Redis that answers", () => {
     expect(await redis.run(asBytes, ["k"], ["?"])).toEqual([Buffer.from("ab3!?"), 1]);
   });
 
+  it("tells which life of the server a key is in, and of none while it is not reached", async () => {
+    await using server = await startRedis();
+    const redis = open(server.url);
+    expect(redis.lifeOf("k")).toBeUndefined();
+    const { runId } = await redis.info();
+    expect(redis.lifeOf("k")).toBe(runId);
+    await server.kill();
+    await until(() => redis.lifeOf("k") === undefined, { what: "the connection to be lost" });
+    await server.restart();
+    await until(() => redis.lifeOf("k"), { what: "the next life" });
+    expect(redis.lifeOf("k")).not.toBe(runId);
+  });
+
   it("refuses a script call with the wrong number of keys", async () => {
     const redis = open(await freshRedis());
     await expect(redis.run(appendAll, ["a", "b"], [])).rejects.toThrow("append-all takes 1 keys, got 2");

@@ -1,7 +1,7 @@
-import type { Clock } from "../infra/clock.ts";
-import { UnavailableError } from "../infra/failure.ts";
-import type { Log } from "../infra/log.ts";
-import { RedisReplyError } from "../infra/redis-failure.ts";
+import type { Clock } from "./clock.ts";
+import { UnavailableError } from "./failure.ts";
+import type { Log } from "./log.ts";
+import { RedisReplyError } from "./redis-failure.ts";
 
 /**
  * Told of each error for which something else answers. Only some mean that a layer is away; any other is a defect, which the
@@ -12,7 +12,8 @@ export type NoteAbsence = (error: unknown) => void;
 /** One line for all that happens within this time: a defect on the path of every call would fill the disk. */
 const QUIET_MS = 10_000;
 
-export function createAbsenceNotes(log: Log, clock: Pick<Clock, "monotonic">): NoteAbsence {
+/** `part` is what the layers belong to, for the message. */
+export function createAbsenceNotes(part: string, log: Log, clock: Pick<Clock, "monotonic">): NoteAbsence {
   let saidAt = Number.NEGATIVE_INFINITY;
   let unsaid = 0;
   return (error) => {
@@ -22,7 +23,7 @@ export function createAbsenceNotes(log: Log, clock: Pick<Clock, "monotonic">): N
     saidAt = clock.monotonic();
     log.error(
       { err: error, times: unsaid },
-      "a layer of the cache failed for a reason that should not be: it was passed over",
+      `a layer of ${part} failed for a reason that should not be: it was passed over`,
     );
     unsaid = 0;
   };

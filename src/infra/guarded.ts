@@ -1,6 +1,6 @@
-import type { Breaker } from "../infra/breaker.ts";
-import { Failure, UnavailableError } from "../infra/failure.ts";
-import { createTimeLimit } from "../infra/time-limit.ts";
+import type { Breaker } from "./breaker.ts";
+import { Failure, UnavailableError } from "./failure.ts";
+import { createTimeLimit } from "./time-limit.ts";
 
 /** Runs a step on a layer that may be away: counted by the breaker, and never waited for longer than the timeout in all. */
 export type Guarded = <T>(work: () => Promise<T>) => Promise<T>;

@@ -1,4 +1,4 @@
-import type { Redis } from "../infra/redis.ts";
+import type { Redis } from "./redis.ts";
 
 /** Raw values by Redis key. Calls made in one turn of the event loop share one round trip, and each mark is fetched once. */
 export interface RedisReader {
