@@ -1,16 +1,14 @@
 import type { Order, Outcome } from "../change/order.ts";
-import type { Held } from "../record/conversation.ts";
 
-/** A committed change, for who keeps copies and who watches. */
-export interface Committed {
-  readonly after: Held;
-  /** The state as it is now, if the change brought it. */
-  readonly state: Uint8Array | undefined;
-}
+/** What came of a write. */
+export type CarriedOut = Outcome & {
+  /** Redis could not be told: reads come from SQL until it is healed. */
+  readonly degraded?: boolean;
+};
 
 /** Where all writes of conversations go: one after the other, whichever instance they come from. */
 export interface Ledger {
   /** Durable when it resolves. Rejects with a Failure when a rule refuses, and with UnavailableError while SQL is away. */
-  carryOut(order: Order): Promise<Outcome>;
+  carryOut(order: Order): Promise<CarriedOut>;
   close(): Promise<void>;
 }

@@ -39,11 +39,10 @@ export class ConversationFields extends Fields {
     return key;
   }
 
-  /** A version beyond what this server ever gives out matches none, which is right. */
   expectedVersion(value: bigint | undefined, mayBeZero: boolean): number | undefined {
     if (value === 0n && !mayBeZero)
       this.refuse("expected_version", "must not be 0: it has to be there; leave it unset");
-    return value === undefined ? undefined : Number(value);
+    return value === undefined ? undefined : versionFrom(value);
   }
 
   expiry(field: string, expiry: ConversationExpiry | undefined): ExpiryOrder | undefined {
@@ -64,4 +63,9 @@ export class ConversationFields extends Fields {
         return this.duration(`${field}.ttl`, kind.value, LIMITS.ttlMs);
     }
   }
+}
+
+/** A version from the wire. One beyond what this server ever gives out is none that there is. */
+export function versionFrom(value: bigint): number {
+  return Math.min(Number(value), Number.MAX_SAFE_INTEGER);
 }
