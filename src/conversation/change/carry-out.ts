@@ -13,6 +13,9 @@ import { decodeAnswer, encodeAnswer } from "./answer.ts";
 import { lifetimeAfter } from "./expiry.ts";
 import type { Appended, Order, OrderOf, Outcome } from "./order.ts";
 
+/** Messages that were prepared are adopted no later than so long before somebody may remove them. */
+const PREPARED_MARGIN_US = 60_000_000;
+
 /** How many messages a conversation may have. */
 export const MOST_MESSAGES = 1_000_000;
 
@@ -83,7 +86,15 @@ async function append(setting: Setting<OrderOf<"append">>): Promise<Outcome> {
   const live = presence === "live" ? held : undefined;
   const plan = await planMessages(order.messages, live, book);
   if (live !== undefined && plan.fresh.length === 0) {
-    return { kind: "done", held: live, created: false, appended: plan.appended, state: undefined, changed: false };
+    const { appended } = plan;
+    return remembered(setting, {
+      kind: "done",
+      held: live,
+      created: false,
+      appended,
+      state: undefined,
+      changed: false,
+    });
   }
   const conflict = await conflictOf(setting);
   if (conflict !== undefined) return conflict;
@@ -108,7 +119,7 @@ async function extend({ order, book, policy, held, presence }: Setting<OrderOf<"
   const after = {
     ...held,
     ...lifetimeAfter(order.expiry, undefined, policy, book.nowUs),
-    stamp: book.nextStamp(held),
+    stamp: book.nextStamp(held, held),
   };
   book.enter({ ...plain(held, after), kind: undefined });
   return { kind: "done", held: after, created: false, appended: [], state: undefined, changed: true };
@@ -122,23 +133,24 @@ async function restore(setting: Setting<OrderOf<"restore">>): Promise<Outcome> {
   const kept = await book.keptVersion(live, order.version);
   const bytes = kept && (await book.stateOf(live, kept.stateVersion));
   if (kept === undefined || bytes === undefined) throw versionNotKept(live, order.version);
-  const stamp = book.nextStamp(live);
+  const stamp = book.nextStamp(live, live);
+  const cuts = takesAway(order, live, kept);
   const after: Held = {
     ...live,
     ...lifetimeAfter(undefined, live, policy, book.nowUs),
     ...factsOf(kept),
     ...{ stamp, version: stamp, stateVersion: stamp, stateBytes: bytes.length, updatedUs: updatedAfter(live, book) },
     messageCount: order.keepMessages ? live.messageCount : kept.messageCount,
-    cutVersion: takesAway(order, live, kept) ? stamp : live.cutVersion,
+    cutVersion: cuts ? stamp : live.cutVersion,
   };
-  const done: Done = { kind: "done", held: after, created: false, appended: [], state: bytes, changed: true };
   book.enter({
     ...plain(live, after),
     ...{ kind: KIND.restored, state: bytes, restoredVersion: kept.version, history: policy.history },
-    messagesOf: order.keepMessages ? undefined : kept.version,
-    request: requestOf(order, done),
+    messagesOf: cuts ? { version: kept.version, untouched: untouchedSince(live, kept) } : undefined,
   });
-  return done;
+  return remembered(setting, {
+    ...{ kind: "done", held: after, created: false, appended: [], state: bytes, changed: true },
+  });
 }
 
 /**
@@ -149,42 +161,48 @@ function takesAway({ keepMessages }: OrderOf<"restore">, live: Held, kept: KeptV
   return !keepMessages && (kept.messageCount < live.messageCount || kept.version < live.cutVersion);
 }
 
+/** How many of the first messages are those that they were. */
+function untouchedSince(live: Held, kept: KeptVersion): number {
+  return kept.version < live.cutVersion ? 0 : kept.messageCount;
+}
+
 /** Never earlier than before, though the clocks of instances differ: else a listing by it could come upon it twice. */
 function updatedAfter(before: Held | undefined, { nowUs }: Book): number {
   return Math.max(nowUs, before?.updatedUs ?? 0);
 }
 
 async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome> {
-  const { order, book, policy, held, presence } = setting;
-  if (presence === "live" && held !== undefined) {
+  const { order, book, policy, presence } = setting;
+  if (presence === "live") {
     throw new Failure("already_exists", "CONVERSATION_EXISTS", `${named(order.key)} is there already`);
   }
-  refuseTombstone({ ...setting, order: { ...order, expectedVersion: undefined } });
+  refuseTombstone({ presence, order: { ...order, expectedVersion: undefined } });
   const { state, generation, messageCount, origin } = order;
-  const stamp = book.nextStamp(held);
+  if (messageCount > 0) await mustBePrepared(order, book);
+  const before = buryExpired(setting);
+  // Its messages were added under a version that is not above the generation.
+  const stamp = Math.max(book.nextStamp(order.key, before), generation + 1);
   const after: Held = {
     ...order.key,
+    ...newborn(stamp, book.nowUs),
     ...factsOf(state),
     ...lifetimeAfter(order.expiry, undefined, policy, book.nowUs),
-    ...{
-      stamp,
-      version: stamp,
-      presence: "live",
-      generation,
-      stateVersion: stamp,
-      cutVersion: 0,
-      messageCount,
-      origin,
-    },
-    ...{ stateBytes: state.bytes.length, createdUs: order.createdUs ?? book.nowUs, updatedUs: book.nowUs },
-    keptUntilUs: undefined,
+    ...{ generation, messageCount, origin, stateBytes: state.bytes.length, createdUs: order.createdUs ?? book.nowUs },
   };
-  const done: Done = { kind: "done", held: after, created: true, appended: [], state: state.bytes, changed: true };
   book.enter({
-    ...plain(held, after),
-    ...{ kind: KIND.created, state: state.bytes, history: policy.history, request: requestOf(order, done) },
+    ...plain(before, after),
+    ...{ kind: KIND.created, state: state.bytes, history: policy.history, adopts: true },
   });
-  return done;
+  return remembered(setting, {
+    ...{ kind: "done", held: after, created: true, appended: [], state: state.bytes, changed: true },
+  });
+}
+
+/** Nobody whose clock is a little ahead may be removing the messages already. */
+async function mustBePrepared({ key, generation }: OrderOf<"adopt">, book: Book): Promise<void> {
+  const untilUs = await book.preparedUntilUs(key, generation);
+  if (untilUs !== undefined && untilUs > book.nowUs + PREPARED_MARGIN_US) return;
+  throw new Failure("conflict", "COPY_OUTLIVED", `the messages of ${named(key)} took too long to copy; try again`);
 }
 
 async function expire(setting: Setting<OrderOf<"expire">>): Promise<Outcome> {
@@ -196,22 +214,23 @@ async function expire(setting: Setting<OrderOf<"expire">>): Promise<Outcome> {
 }
 
 /** Leaves a tombstone in its place. */
-function bury(
-  { order, book }: Setting<OrderOf<"delete" | "expire">>,
-  held: Held,
-  presence: "deleted" | "expired",
-  keptUntilUs: number,
-): Outcome {
-  const stamp = book.nextStamp(held);
+function bury({ book }: Pick<Setting, "book">, held: Held, presence: "deleted" | "expired", keptUntilUs: number): Done {
+  const stamp = book.nextStamp(held, held);
   const after: Held = {
     ...held,
     ...NO_FACTS,
-    ...{ stamp, version: stamp, presence, stateVersion: 0, messageCount: 0, stateBytes: 0, updatedUs: book.nowUs },
-    ...{ expiresUs: undefined, keptUntilUs },
+    ...{ stamp, version: stamp, presence, stateVersion: 0, messageCount: 0, stateBytes: 0 },
+    ...{ updatedUs: updatedAfter(held, book), expiresUs: undefined, keptUntilUs },
   };
-  const done: Done = { kind: "done", held: after, created: false, appended: [], state: undefined, changed: true };
-  book.enter({ ...plain(held, after), kind: KIND[presence], request: requestOf(order, done) });
-  return done;
+  book.enter({ ...plain(held, after), kind: KIND[presence] });
+  return { kind: "done", held: after, created: false, appended: [], state: undefined, changed: true };
+}
+
+/** What has expired and was not removed yet is removed before another takes its place: who watches is told of both. */
+function buryExpired(setting: Pick<Setting, "book" | "policy" | "held">): Held | undefined {
+  const { held, policy } = setting;
+  if (held?.presence !== "live" || held.expiresUs === undefined) return held;
+  return bury(setting, held, "expired", held.expiresUs + policy.tombstoneMs * 1000).held;
 }
 
 interface Planned {
@@ -268,9 +287,10 @@ interface Changed {
 
 /** Enters a change of what is live, or of a new one. */
 function enter(setting: Setting<OrderOf<"save" | "patch" | "append">>, live: Held | undefined, changed: Changed): Done {
-  const { order, book, policy, held } = setting;
+  const { order, book, policy } = setting;
   const { kind, state, plan } = changed;
-  const stamp = book.nextStamp(held);
+  const before = live ?? buryExpired(setting);
+  const stamp = book.nextStamp(order.key, before);
   const lifetime = lifetimeAfter(changed.expiry, live, policy, book.nowUs);
   const base: Held = live ?? { ...order.key, ...newborn(stamp, book.nowUs) };
   const messageCount = base.messageCount + plan.fresh.length;
@@ -280,30 +300,25 @@ function enter(setting: Setting<OrderOf<"save" | "patch" | "append">>, live: Hel
     ...(state && { ...factsOf(state), stateVersion: stamp, stateBytes: state.bytes.length }),
     ...{ stamp, version: stamp, messageCount, updatedUs: updatedAfter(live, book) },
   };
-  const created = live === undefined;
-  const done: Done = {
-    kind: "done",
-    held: after,
-    created,
-    appended: plan.appended,
-    state: state?.bytes,
-    changed: true,
-  };
   book.enter({
-    ...plain(held, after),
+    ...plain(before, after),
     ...{ kind, state: state?.bytes, firstPosition: base.messageCount + 1, messages: plan.fresh },
-    ...{ history: policy.history, request: requestOf(order, done) },
+    history: policy.history,
   });
-  return done;
+  const { appended } = plan;
+  const created = live === undefined;
+  return remembered(setting, { kind: "done", held: after, created, appended, state: state?.bytes, changed: true });
 }
 
 function plain(before: Held | undefined, after: Held): Omit<Entry, "kind"> {
   return { before, after, state: undefined, firstPosition: 0, messages: [], history: 0 };
 }
 
-function requestOf(order: Order, done: Done): Entry["request"] {
-  if (order.requestId === "") return undefined;
-  return { id: order.requestId, answer: encodeAnswer(done, order.answersState === true) };
+/** A retry is answered the same, whatever comes between. */
+function remembered({ order, book }: Setting, done: Done): Done {
+  const { key, requestId } = order;
+  if (requestId !== "") book.remember(key, { requestId, answer: encodeAnswer(done, order.answersState === true) });
+  return done;
 }
 
 function newborn(stamp: number, nowUs: number): Omit<Held, keyof ConversationKey> {

@@ -33,13 +33,16 @@ export type Order =
   | (Demand & { readonly kind: "delete" })
   | (Demand & { readonly kind: "extend"; readonly expiry: ExpiryOrder })
   | (Demand & { readonly kind: "restore"; readonly version: number; readonly keepMessages: boolean })
-  /** Makes a conversation of messages that were copied into a generation of their own beforehand. */
+  /**
+   * Makes a conversation of messages that were copied beforehand: into a generation that no other has, `added` by a version that is not
+   * above the generation, with a row in conversation_garbage that keeps them for some time and is taken away here.
+   */
   | (Demand & {
       readonly kind: "adopt";
       readonly generation: number;
       readonly state: State;
       readonly messageCount: number;
-      readonly origin: Origin;
+      readonly origin: Origin | undefined;
       readonly createdUs?: number | undefined;
       readonly expiry?: ExpiryOrder | undefined;
     })

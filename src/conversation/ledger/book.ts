@@ -29,6 +29,12 @@ export interface KeptVersion extends StateFacts {
   readonly restoredVersion: number;
 }
 
+/** What was answered to an attempt that has a name. */
+export interface Answered {
+  readonly requestId: string;
+  readonly answer: Uint8Array;
+}
+
 /** A change that was decided on. All of it is written in one commit, or none. */
 export interface Entry {
   readonly before: Held | undefined;
@@ -40,23 +46,24 @@ export interface Entry {
   /** New messages, from this position on. */
   readonly firstPosition: number;
   readonly messages: readonly Message[];
-  /** Makes the messages those of this version again. */
-  readonly messagesOf?: number | undefined;
+  /** Makes the messages those of this version again; so many of the first ones are those that they were. */
+  readonly messagesOf?: { readonly version: number; readonly untouched: number } | undefined;
+  /** Whether the messages of the generation were prepared beforehand. */
+  readonly adopts?: boolean;
   readonly restoredVersion?: number;
   /** How many versions before the current one are kept. */
   readonly history: number;
-  readonly request?: { readonly id: string; readonly answer: Uint8Array } | undefined;
 }
 
 /**
  * What the truth holds, as it is while nobody else can write, with what was entered already. Rules read from it and enter what they
- * decide. Nothing is written before the end; `enter` is the last thing a rule does, so one that fails leaves nothing behind.
+ * decide. Nothing is written before the end; a rule enters only when nothing can fail any more, so one that fails leaves nothing behind.
  */
 export interface Book {
   /** Now. */
   readonly nowUs: number;
-  /** Larger than all there was, for the next change of what is held. */
-  nextStamp(held: Held | undefined): number;
+  /** Larger than all there was, for the next change of what is held under this key. */
+  nextStamp(key: ConversationKey, held: Held | undefined): number;
   held(key: ConversationKey): Promise<Held | undefined>;
   /** The current state. */
   state(held: Held): Promise<Uint8Array>;
@@ -64,7 +71,11 @@ export interface Book {
   messages(held: Held, ids: readonly string[]): Promise<ReadonlyMap<string, KnownMessage>>;
   keptVersion(held: Held, version: number): Promise<KeptVersion | undefined>;
   stateOf(held: Held, stateVersion: number): Promise<Uint8Array | undefined>;
+  /** Until when nobody removes the messages of a generation that is prepared; undefined when they are not prepared, or removed. */
+  preparedUntilUs(key: ConversationKey, generation: number): Promise<number | undefined>;
   /** What was answered to an earlier attempt of this name. */
   answer(key: ConversationKey, requestId: string): Promise<Uint8Array | undefined>;
+  /** Keeps the answer for as long as it may be asked for again. */
+  remember(key: ConversationKey, answered: Answered): void;
   enter(entry: Entry): void;
 }

@@ -1,14 +1,15 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Clock } from "../../infra/clock.ts";
 import type { Database } from "../../infra/database.ts";
-import { UnavailableError } from "../../infra/failure.ts";
+import { Failure, UnavailableError } from "../../infra/failure.ts";
 import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
 import type { Copy, HotCopies } from "../hot/hot-copies.ts";
 import { type ConversationKey, type PolicyFor, textOf } from "../record/conversation.ts";
 import { NO_LONGER_ADMITTED } from "../record/policies.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
-import type { Ledger } from "./ledger.ts";
-import { openSqlBook } from "./sql-book.ts";
+import type { CarriedOut, Ledger } from "./ledger.ts";
+import { openSqlBook, type SqlBook } from "./sql-book.ts";
 
 export interface SqlLedgerOptions {
   readonly database: Database;
@@ -19,18 +20,28 @@ export interface SqlLedgerOptions {
   readonly onCommit: () => void;
 }
 
-/** Writes at the same time share a commit of at most this much, so that none occupies SQLite's thread for long. */
+/** Writes at the same time share a commit of about this much, so that none occupies SQLite's thread, or memory, for long. */
 const MOST_ORDERS = 200;
 const MOST_BYTES = 8 * 1024 * 1024;
+/** What the database undid for reasons of its own, and says so, goes again. */
+const ATTEMPTS = 5;
 
 interface Job {
   readonly order: Order;
   readonly bytes: number;
-  resolve(outcome: Outcome): void;
+  resolve(outcome: CarriedOut): void;
   reject(error: unknown): void;
 }
 
 type Settled = { readonly outcome: Outcome } | { readonly error: unknown };
+
+interface Commit {
+  /** One for each of the first jobs. Those behind them were too much for one commit. */
+  readonly settled: readonly Settled[];
+  readonly isTold: boolean;
+  /** Whether Redis could not be told. */
+  readonly degraded: boolean;
+}
 
 /** One batch of writes after the other, each in one transaction under the lock of the head. */
 export function createSqlLedger({ database, copies, policyFor, clock, onCommit }: SqlLedgerOptions): Ledger {
@@ -41,7 +52,7 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     const jobs: Job[] = [];
     let bytes = 0;
     for (const job of queue) {
-      // It looks at what others leave in the tables, not only in the book.
+      // It changes what others left in the tables, which the book does not know.
       const isAlone = job.order.kind === "restore";
       if (jobs.length > 0 && (isAlone || jobs.length >= MOST_ORDERS || bytes + job.bytes > MOST_BYTES)) break;
       jobs.push(job);
@@ -52,40 +63,32 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     return jobs;
   }
 
-  async function commit(jobs: readonly Job[]): Promise<void> {
-    const keys = [...new Map(jobs.map(({ order: { key } }) => [textOf(key), key])).values()];
-    const nowUs = clock.now() * 1000;
-    const cover = await copies.cover(keys, nowUs);
+  async function commit(jobs: readonly Job[]): Promise<Commit> {
+    const orders = jobs.map(({ order }) => order);
+    const keys = [...new Map(orders.map(({ key }) => [textOf(key), key])).values()];
+    const cover = await copies.cover(keys, clock.now() * 1000);
+    // Before and after, because a healing may end between the two.
     if (!cover.complete) copies.doubt(keys);
-    let settled: Settled[] = [];
-    let made: Copy[] = [];
-    let told = false;
-    await database.transaction(async (tx) => {
+    const done = await database.transaction(async (tx): Promise<Commit> => {
       const book = await openSqlBook({
-        ...{ kind: database.kind, tx, nowUs, leastStamp: cover.leastStamp },
-        unhealed: () => !cover.complete,
+        ...{ kind: database.kind, tx, clock, orders },
+        ...{ leastStamp: cover.leastStamp, unhealed: () => !cover.complete },
       });
-      await book.prefetch(keys);
-      settled = [];
-      for (const { order } of jobs) settled.push(await settle(order, book));
+      const settled: Settled[] = [];
+      for (const order of orders) {
+        settled.push(await settle(order, book));
+        if (book.bytes > MOST_BYTES) break;
+      }
       await book.write();
-      made = madeBy(settled);
-      told = book.entries.some(({ kind }) => kind !== undefined);
+      return { settled, isTold: book.isTold, degraded: !cover.complete };
     });
-    // Again, because a healing may have ended between the two.
     if (!cover.complete) copies.doubt(keys);
-    else copies.fill(made);
-    for (const [at, job] of jobs.entries()) {
-      const one = settled[at];
-      if (one === undefined) job.reject(new Error("a write got no outcome"));
-      else if ("error" in one) job.reject(one.error);
-      else job.resolve(one.outcome);
-    }
-    if (told) onCommit();
+    else copies.fill(madeBy(done.settled));
+    return done;
   }
 
   /** A rule that refuses leaves nothing in the book; the others go on. */
-  async function settle(order: Order, book: Parameters<typeof carryOut>[1]): Promise<Settled> {
+  async function settle(order: Order, book: SqlBook): Promise<Settled> {
     const policy = policyFor(order.key.collection) ?? (order.kind === "expire" ? NO_LONGER_ADMITTED : undefined);
     if (policy === undefined) return { error: new UnknownCollectionError(order.key.collection) };
     try {
@@ -95,18 +98,41 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     }
   }
 
-  /** One of them may be what the database refuses; the others must not fail with it. */
-  async function commitEach(jobs: readonly Job[]): Promise<void> {
-    try {
-      await commit(jobs);
-    } catch (error) {
-      if (jobs.length === 1 || error instanceof UnavailableError) for (const job of jobs) job.reject(error);
-      else for (const job of jobs) await commitEach([job]);
+  async function commitAgain(jobs: readonly Job[]): Promise<Commit> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await commit(jobs);
+      } catch (error) {
+        const wasUndone = error instanceof Failure && error.kind === "conflict";
+        if (!wasUndone || attempt === ATTEMPTS) throw error;
+      }
     }
   }
 
+  /** Carries them out, and tells each what became of it. Never rejects. */
+  async function process(jobs: readonly Job[]): Promise<void> {
+    let done: Commit;
+    try {
+      done = await commitAgain(jobs);
+    } catch (error) {
+      if (jobs.length === 1 || error instanceof UnavailableError) for (const job of jobs) job.reject(error);
+      // One of them may be what the database refuses; the others must not fail with it.
+      else for (const job of jobs) await process([job]);
+      return;
+    }
+    const { settled, isTold, degraded } = done;
+    for (const [at, one] of settled.entries()) {
+      if ("error" in one) jobs[at]?.reject(one.error);
+      else jobs[at]?.resolve({ ...one.outcome, degraded });
+    }
+    queue = [...jobs.slice(settled.length), ...queue];
+    if (isTold) onCommit();
+  }
+
   async function drain(): Promise<void> {
-    while (queue.length > 0) await commitEach(takeJobs());
+    // Whoever else calls in this turn shares the commit.
+    await nextTurn();
+    while (queue.length > 0) await process(takeJobs());
     draining = undefined;
   }
 
@@ -114,8 +140,7 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     carryOut: (order) =>
       new Promise((resolve, reject) => {
         queue.push({ order, bytes: bytesOf(order), resolve, reject });
-        // After this turn, so that whoever else calls in it shares the commit.
-        draining ??= Promise.resolve().then(drain);
+        draining ??= drain();
       }),
     async close() {
       await draining;
@@ -135,8 +160,9 @@ function madeBy(settled: readonly Settled[]): Copy[] {
   for (const one of settled) {
     if ("error" in one || one.outcome.kind !== "done" || !one.outcome.changed) continue;
     const { held, state } = one.outcome;
-    made.delete(textOf(held satisfies ConversationKey));
-    if (state !== undefined && held.presence === "live") made.set(textOf(held), { held, state });
+    const text = textOf(held satisfies ConversationKey);
+    made.delete(text);
+    if (state !== undefined && held.presence === "live") made.set(text, { held, state });
   }
   return [...made.values()];
 }

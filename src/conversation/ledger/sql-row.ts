@@ -1,5 +1,6 @@
 import type { SqlValue } from "../../infra/database.ts";
 import type { Held, Presence } from "../record/conversation.ts";
+import { insertRows } from "./sql-rows.ts";
 
 const PRESENCES: readonly Presence[] = ["live", "expired", "deleted"];
 
@@ -8,31 +9,42 @@ export function presenceNumber(presence: Presence): number {
 }
 
 /** The columns of a conversation in the order of `valuesOf`. */
-export const HELD_COLUMNS = [
-  "collection",
-  "id",
-  "stamp",
-  "version",
-  "presence",
-  "generation",
-  "state_version",
-  "cut_version",
-  "user_id",
-  "status",
-  "complexity_level",
-  "confidence_score",
-  "message_count",
-  "state_bytes",
-  "created_us",
-  "updated_us",
-  "expires_us",
-  "ttl_ms",
-  "sliding",
-  "origin_collection",
-  "origin_id",
-  "origin_version",
-  "kept_until_us",
-] as const;
+const COLUMNS = {
+  collection: "text",
+  id: "text",
+  stamp: "bigint",
+  version: "bigint",
+  presence: "bigint",
+  generation: "bigint",
+  state_version: "bigint",
+  cut_version: "bigint",
+  user_id: "text",
+  status: "text",
+  complexity_level: "text",
+  confidence_score: "double precision",
+  message_count: "bigint",
+  state_bytes: "bigint",
+  created_us: "bigint",
+  updated_us: "bigint",
+  expires_us: "bigint",
+  ttl_ms: "bigint",
+  sliding: "bigint",
+  origin_collection: "text",
+  origin_id: "text",
+  origin_version: "bigint",
+  kept_until_us: "bigint",
+} as const;
+
+export const HELD_COLUMNS: readonly string[] = Object.keys(COLUMNS);
+
+/** Takes `valuesOf` and, behind them, whether it is unhealed: that Redis could not be told of the change. */
+export const PUT_HELD = insertRows(
+  "conversation",
+  { ...COLUMNS, unhealed: "bigint" },
+  `ON CONFLICT (collection, id) DO UPDATE SET ${[...HELD_COLUMNS.slice(2), "unhealed"]
+    .map((column) => `${column} = excluded.${column}`)
+    .join(", ")}`,
+);
 
 export type HeldRow = {
   collection: string;

@@ -139,6 +139,7 @@ function tables({ text, blob, double }: { text: string; blob: string; double: st
 function indexes(): readonly string[] {
   return [
     "CREATE UNIQUE INDEX conversation_message_id ON conversation_message (collection, id, generation, message_id) WHERE removed IS NULL",
+    "CREATE INDEX conversation_message_removed ON conversation_message (collection, id, generation, removed) WHERE removed IS NOT NULL",
     "CREATE INDEX conversation_created ON conversation (collection, created_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_updated ON conversation (collection, updated_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_user ON conversation (collection, user_id, created_us, id) WHERE presence = 1",
