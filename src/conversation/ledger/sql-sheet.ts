@@ -170,6 +170,8 @@ export class Sheet {
     const pages = [...this.#pages.values()];
     const pruned = pages.filter(({ floor }) => floor > 0).filter(hadRows);
     const keeping = pages.filter(({ history, last }) => history > 0 && last.after.presence === "live");
+    // Only where messages were taken away some may wait to be dropped.
+    const cut = pages.filter(({ last: { after } }) => after.cutVersion > 0 && after.presence === "live");
     return [
       [KEEP_GENERATION, this.#adopted],
       [PUT_GARBAGE, this.#garbage],
@@ -184,7 +186,7 @@ export class Sheet {
         DROP_STATES,
         [...new Set([...pruned, ...keeping])].map(({ last }) => [...ofPage(last), stateFloorOf(last.after)]),
       ],
-      [DROP_REMOVED, keeping.map(({ last: { after } }) => [...ofPage({ after }), after.generation, after.version])],
+      [DROP_REMOVED, cut.map(({ last: { after } }) => [...ofPage({ after }), after.generation, after.version])],
       [PUT_REQUEST, this.#requests],
       [PUT_CHANGE, this.#changes],
       [PUT_HELD, pages.map(({ last: { after } }) => [...valuesOf(after), unhealed(after) ? 1 : 0])],

@@ -1,0 +1,46 @@
+import { Failure } from "../../infra/failure.ts";
+import { type Book, KIND } from "../ledger/book.ts";
+import type { Held } from "../record/conversation.ts";
+import { named } from "./absence.ts";
+import { lifetimeAfter } from "./expiry.ts";
+import { factsOf, newborn } from "./newborn.ts";
+import type { OrderOf, Outcome } from "./order.ts";
+import { plain, refuseTombstone, remembered, type Setting } from "./setting.ts";
+import { buryExpired } from "./tombstone.ts";
+
+/** Messages that were prepared are adopted no later than so long before somebody may remove them. */
+const PREPARED_MARGIN_US = 60_000_000;
+
+export async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome> {
+  const { order, book, policy, presence } = setting;
+  if (presence === "live") {
+    throw new Failure("already_exists", "CONVERSATION_EXISTS", `${named(order.key)} is there already`);
+  }
+  refuseTombstone({ presence, order: { ...order, expectedVersion: undefined } });
+  const { state, generation, messageCount, origin } = order;
+  if (messageCount > 0) await mustBePrepared(order, book);
+  const before = buryExpired(setting);
+  // Its messages were added under a version that is not above the generation.
+  const stamp = Math.max(book.nextStamp(order.key, before), generation + 1);
+  const after: Held = {
+    ...order.key,
+    ...newborn(stamp, book.nowUs),
+    ...factsOf(state),
+    ...lifetimeAfter(order.expiry, undefined, policy, book.nowUs),
+    ...{ generation, messageCount, origin, stateBytes: state.bytes.length, createdUs: order.createdUs ?? book.nowUs },
+  };
+  book.enter({
+    ...plain(before, after),
+    ...{ kind: KIND.created, state: state.bytes, history: policy.history, adopts: true },
+  });
+  return remembered(setting, {
+    ...{ kind: "done", held: after, created: true, appended: [], state: state.bytes, changed: true },
+  });
+}
+
+/** Nobody whose clock is a little ahead may be removing the messages already. */
+async function mustBePrepared({ key, generation }: OrderOf<"adopt">, book: Book): Promise<void> {
+  const untilUs = await book.preparedUntilUs(key, generation);
+  if (untilUs !== undefined && untilUs > book.nowUs + PREPARED_MARGIN_US) return;
+  throw new Failure("conflict", "COPY_OUTLIVED", `the messages of ${named(key)} took too long to copy; try again`);
+}
