@@ -8,6 +8,10 @@ export function presenceNumber(presence: Presence): number {
   return PRESENCES.indexOf(presence) + 1;
 }
 
+export function presenceOfNumber(number: number): Presence {
+  return PRESENCES[number - 1] ?? "live";
+}
+
 /** The columns of a conversation in the order of `valuesOf`. */
 const COLUMNS = {
   collection: "text",
@@ -79,7 +83,7 @@ export function heldOf(row: HeldRow): Held {
     id: row.id,
     stamp: row.stamp,
     version: row.version,
-    presence: PRESENCES[row.presence - 1] ?? "live",
+    presence: presenceOfNumber(row.presence),
     generation: row.generation,
     stateVersion: row.state_version,
     cutVersion: row.cut_version,

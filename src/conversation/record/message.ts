@@ -64,7 +64,7 @@ function check(fields: ConversationFields, message: ConversationMessage): void {
 const YEAR_1 = -62_135_596_800n;
 const YEAR_10000 = 253_402_300_800n;
 
-function isTime({ seconds, nanos }: Timestamp): boolean {
+export function isTime({ seconds, nanos }: Timestamp): boolean {
   return seconds >= YEAR_1 && seconds < YEAR_10000 && nanos >= 0 && nanos < 1_000_000_000;
 }
 
