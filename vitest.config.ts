@@ -5,7 +5,7 @@ const shared = { pool: "forks", testTimeout: 120_000, hookTimeout: 120_000, tear
 
 // These start servers of their own.
 const e2e = ["test/e2e/**/*.test.ts", "test/deploy/**/*.test.ts"];
-// These start processes by the dozen, kill them and put them under load: one file at a time.
+// These start processes by the dozen, kill them and put them under load: two files at a time, as everything.
 const chaos = ["test/chaos/**/*.test.ts"];
 
 export default defineConfig({
@@ -26,7 +26,7 @@ export default defineConfig({
         test: { ...shared, name: "e2e", include: e2e, sequence: { groupOrder: 1 } },
       },
       {
-        test: { ...shared, name: "chaos", include: chaos, fileParallelism: false, sequence: { groupOrder: 2 } },
+        test: { ...shared, name: "chaos", include: chaos, sequence: { groupOrder: 2 } },
       },
     ],
   },
