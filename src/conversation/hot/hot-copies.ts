@@ -6,12 +6,27 @@ export interface Copy {
   readonly state: Uint8Array;
 }
 
+/** What a change left. */
+export interface Changed {
+  readonly held: Held;
+  /** Undefined: the change did not bring one, it is still that of `held.stateVersion`. */
+  readonly state: Uint8Array | undefined;
+}
+
 /** What lies over copies while the truth is changed. */
 export interface Cover {
-  /** Whether Redis could be told. If not, what is changed has to be marked as unhealed. */
+  /**
+   * Whether it lies there for sure. If not, what is changed has to be marked as unhealed. It may cease to be so while the change is
+   * on its way: to be asked for as late as can be.
+   */
   readonly complete: boolean;
   /** What is committed must not have a lower stamp: then no older copy can be put over it. */
   leastStamp(key: ConversationKey): number;
+  /**
+   * Takes it away, once it is known what was committed: what is named here is as it says now, the others were not changed. A
+   * cover that is never lifted, because that cannot be known, runs out by itself.
+   */
+  lift(changed: readonly Changed[]): void;
 }
 
 /**
@@ -27,7 +42,7 @@ export interface HotCopies {
   /** Whether Redis does not answer, so that what the truth answers meanwhile is a fallback. */
   readonly away: boolean;
   cover(keys: readonly ConversationKey[], stamp: number): Promise<Cover>;
-  /** A newer one that is there stays. */
+  /** What the truth has just said. A newer one that is there stays. */
   fill(copies: readonly Copy[]): void;
   /** These were committed without a cover: no copy of them is believed until it is healed. */
   doubt(keys: readonly ConversationKey[]): void;
@@ -38,7 +53,7 @@ export const NO_COPIES: HotCopies = {
   read: () => Promise.resolve(undefined),
   readHeld: () => Promise.resolve(undefined),
   away: false,
-  cover: () => Promise.resolve({ complete: true, leastStamp: () => 0 }),
+  cover: () => Promise.resolve({ complete: true, leastStamp: () => 0, lift: () => {} }),
   fill: () => {},
   doubt: () => {},
 };

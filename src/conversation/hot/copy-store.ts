@@ -1,0 +1,49 @@
+import type { ConversationKey, Held } from "../record/conversation.ts";
+import type { Changed, Copy } from "./hot-copies.ts";
+
+/** What a cover left of how things were. */
+export interface Covered {
+  /** Of the cover. Larger than that of anything that was there. */
+  readonly stamp: number;
+  /** The cover that was there before and had not run out; zeros: none. */
+  readonly before: { readonly stamp: number; readonly until: number };
+  /** In which life of the server it was put there. */
+  readonly life: string;
+}
+
+export interface Stamped extends ConversationKey {
+  readonly stamp: number;
+}
+
+/**
+ * - filled: it is there now;
+ * - same: it was there already;
+ * - newer: a newer one is there;
+ * - covered: a change is on its way;
+ * - stateless: the state that was to stay is not there;
+ * - late: it was held up on the way for so long that it may be out of date.
+ */
+export const FILLED = ["filled", "same", "newer", "covered", "stateless", "late"] as const;
+export type Filled = (typeof FILLED)[number];
+
+/**
+ * The place where copies lie. One life of a server knows nothing of what another one left. Whatever it is asked may reject: with an
+ * UnavailableError when it is away, and then it may have been done all the same.
+ */
+export interface CopyStore {
+  /** The life of the server that has the key; undefined when it is not reached. Copies from another life are not seen. */
+  lifeOf(key: ConversationKey): string | undefined;
+  /** Undefined: there is none, or there is a cover over it. */
+  read(key: ConversationKey): Promise<Copy | undefined>;
+  readHeld(key: ConversationKey): Promise<Held | undefined>;
+  /** Also drops the documents. In the order of the keys; the reason where it failed. */
+  cover(keys: readonly ConversationKey[], stamp: number): Promise<PromiseSettledResult<Covered>[]>;
+  /** Takes covers away under which nothing was changed. What is covered by another one meanwhile stays so. */
+  uncover(covers: readonly (ConversationKey & Covered)[]): Promise<PromiseSettledResult<boolean>[]>;
+  /** In the order of the copies. */
+  fill(copies: readonly Changed[]): Promise<PromiseSettledResult<{ readonly filled: Filled; readonly life: string }>[]>;
+  /** Drops what is older than this, and keeps it out for a while. Rejects unless all is done. */
+  drop(older: readonly Stamped[]): Promise<void>;
+  /** Puts the document of a copy beside it; false if that copy is not there. */
+  putDocument(held: Held, document: Uint8Array): Promise<boolean>;
+}

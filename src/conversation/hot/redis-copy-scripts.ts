@@ -1,0 +1,174 @@
+import { defineScript } from "../../infra/redis-script.ts";
+import { AT, HEAD } from "./copy-bytes.ts";
+
+/*
+ * Every script takes pairs of keys, a copy and its document (twice the copy where that lies in another slot); in a cluster one pair
+ * only. What a copy looks like is said in copy-bytes.ts. A stamp that cannot be read makes it no copy, so what someone else put in its
+ * place is simply replaced. A cover is gone when its time is over, by the clock of the server.
+ */
+const COMMON = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function digits(number) return string.format('%016.0f', number) end
+local function at(head, first, width) return tonumber(string.sub(head, first + 1, first + width)) end
+local function look(key)
+  local head = redis.pcall('GETRANGE', key, 0, ${HEAD - 1})
+  if type(head) ~= 'string' or #head < ${HEAD} or string.sub(head, 1, 4) ~= 'hfc1' then return nil end
+  local cover, till = at(head, ${AT.cover}, 16), at(head, ${AT.until}, 16)
+  local stamp, room = at(head, ${AT.stamp}, 16), at(head, ${AT.room}, 10)
+  if not (cover and till and stamp and room) then return nil end
+  return {
+    cover = cover, till = till, stamp = stamp, room = room, covered = cover > 0 and till > now,
+    life = string.sub(head, ${AT.life + 1}, ${AT.life + 40}), state = string.sub(head, ${AT.stateVersion + 1}, ${
+      AT.stateVersion + 16
+    }),
+  }
+end
+local function keep(key, ms)
+  local left = redis.call('PTTL', key)
+  if left >= 0 and left < ms then redis.call('PEXPIRE', key, ms) end
+end
+local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30)
+`;
+
+/**
+ * Puts covers over copies and drops their documents. Where Redis takes no writes that need memory, the copy is dropped instead, and
+ * the call fails.
+ *
+ * KEYS  pairs       ARGV  1 stamp proposed   2 milliseconds to last
+ * Result: now, then for each pair: stamp of the cover, stamp and end of the cover that was there before (0: none)
+ */
+export const coverScript = defineScript({
+  name: "conversation-cover",
+  lua: `${COMMON}
+local result, lasts, refusal = {now}, tonumber(ARGV[2]), nil
+for i = 1, #KEYS, 2 do
+  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[1])
+  local before, till = 0, 0
+  if there then
+    if there.covered then before, till = there.cover, there.till end
+    stamp = math.max(stamp, there.cover + 1, there.stamp + 1)
+  end
+  local cover = digits(stamp) .. digits(now + lasts)
+  local done
+  if there and there.stamp > 0 then
+    done = redis.pcall('SETRANGE', key, ${AT.cover}, cover)
+    keep(key, lasts)
+  else
+    done = redis.pcall('SET', key, 'hfc1' .. cover .. NOTHING, 'PX', lasts)
+  end
+  if type(done) == 'table' and done.err then
+    refusal = refusal or done
+    redis.pcall('UNLINK', key)
+  end
+  if KEYS[i + 1] ~= key then redis.pcall('UNLINK', KEYS[i + 1]) end
+  result[#result + 1], result[#result + 2], result[#result + 3] = stamp, before, till
+end
+return refusal or result
+`,
+});
+
+/**
+ * Takes covers away under which nothing was changed.
+ *
+ * KEYS  pairs       ARGV  for each pair: stamp of the cover, stamp and end of the one before (0: none)
+ * Result: now, then for each pair 1 if that cover was there
+ */
+export const uncoverScript = defineScript({
+  name: "conversation-uncover",
+  lua: `${COMMON}
+local result = {now}
+for i = 1, #KEYS, 2 do
+  local key, there, a = KEYS[i], look(KEYS[i]), (i - 1) / 2 * 3
+  local is = there and there.cover == tonumber(ARGV[a + 1])
+  if is then
+    local before, till = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
+    if till <= now then before, till = 0, 0 end
+    if before == 0 and there.stamp == 0 then redis.call('UNLINK', key)
+    else redis.call('SETRANGE', key, ${AT.cover}, digits(before) .. digits(till)) end
+  end
+  result[#result + 1] = is and 1 or 0
+end
+return result
+`,
+});
+
+/**
+ * Stores copies, unless something newer is there. A cover of the same stamp yields: it was put there for this one.
+ *
+ * KEYS  pairs       ARGV  1 life   2 when it is too late   then for each pair: stamp, milliseconds to live (0: for ever),
+ *                         the copy, or "" and what is held when the state of this version (else "") stays
+ * Result: now, then for each pair the place in FILLED (see copy-store.ts)
+ */
+export const fillScript = defineScript({
+  name: "conversation-fill",
+  lua: `${COMMON}
+local result, life, isLate = {now}, ARGV[1], now > tonumber(ARGV[2])
+local function fill(key, a)
+  local stamp, lives, copy = tonumber(ARGV[a + 1]), ARGV[a + 2], ARGV[a + 3]
+  if isLate then return 5 end
+  local there = look(key)
+  if there and there.covered and stamp < there.cover then return 3 end
+  local isOurs = there and there.stamp > 0 and there.life == life
+  if isOurs and there.stamp > stamp then return 2 end
+  if isOurs and there.stamp == stamp and there.cover == 0 then return 1 end
+  if copy ~= '' then
+    if lives == '0' then redis.call('SET', key, copy) else redis.call('SET', key, copy, 'PX', lives) end
+    return 0
+  end
+  local held = ARGV[a + 4]
+  if not isOurs or there.state ~= ARGV[a + 5] or #held > there.room then return 4 end
+  redis.call('SETRANGE', key, ${HEAD}, held)
+  redis.call('SETRANGE', key, ${AT.heldLength}, string.format('%010d', #held))
+  redis.call('SETRANGE', key, ${AT.cover}, digits(0) .. digits(0) .. digits(stamp))
+  if lives == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, lives) end
+  return 0
+end
+for i = 1, #KEYS, 2 do result[#result + 1] = fill(KEYS[i], 2 + (i - 1) / 2 * 5) end
+return result
+`,
+});
+
+/**
+ * Drops what is older, documents included, and keeps it out for a while.
+ *
+ * KEYS  pairs       ARGV  1 life   2 milliseconds to keep it out   then for each pair: the least stamp
+ * Result: now
+ */
+export const dropScript = defineScript({
+  name: "conversation-drop",
+  lua: `${COMMON}
+local refusal
+for i = 1, #KEYS, 2 do
+  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[2 + (i + 1) / 2])
+  if not (there and there.life == ARGV[1] and there.stamp >= stamp) then
+    if there and there.covered then stamp = math.max(stamp, there.cover) end
+    local cover = 'hfc1' .. digits(stamp) .. digits(now + ARGV[2]) .. NOTHING
+    local done = redis.pcall('SET', key, cover, 'PX', ARGV[2])
+    if type(done) == 'table' and done.err then
+      refusal = refusal or done
+      redis.pcall('UNLINK', key)
+    end
+    if KEYS[i + 1] ~= key then redis.pcall('UNLINK', KEYS[i + 1]) end
+  end
+end
+return refusal or {now}
+`,
+});
+
+/**
+ * Puts a document beside its copy.
+ *
+ * KEYS  pair        ARGV  1 life   2 stamp   3 milliseconds to live (0: for ever)   4 document
+ * Result: now, then 1 if the copy is there, so that the document was stored
+ */
+export const documentScript = defineScript({
+  name: "conversation-document",
+  keys: 2,
+  lua: `${COMMON}
+local there = look(KEYS[1])
+if not there or there.life ~= ARGV[1] or there.stamp ~= tonumber(ARGV[2]) or there.cover ~= 0 then return {now, 0} end
+if ARGV[3] == '0' then redis.call('SET', KEYS[2], ARGV[4]) else redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3]) end
+return {now, 1}
+`,
+});

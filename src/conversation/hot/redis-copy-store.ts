@@ -1,0 +1,198 @@
+import type { Clock } from "../../infra/clock.ts";
+import type { Guarded } from "../../infra/guarded.ts";
+import type { Redis, RedisArgument } from "../../infra/redis.ts";
+import { createRedisReader } from "../../infra/redis-reader.ts";
+import type { RedisScript } from "../../infra/redis-script.ts";
+import type { ConversationKey, Held } from "../record/conversation.ts";
+import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText } from "./copy-bytes.ts";
+import { copyKeys } from "./copy-keys.ts";
+import { type CopyStore, type Covered, FILLED } from "./copy-store.ts";
+import type { Changed } from "./hot-copies.ts";
+import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
+
+export interface RedisCopyStoreOptions {
+  readonly redis: Redis;
+  /** What every command goes through. */
+  readonly guarded: Guarded;
+  readonly clock: Clock;
+}
+
+/** How long a cover lasts if nobody lifts it: see how long it is relied on in copies.ts. */
+const COVER_MS = 120_000;
+/** What was held up on its way for longer than this comes too late. */
+const FILL_MS = 10_000;
+/** A copy of what never expires is made anew now and then, so that what nobody reads does not stay in Redis for ever. */
+const LONGEST_MS = 86_400_000;
+/** One call of a script must not hold up the others for long. */
+const MOST_KEYS = 50;
+const MOST_BYTES = 1024 * 1024;
+const NO_STATE = Buffer.alloc(0);
+
+interface Reply {
+  readonly values: readonly unknown[];
+  readonly life: string;
+}
+
+export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOptions): CopyStore {
+  const reader = createRedisReader(redis);
+  const isCluster = redis.mode === "cluster";
+  /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
+  const offsets = new Map<string, number>();
+
+  function lifeOf(key: ConversationKey): string | undefined {
+    return redis.lifeOf(copyKeys(key).copy);
+  }
+
+  function pairOf(key: ConversationKey): readonly string[] {
+    const { copy, document, together } = copyKeys(key);
+    return [copy, together || !isCluster ? document : copy];
+  }
+
+  /** Of keys of one server. `args` is told in which life it will be. */
+  async function call(
+    script: RedisScript,
+    keys: readonly ConversationKey[],
+    args: (life: string) => readonly RedisArgument[],
+  ): Promise<Reply> {
+    const pairs = keys.flatMap(pairOf);
+    return guarded(async () => {
+      // Where there is no connection yet, this is what makes one.
+      let life = redis.lifeOf(pairs[0] ?? "");
+      if (life === undefined) await redis.ping();
+      life ??= redis.lifeOf(pairs[0] ?? "") ?? "";
+      const reply = await redis.run(script, pairs, args(life));
+      if (!Array.isArray(reply)) throw new TypeError(`script ${script.name} did not answer with a list`);
+      const [now, ...values] = reply;
+      if (offsets.size > 100) offsets.clear();
+      offsets.set(life, Number(now) - clock.monotonic());
+      return { values, life };
+    });
+  }
+
+  /** What one call takes: in a cluster one conversation. */
+  function portions<T extends ConversationKey>(items: readonly T[], bytesOf: (item: T) => number = () => 0): T[][] {
+    const all: T[][] = [];
+    let bytes = 0;
+    for (const item of items) {
+      const last = all.at(-1);
+      bytes += bytesOf(item);
+      if (last === undefined || isCluster || last.length >= MOST_KEYS || bytes > MOST_BYTES) {
+        all.push([item]);
+        bytes = bytesOf(item);
+      } else {
+        last.push(item);
+      }
+    }
+    return all;
+  }
+
+  /** Each portion succeeds or fails by itself. */
+  async function each<T, Result>(
+    items: readonly T[][],
+    work: (portion: readonly T[]) => Promise<readonly Result[]>,
+  ): Promise<PromiseSettledResult<Result>[]> {
+    const settled = await Promise.allSettled(items.map(work));
+    return settled.flatMap((result, at): PromiseSettledResult<Result>[] => {
+      if (result.status === "rejected") return (items[at] ?? []).map(() => result);
+      return result.value.map((value) => ({ status: "fulfilled", value }));
+    });
+  }
+
+  function livesMs({ expiresUs, keptUntilUs }: Held): number {
+    const endsUs = expiresUs ?? keptUntilUs;
+    return endsUs === undefined ? LONGEST_MS : Math.min(LONGEST_MS, Math.ceil(endsUs / 1000 - clock.now()));
+  }
+
+  function fillArguments({ held, state }: Changed, life: string): readonly RedisArgument[] {
+    const lives = Math.max(1, livesMs(held));
+    const bytes = state ?? (held.presence === "live" ? undefined : NO_STATE);
+    if (bytes !== undefined) return [held.stamp, lives, encodeCopy({ held, state: bytes }, life), "", ""];
+    return [held.stamp, lives, "", encodeHeld(held), String(held.stateVersion).padStart(16, "0")];
+  }
+
+  /** By the clock of the server. Before that is known, everything is late: then it is known. */
+  function tooLateAt(began: number, life: string): number {
+    const offset = offsets.get(life);
+    return offset === undefined ? 0 : Math.floor(began + FILL_MS + offset);
+  }
+
+  async function fillPortion(copies: readonly Changed[]) {
+    const keys = copies.map(({ held }) => held);
+    const began = clock.monotonic();
+    for (let attempt = 1; ; attempt++) {
+      const { values, life } = await call(fillScript, keys, (now) => [
+        lifeText(now),
+        tooLateAt(began, now),
+        ...copies.flatMap((copy) => fillArguments(copy, now)),
+      ]);
+      const results = values.map((value) => FILLED[Number(value)] ?? "late");
+      const isLate = results.includes("late") && attempt === 1 && clock.monotonic() - began < FILL_MS;
+      if (!isLate) return results.map((filled) => ({ filled, life }));
+    }
+  }
+
+  async function readHead(key: ConversationKey): Promise<Held | undefined> {
+    const life = lifeOf(key);
+    if (life === undefined || life === "") return undefined;
+    const head = await guarded(() => redis.commandBuffers("getrange", copyKeys(key).copy, 0, FIRST_LOOK - 1));
+    if (!Buffer.isBuffer(head) || lifeOf(key) !== life) return undefined;
+    const held = decodeHead(head, key, life);
+    return held === "longer" ? (await read(key))?.held : held;
+  }
+
+  async function read(key: ConversationKey) {
+    const { copy } = copyKeys(key);
+    const life = redis.lifeOf(copy);
+    if (life === undefined || life === "") return undefined;
+    const [bytes] = await guarded(() => reader.fetch([copy], []));
+    // Where it was asked for, and where the answer came from.
+    if (bytes == null || redis.lifeOf(copy) !== life) return undefined;
+    return decodeCopy(bytes, key, life);
+  }
+
+  return {
+    lifeOf,
+    read,
+    readHeld: readHead,
+    cover: (keys, stamp) =>
+      each(portions(keys), async (portion) => {
+        const { values, life } = await call(coverScript, portion, () => [Math.ceil(stamp), COVER_MS]);
+        return portion.map((_, at): Covered => {
+          const [own, before, until] = values.slice(at * 3, at * 3 + 3).map(Number);
+          return { stamp: own ?? 0, before: { stamp: before ?? 0, until: until ?? 0 }, life };
+        });
+      }),
+    uncover: (covers) =>
+      each(portions(covers), async (portion) => {
+        const args = portion.flatMap(({ stamp, before }) => [stamp, before.stamp, before.until]);
+        const { values } = await call(uncoverScript, portion, () => args);
+        return values.map((value) => value === 1);
+      }),
+    fill: (copies) => {
+      const wanted = portions(
+        copies.map((copy) => ({ ...copy, collection: copy.held.collection, id: copy.held.id })),
+        ({ state }) => state?.length ?? 0,
+      );
+      return each(wanted, fillPortion);
+    },
+    async drop(older) {
+      for (const portion of portions(older)) {
+        const stamps = portion.map(({ stamp }) => stamp);
+        await call(dropScript, portion, (life) => [lifeText(life), COVER_MS, ...stamps]);
+      }
+    },
+    async putDocument(held, document) {
+      const { copy, document: name, together } = copyKeys(held);
+      if (isCluster && !together) return false;
+      const lives = held.expiresUs === undefined ? 0 : Math.ceil(held.expiresUs / 1000 - clock.now());
+      if (lives < 0) return false;
+      const life = redis.lifeOf(copy);
+      if (life === undefined) return false;
+      const text = Buffer.from(document.buffer, document.byteOffset, document.byteLength);
+      const reply = await guarded(() =>
+        redis.run(documentScript, [copy, name], [lifeText(life), held.stamp, lives, text]),
+      );
+      return Array.isArray(reply) && reply[1] === 1;
+    },
+  };
+}
