@@ -1,15 +1,15 @@
 import { parseArgs } from "node:util";
 import { toJson } from "@bufbuild/protobuf";
-import { ConfigError, type Environment } from "../config.ts";
+import type { Environment } from "../config.ts";
 import { AuditEntrySchema } from "../gen/holdfast/v1/audit_pb.js";
-import { ApiError } from "./client/api.ts";
 import { serverOf, serverOptions } from "./client/server-options.ts";
 import { createAccount } from "./import/account.ts";
 import { createConverter } from "./import/convert.ts";
 import { isProducer } from "./import/identity.ts";
 import { createMapping, type Mapping, pairsOf } from "./import/roles.ts";
-import { importAll, rehearse } from "./import/run.ts";
-import { checkNeeded, type Source, SourceError } from "./import/source.ts";
+import { type ImportOptions, importAll, rehearse } from "./import/run.ts";
+import { checkNeeded, type Source } from "./import/source.ts";
+import { onSource, seeThrough } from "./import/undertaking.ts";
 import { help, UsageError } from "./usage.ts";
 
 export interface ImportContext {
@@ -30,6 +30,11 @@ export const options = {
   "redis-url": { type: "string" },
   stream: { type: "string" },
   delete: { type: "boolean" },
+  file: { type: "string" },
+  collection: { type: "string", multiple: true },
+  ttl: { type: "string" },
+  update: { type: "boolean" },
+  "large-integers-as-text": { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
 
@@ -37,31 +42,43 @@ type Options = ReturnType<typeof parse>["values"];
 
 const parse = (args: readonly string[]) => parseArgs({ args: [...args], options, allowPositionals: true });
 
-/** Options that only one kind of source has. */
+/** Options that not every kind of source has. */
 const OF_KIND: ReadonlyMap<string, readonly (keyof Options)[]> = new Map([
-  ["audit-sqlite", ["table"]],
-  ["audit-stream", ["redis-url", "stream", "delete"]],
-  ["audit-files", []],
+  ["audit-sqlite", ["producer", "map", "default", "table"]],
+  ["audit-stream", ["producer", "map", "default", "redis-url", "stream", "delete"]],
+  ["audit-files", ["producer", "map", "default"]],
+  ["conversations", ["redis-url", "file", "collection", "ttl", "update", "large-integers-as-text"]],
 ]);
 
-const PROGRESS_MS = 2000;
 const SHOWN = 3;
 
-/** Brings records of another audit log in. Resolves with the exit code: 0 when none was refused. */
+/** Brings in what another system kept. Resolves with the exit code: 0 when nothing was refused. */
 export async function importCommand(args: readonly string[], context: ImportContext): Promise<number> {
   const { values, positionals } = parse(args);
-  const { environment, print, remark } = context;
   if (values.help) {
-    print(help.trimEnd());
+    context.print(help.trimEnd());
     return 0;
   }
   const [kind = "", ...paths] = positionals;
   check(kind, values);
-  const server = values["dry-run"] ? undefined : await serverOf(values, environment);
+  if (kind !== "conversations") return importAudit(kind, paths, values, context);
+  if (paths[0] !== undefined) throw new UsageError(`unexpected ${paths[0]}; a file is given as --file ${paths[0]}`);
+  const { importConversations } = await import("./import/conversations.ts");
+  return importConversations(values, context);
+}
+
+async function importAudit(
+  kind: string,
+  paths: readonly string[],
+  values: Options,
+  { environment, print, remark }: ImportContext,
+): Promise<number> {
+  const isDryRun = values["dry-run"] ?? false;
+  const server = isDryRun ? undefined : await serverOf(values, environment);
   const mapping = createMapping(values.map ?? []);
   const defaults = pairsOf("--default", values.default ?? []);
   const convert = createConverter({ mapping, defaults });
-  try {
+  const work = async () => {
     await using parts = new AsyncDisposableStack();
     const source = parts.adopt(await openSource(kind, paths, values, mapping, environment), (it) => it.close());
     checkNeeded(source, defaults);
@@ -70,46 +87,37 @@ export async function importCommand(args: readonly string[], context: ImportCont
     remark(`${source.name}, as records of ${producer}`);
     for (const one of source.remarks) remark(one);
     const job = { source, convert, producer, account };
-    if (server === undefined) {
-      for (const { entry, review } of await rehearse(job, SHOWN)) {
-        remark(
-          `such as ${JSON.stringify(toJson(AuditEntrySchema, entry))}${review ? ` and ${JSON.stringify(review)}` : ""}`,
-        );
-      }
-    } else {
-      await reporting(
-        () => remark(account.progress(source.total)),
-        () => account.read,
-        () => importAll(job, server, remark),
-      ).catch((error: unknown) => {
-        if (!(error instanceof ApiError)) throw error;
-        remark(`given up: ${error.message}`);
-        remark("run it again when that is mended: what is there already is not imported twice");
-        print(account.lines(source.passedOver(), false).join("\n"));
-        throw new GivenUp();
-      });
-    }
-    print(account.lines(source.passedOver(), values["dry-run"] ?? false).join("\n"));
-    return account.refused === 0 ? 0 : 1;
-  } catch (error) {
-    if (error instanceof GivenUp) return 1;
-    if (!(error instanceof SourceError) && !(error instanceof ConfigError)) throw error;
-    remark(`holdfast: ${error.message}`);
-    return 1;
-  }
+    const undertaking = {
+      carryOut: () => (server === undefined ? show(job, remark) : importAll(job, server, remark)),
+      news: () => account.read,
+      progress: () => account.progress(source.total),
+      account: () => account.lines(source.passedOver(), isDryRun),
+      refused: () => account.refused,
+    };
+    return await seeThrough(undertaking, { print, remark });
+  };
+  return onSource(work, { print, remark });
 }
 
-/** It was said why already. */
-class GivenUp extends Error {}
+async function show(job: ImportOptions, remark: (line: string) => void): Promise<void> {
+  for (const { entry, review } of await rehearse(job, SHOWN)) {
+    const beside = review ? ` and ${JSON.stringify(review)}` : "";
+    remark(`such as ${JSON.stringify(toJson(AuditEntrySchema, entry))}${beside}`);
+  }
+}
 
 function check(kind: string, values: Options): void {
   const own = OF_KIND.get(kind);
   if (own === undefined) {
-    throw new UsageError("expected `import audit-sqlite FILE`, `import audit-stream` or `import audit-files DIR`");
+    throw new UsageError(
+      "expected `import audit-sqlite FILE`, `import audit-stream`, `import audit-files DIR` or `import conversations`",
+    );
   }
-  for (const [other, names] of OF_KIND) {
-    const wrong = other === kind ? undefined : names.find((name) => values[name] !== undefined);
-    if (wrong !== undefined) throw new UsageError(`--${wrong} belongs to import ${other}`);
+  const ofSome = new Set([...OF_KIND.values()].flat());
+  const wrong = [...ofSome].find((name) => values[name] !== undefined && !own.includes(name));
+  if (wrong !== undefined) {
+    const owners = [...OF_KIND].filter(([, names]) => names.includes(wrong)).map(([owner]) => `import ${owner}`);
+    throw new UsageError(`--${wrong} belongs to ${owners.join(", ")}`);
   }
   if (values.producer !== undefined && !isProducer(values.producer)) {
     throw new UsageError('--producer must be 1 to 128 letters, digits and "._:-"');
@@ -146,19 +154,4 @@ async function openSource(
   if (path === undefined) throw new UsageError("which DIR? Such as `import audit-files ./audit-backup`");
   const { openFilesSource } = await import("./import/files-source.ts");
   return openFilesSource({ path, mapping });
-}
-
-/** Reports now and then while `work` goes on, if there is news. */
-async function reporting(report: () => void, newsOf: () => number, work: () => Promise<void>): Promise<void> {
-  let seen = newsOf();
-  const timer = setInterval(() => {
-    if (newsOf() === seen) return;
-    seen = newsOf();
-    report();
-  }, PROGRESS_MS);
-  try {
-    await work();
-  } finally {
-    clearInterval(timer);
-  }
 }

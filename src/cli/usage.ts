@@ -24,6 +24,8 @@ export const help = `holdfast: shared state for backends over gRPC
   holdfast import audit-stream [--redis-url URL] [--stream KEY] [--delete] [IMPORT OPTIONS] [SERVER]
   holdfast import audit-files DIR|FILE [IMPORT OPTIONS] [SERVER]
                               bring the records of another audit log in
+  holdfast import conversations [--redis-url URL | --file FILE] [CONVERSATION OPTIONS] [SERVER]
+                              bring conversations in that are kept as JSON under the keys of a Redis, or in a file
   holdfast version
   holdfast help
 
@@ -57,6 +59,18 @@ IMPORT OPTIONS
   --redis-url URL             of audit-stream. Default: the Redis of these settings (REDIS_URL)
   --stream KEY                of audit-stream. Default: audit_queue:stream
   --delete                    of audit-stream: take out of the stream what is safe in Holdfast. Default: leave it
+
+CONVERSATION OPTIONS
+  --redis-url URL             default: the Redis of these settings (REDIS_URL). It is only read
+  --file FILE                 instead of a Redis, also .gz: a JSON object by key; or a list, or JSON lines, of documents that have
+                              their id inside (_metadata.case_id, case_id, conversation_id, id) or of {"key", "value", "ttl"}
+  --collection NAME[=PREFIX]  what to import; may be repeated. Keys that begin with PREFIX are of the collection NAME, what follows
+                              is the id. Default: conversation=conversation: and orchestration=orchestration:
+  --ttl keep|policy           keep: each lives as long as it has left; writes put the end off by as much. policy: as the
+                              collection's policy says, from the import on. Default: keep
+  --update                    bring what was changed in the source after what is there, if only messages were added
+  --large-integers-as-text    an integer beyond 2^53, which a double cannot hold, becomes text. Default: its document is refused
+  --rejects FILE, --dry-run   as above; what is in FILE can be mended and imported with --file
 
 import ends with 0 when nothing was refused, with 1 otherwise. TIME is 2026-01-31 or 2026-01-31T17:30:00Z; --until is excluded.
 `;

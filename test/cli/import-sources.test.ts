@@ -308,7 +308,7 @@ describe("a Redis stream", () => {
   it("gives its entries, and passes over those that the server put there", async () => {
     const url = await fill(
       { actor: "a", action: "x" },
-      { producer: "p", sequence: "1", leaf: "bytes" },
+      { producer: "p", first: "1", last: "1", leaves: "bytes" },
       { data: '{"actor": "b", "action": "y"}' },
     );
     const source = await open(url);

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import {
   create,
   type DescMessage,
+  type DescMethod,
   type DescMethodUnary,
   fromBinary,
   type MessageInitShape,
@@ -45,6 +46,8 @@ export interface ApiOptions {
 export class ApiError extends Error {
   readonly code: string;
   readonly reason: string;
+  /** What the server said. */
+  readonly details: string;
   /** Whether the same call may succeed later. */
   readonly isTransient: boolean;
 
@@ -56,6 +59,7 @@ export class ApiError extends Error {
     this.name = "ApiError";
     this.code = status[code] ?? String(code);
     this.reason = reason;
+    this.details = error.details;
     this.isTransient = TRANSIENT.has(code);
   }
 
@@ -96,6 +100,8 @@ export function isServiceError(error: unknown): error is ServiceError {
 const CALL_MS = 30_000;
 /** A server or network that is frozen ends no stream by itself. */
 const KEEPALIVE_MS = 20_000;
+/** A conversation's state and its last message are a little more than the 4 MiB that clients accept by default. */
+const MOST_RECEIVED_BYTES = 8 * 1024 * 1024;
 
 export type IngestStream = ClientDuplexStream<
   MessageInitShape<typeof AuditServiceIngestRequestSchema>,
@@ -104,6 +110,12 @@ export type IngestStream = ClientDuplexStream<
 
 /** The few calls that the commands make. */
 export interface Api {
+  /** One call, which is not tried again. */
+  call<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+    deadlineMs?: number,
+  ): Promise<MessageShape<O>>;
   ingest(): IngestStream;
   /** Undefined: there is no such record. */
   get(id: string): Promise<AuditRecord | undefined>;
@@ -122,6 +134,7 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
     "grpc.max_reconnect_backoff_ms": 2000,
     "grpc.keepalive_time_ms": KEEPALIVE_MS,
     "grpc.keepalive_timeout_ms": KEEPALIVE_MS,
+    "grpc.max_receive_message_length": MOST_RECEIVED_BYTES,
   });
   const metadata = new Metadata();
   if (apiKey !== undefined) metadata.set("authorization", `Bearer ${apiKey}`);
@@ -129,15 +142,16 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
   function call<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,
+    deadlineMs = CALL_MS,
   ): Promise<MessageShape<O>> {
     return new Promise((resolve, reject) => {
       client.makeUnaryRequest(
-        pathOf(method.name),
+        pathOf(method),
         (message: MessageInitShape<I>) => asBuffer(toBinary(method.input, create(method.input, message))),
         (bytes) => fromBinary(method.output, bytes),
         request,
         metadata,
-        { deadline: Date.now() + CALL_MS },
+        { deadline: Date.now() + deadlineMs },
         (error, reply) => {
           if (error !== null) reject(new ApiError(method.name, error));
           else if (reply === undefined) reject(new Error(`${method.name} ended without a reply`));
@@ -149,9 +163,10 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
 
   const { method } = AuditService;
   return {
+    call,
     ingest: () =>
       client.makeBidiStreamRequest(
-        pathOf(method.ingest.name),
+        pathOf(method.ingest),
         (message: MessageInitShape<typeof AuditServiceIngestRequestSchema>) =>
           asBuffer(toBinary(method.ingest.input, create(method.ingest.input, message))),
         (bytes) => fromBinary(method.ingest.output, bytes),
@@ -161,7 +176,7 @@ export function connectApi({ address, apiKey, tls }: ApiOptions): Api {
     review: (request) => call(method.review, request),
     export: (request) =>
       client.makeServerStreamRequest(
-        pathOf(method.export.name),
+        pathOf(method.export),
         (message: MessageInitShape<typeof AuditServiceExportRequestSchema>) =>
           asBuffer(toBinary(method.export.input, create(method.export.input, message))),
         (bytes) => fromBinary(method.export.output, bytes),
@@ -188,8 +203,8 @@ function credentialsFor(tls: string | undefined): ChannelCredentials {
   }
 }
 
-function pathOf(method: string): string {
-  return `/${AuditService.typeName}/${method}`;
+function pathOf({ parent, name }: Pick<DescMethod, "parent" | "name">): string {
+  return `/${parent.typeName}/${name}`;
 }
 
 function asBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {

@@ -1,7 +1,7 @@
-import { closeSync, openSync, writeSync } from "node:fs";
+import { createRefusals } from "./refusals.ts";
 import type { SourceRow } from "./source.ts";
 
-export interface Refusal {
+export interface RefusedRow {
   readonly row: SourceRow;
   readonly reason: string;
   readonly message: string;
@@ -17,7 +17,7 @@ export interface Account {
   removed: number;
   readonly refused: number;
   /** Notes it, and writes it to the file of what was refused. */
-  refuse(refusal: Refusal): void;
+  refuse(refusal: RefusedRow): void;
   /** One line, while it goes on. */
   progress(total: number | undefined): string;
   /** The whole, for the end. */
@@ -25,13 +25,9 @@ export interface Account {
   close(): void;
 }
 
-const SHOWN = 10;
-
 /** `rejects`: the file that gets one JSON line for each refusal. */
 export function createAccount(rejects: string | undefined): Account {
-  const file = rejects === undefined ? undefined : openSync(rejects, "w");
-  const first: string[] = [];
-  let refused = 0;
+  const refusals = createRefusals(rejects);
   return {
     read: 0,
     imported: 0,
@@ -40,25 +36,21 @@ export function createAccount(rejects: string | undefined): Account {
     alreadyReviewed: 0,
     removed: 0,
     get refused() {
-      return refused;
+      return refusals.count;
     },
     refuse({ row, reason, message }) {
-      refused++;
-      if (first.length < SHOWN) first.push(`${row.where}: ${reason}: ${message}`);
-      if (file === undefined) return;
-      const line = { where: row.where, sequence: row.sequence, reason, message, record: row.raw };
-      writeSync(file, `${JSON.stringify(line, replaceBytes)}\n`);
+      refusals.add({ where: row.where, reason, message, details: { sequence: row.sequence, record: row.raw } });
     },
     progress(total) {
       const of = total === undefined ? "" : ` of ${total}`;
-      return `read ${this.read}${of}, imported ${this.imported}, already there ${this.alreadyThere}, refused ${refused}`;
+      return `read ${this.read}${of}, imported ${this.imported}, already there ${this.alreadyThere}, refused ${refusals.count}`;
     },
     lines(passedOver, isDryRun) {
       const counts: [string, number][] = [
         ["read", this.read],
-        [isDryRun ? "would be sent" : "imported", isDryRun ? this.read - refused : this.imported],
+        [isDryRun ? "would be sent" : "imported", isDryRun ? this.read - refusals.count : this.imported],
         ["already there", this.alreadyThere],
-        ["refused", refused],
+        ["refused", refusals.count],
         ["reviews carried out", this.reviewed],
         ["reviews already there", this.alreadyReviewed],
         ["the server's own, passed over", passedOver],
@@ -68,24 +60,8 @@ export function createAccount(rejects: string | undefined): Account {
       const told = counts.filter(
         ([name, count], at) => (at < 4 && !(isDryRun && name === "already there")) || count > 0,
       );
-      const lines = told.map(([name, count]) => `${name}: ${count}`);
-      if (refused > 0) {
-        lines.push(`refused were${refused > first.length ? ` (the first ${first.length})` : ""}:`);
-        lines.push(...first.map((line) => `  ${line}`));
-        if (rejects !== undefined) lines.push(`all of them are in ${rejects}`);
-        else if (refused > first.length) lines.push("--rejects FILE would list all of them");
-      }
-      return lines;
+      return [...told.map(([name, count]) => `${name}: ${count}`), ...refusals.lines()];
     },
-    close() {
-      if (file !== undefined) closeSync(file);
-    },
+    close: () => refusals.close(),
   };
-}
-
-/** JSON knows neither bytes nor integers beyond 2^53. */
-function replaceBytes(_: string, value: unknown): unknown {
-  if (typeof value === "bigint") return String(value);
-  if (value instanceof Uint8Array) return Buffer.from(value).toString("base64");
-  return value;
 }

@@ -1,10 +1,6 @@
-import { readFileSync } from "node:fs";
-import { setTimeout as delay } from "node:timers/promises";
-import type { Environment } from "../../config.ts";
-import { loadConfig } from "../../config.ts";
-import { createRedis, type Redis } from "../../infra/redis.ts";
-import { UsageError } from "../usage.ts";
+import type { Redis } from "../../infra/redis.ts";
 import { producerFor, sequenceOfEntry } from "./identity.ts";
+import { connectToRedis, type RedisAccess, reachRedis } from "./redis-access.ts";
 import type { Mapping } from "./roles.ts";
 import {
   checkMapped,
@@ -18,13 +14,10 @@ import {
 } from "./source.ts";
 import { type Moment, momentOf } from "./values.ts";
 
-export interface StreamSourceOptions {
-  /** Undefined: the Redis that the server's own settings name. */
-  readonly redisUrl: string | undefined;
+export interface StreamSourceOptions extends RedisAccess {
   readonly key: string;
   /** Whether records that are safe are taken out of the stream. */
   readonly remove: boolean;
-  readonly environment: Environment;
   readonly mapping: Mapping;
 }
 
@@ -33,18 +26,15 @@ export const DEFAULT_STREAM = "audit_queue:stream";
 const PAGE = 500;
 /** In 2009: Redis has made no entry before. */
 const FIRST_REDIS_MS = 1_235_000_000_000;
-/** A page of large entries takes a while. */
-const COMMAND_TIMEOUT_MS = 15_000;
-const REACH_MS = 10_000;
 /** What the server's own entries consist of, so that the stream can be imported in place. */
 const OWN_FIELDS = ["producer", "first", "last", "leaves"];
 
 /** The entries of a Redis stream. */
 export async function openStreamSource(options: StreamSourceOptions): Promise<Source> {
   const { key, mapping, remove } = options;
-  const redis = await connect(options);
+  const redis = await connectToRedis(options);
   try {
-    await reach(redis);
+    await reachRedis(redis);
     const type = await redis.command("TYPE", key);
     if (type !== "stream") {
       throw new SourceError(
@@ -146,45 +136,4 @@ function entriesOf(reply: unknown): Entry[] {
 
 function isOwn(fields: Entry["fields"]): boolean {
   return OWN_FIELDS.every((name) => name in fields);
-}
-
-/** With the settings that the server would use, so that TLS, Sentinels and clusters need no options here. */
-async function connect({ redisUrl, environment }: StreamSourceOptions): Promise<Redis> {
-  const own = Object.entries(environment).filter(([name]) => name.startsWith("REDIS_") || name === "HOLDFAST_CONFIG");
-  const { config } = await loadConfig({
-    ...Object.fromEntries(own),
-    ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
-  });
-  if (config.redis === undefined) throw new UsageError("which Redis? Give --redis-url or set REDIS_URL");
-  const { target, tls, connectTimeoutMs } = config.redis;
-  return createRedis({
-    ...target,
-    connectTimeoutMs,
-    commandTimeoutMs: COMMAND_TIMEOUT_MS,
-    ...(tls && {
-      tls: {
-        ...(tls.caFile !== undefined && { ca: readFileSync(tls.caFile, "utf8") }),
-        ...(tls.certFile !== undefined && { cert: readFileSync(tls.certFile, "utf8") }),
-        ...(tls.keyFile !== undefined && { key: readFileSync(tls.keyFile, "utf8") }),
-      },
-    }),
-  });
-}
-
-async function reach(redis: Redis): Promise<void> {
-  const giveUpAt = performance.now() + REACH_MS;
-  for (;;) {
-    try {
-      await redis.ping();
-      return;
-    } catch (error) {
-      if (performance.now() > giveUpAt) {
-        throw new SourceError(
-          `Redis does not answer: ${error instanceof Error ? error.message : String(error)}`,
-          error,
-        );
-      }
-      await delay(100);
-    }
-  }
 }

@@ -1,0 +1,142 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { UnavailableError } from "../../infra/failure.ts";
+import { type Redis, RedisReplyError } from "../../infra/redis.ts";
+import { parseExactly, Unfit } from "./conversation-json.ts";
+import {
+  type ConversationSource,
+  checkSize,
+  type Lifetime,
+  type Loaded,
+  namedBy,
+  type Place,
+  type Prefix,
+  utf8Of,
+} from "./conversation-source.ts";
+import { connectToRedis, type RedisAccess, reachRedis } from "./redis-access.ts";
+import { SourceError } from "./source.ts";
+
+export interface ConversationRedisOptions extends RedisAccess {
+  readonly prefixes: readonly Prefix[];
+}
+
+const PAGE = 500;
+/** How long a Redis may be away in the middle: a failover takes a while. */
+const PATIENCE_MS = 60_000;
+const RETRY_MS = 200;
+
+/** The documents under the keys of a Redis. They are only read. */
+export async function openConversationRedis({
+  prefixes,
+  ...access
+}: ConversationRedisOptions): Promise<ConversationSource> {
+  const redis = await connectToRedis(access);
+  try {
+    await reachRedis(redis);
+    const wanted = prefixes.map(({ prefix }) => `${prefix}*`).join(" and ");
+    const found = await anyKey(redis, prefixes);
+    return {
+      name: `the keys ${wanted} in Redis`,
+      remarks: found === undefined ? [await nothingFound(redis, wanted)] : [],
+      total: undefined,
+      isAlive: true,
+      places: () => placesIn(redis, prefixes),
+      close: () => redis.close(),
+    };
+  } catch (error) {
+    await redis.close();
+    throw error;
+  }
+}
+
+async function anyKey(redis: Redis, prefixes: readonly Prefix[]): Promise<string | undefined> {
+  for await (const key of keysOf(redis, prefixes)) return key;
+  return undefined;
+}
+
+async function nothingFound(redis: Redis, wanted: string): Promise<string> {
+  const { keys } = await redis.scan("*", "0", 10);
+  const others = keys.length === 0 ? "it has no keys at all" : `it has keys such as ${keys.slice(0, 5).join(", ")}`;
+  return `there is no key ${wanted} in this Redis: ${others}. Is it the right one, with the right database and --collection?`;
+}
+
+async function* placesIn(redis: Redis, prefixes: readonly Prefix[]): AsyncGenerator<Place> {
+  for await (const key of keysOf(redis, prefixes)) yield placeOf(redis, key, prefixes);
+}
+
+/** Each once: a scan may name a key twice, and is begun anew when Redis was away, since another server goes in another order. */
+async function* keysOf(redis: Redis, prefixes: readonly Prefix[]): AsyncGenerator<string> {
+  const seen = new Set<string>();
+  for (const { prefix } of prefixes) {
+    const pattern = `${prefix.replace(/[*?[\]\\^-]/g, "\\$&")}*`;
+    let cursor = "0";
+    const step = () =>
+      redis.scan(pattern, cursor, PAGE).catch((error: unknown) => {
+        cursor = "0";
+        throw error;
+      });
+    do {
+      const { keys, cursor: next } = await patiently(step);
+      for (const key of keys) {
+        if (seen.has(key) || namedBy(key, prefixes) === undefined) continue;
+        seen.add(key);
+        yield key;
+      }
+      cursor = next;
+    } while (cursor !== "0");
+  }
+}
+
+function placeOf(redis: Redis, key: string, prefixes: readonly Prefix[]): Place {
+  let raw: { readonly value: Buffer; readonly lifetime: Lifetime } | undefined;
+  return {
+    where: key,
+    async bytes() {
+      if (key.includes("\ufffd")) throw new Unfit("KEY_NOT_TEXT", "has a key that is not UTF-8 text");
+      return checkSize(Number(await ofString(redis, key, () => redis.command("STRLEN", key))));
+    },
+    async load(): Promise<Loaded | undefined> {
+      const readAt = performance.now();
+      const [value, ttl] = await ofString(redis, key, () =>
+        Promise.all([redis.commandBuffers("GET", key), redis.command("PTTL", key)]),
+      );
+      const named = namedBy(key, prefixes);
+      if (!(value instanceof Buffer) || ttl === -2 || named === undefined) return undefined;
+      const lifetime = ttl === -1 ? "never" : { endsAtMs: readAt + Number(ttl) };
+      raw = { value, lifetime };
+      return { ...named, document: parseExactly(utf8Of(value)), lifetime };
+    },
+    raw: () => ({ key, ...(raw && { value: raw.value.toString(), ttl: secondsOf(raw.lifetime) }) }),
+  };
+}
+
+/** As the commands TTL and EXPIRE have it. */
+function secondsOf(lifetime: Lifetime): number {
+  return typeof lifetime === "object" ? Math.max(0, Math.ceil((lifetime.endsAtMs - performance.now()) / 1000)) : -1;
+}
+
+/** A command for strings. Throws Unfit where the key holds something else. */
+async function ofString<T>(redis: Redis, key: string, command: () => Promise<T>): Promise<T> {
+  try {
+    return await patiently(command);
+  } catch (error) {
+    if (!(error instanceof RedisReplyError) || error.code !== "WRONGTYPE") throw error;
+    const type = String(await patiently(() => redis.command("TYPE", key)));
+    throw new Unfit("NOT_A_STRING", `holds a ${type}; wanted a string with a JSON object in it`);
+  }
+}
+
+/** Calls until Redis answers, and gives up when it was away for long. */
+async function patiently<T>(call: () => Promise<T>): Promise<T> {
+  const giveUpAt = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error;
+      if (performance.now() > giveUpAt) {
+        throw new SourceError(`Redis does not answer any more: ${error.message}`, error);
+      }
+      await delay(RETRY_MS);
+    }
+  }
+}
