@@ -1,7 +1,7 @@
 import { Failure } from "../../infra/failure.ts";
 import { type Book, KIND } from "../ledger/book.ts";
-import type { Held } from "../record/conversation.ts";
-import { named } from "./absence.ts";
+import type { ConversationKey, Held, Presence } from "../record/conversation.ts";
+import { named, notThere } from "./absence.ts";
 import { lifetimeAfter } from "./expiry.ts";
 import { factsOf, newborn } from "./newborn.ts";
 import type { OrderOf, Outcome } from "./order.ts";
@@ -13,10 +13,8 @@ const PREPARED_MARGIN_US = 60_000_000;
 
 export async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome> {
   const { order, book, policy, presence } = setting;
-  if (presence === "live") {
-    throw new Failure("already_exists", "CONVERSATION_EXISTS", `${named(order.key)} is there already`);
-  }
-  refuseTombstone({ presence, order: { ...order, expectedVersion: undefined } });
+  refuseTaken(order.key, presence);
+  if (order.originGeneration !== undefined) await originMustBeThere(order, book);
   const { state, generation, messageCount, origin } = order;
   if (messageCount > 0) await mustBePrepared(order, book);
   const before = buryExpired(setting);
@@ -36,6 +34,24 @@ export async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome
   return remembered(setting, {
     ...{ kind: "done", held: after, created: true, appended: [], state: state.bytes, changed: true },
   });
+}
+
+/** What is copied takes nobody's place. */
+export function refuseTaken(key: ConversationKey, presence: Presence | undefined): void {
+  if (presence === "live") {
+    throw new Failure("already_exists", "CONVERSATION_EXISTS", `${named(key)} is there already`);
+  }
+  refuseTombstone({ presence, order: { key } });
+}
+
+/** What was deleted while it was copied does not live on as the copy. */
+async function originMustBeThere({ origin, originGeneration }: OrderOf<"adopt">, book: Book): Promise<void> {
+  if (origin === undefined) return;
+  const held = await book.held(origin);
+  const isSame = held?.presence === "live" && held.generation === originGeneration;
+  if (isSame && (held.expiresUs ?? Number.POSITIVE_INFINITY) > book.nowUs) return;
+  if (isSame) throw notThere(origin, "expired");
+  throw notThere(origin, held?.presence === "live" ? undefined : held?.presence);
 }
 
 /** Nobody whose clock is a little ahead may be removing the messages already. */

@@ -43,6 +43,8 @@ export type Order =
       readonly state: State;
       readonly messageCount: number;
       readonly origin: Origin | undefined;
+      /** If set, the origin has to be there still, in this life. */
+      readonly originGeneration?: number | undefined;
       readonly createdUs?: number | undefined;
       readonly expiry?: ExpiryOrder | undefined;
     })

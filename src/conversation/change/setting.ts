@@ -33,7 +33,10 @@ export async function conflictOf({ order, book, held, presence }: Setting): Prom
 }
 
 /** A late writer does not bring back what was deleted; one that says that it must not exist knows what it does. */
-export function refuseTombstone({ order, presence }: Pick<Setting, "order" | "presence">): void {
+export function refuseTombstone({
+  order,
+  presence,
+}: Pick<Setting, "presence"> & { readonly order: Pick<Order, "key" | "expectedVersion"> }): void {
   if (presence !== "deleted" || order.expectedVersion === 0) return;
   throw new Failure("precondition", "CONVERSATION_DELETED", `${named(order.key)} was deleted`);
 }
