@@ -59,9 +59,13 @@ function updatedOf(value: ParsedObject): Moment | undefined {
   return momentOf(textOf(about.updated_at)) ?? momentOf(textOf(value.updated_at));
 }
 
-/** Whether the server itself wrote it: a copy, for those who still read such documents. */
+/**
+ * Whether the server itself wrote it: a copy, for those who still read such documents. Where messages were left out, it is one even if
+ * somebody wrote it again: it must not become a conversation that lacks them.
+ */
 export function isOwnCopy(value: Parsed): boolean {
-  return isObject(value) && isObject(value._metadata) && value._metadata.holdfast === true;
+  if (!isObject(value) || !isObject(value._metadata)) return false;
+  return value._metadata.holdfast === true || value._metadata.messages_omitted !== undefined;
 }
 
 /** The id that a document gives itself, for one that stands under no key. */

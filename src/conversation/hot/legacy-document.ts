@@ -3,9 +3,13 @@ import { ConversationMessageSchema } from "../../gen/holdfast/v1/conversation_pb
 import { jsonBytesOf } from "../record/json.ts";
 import type { Whole } from "./copies-truth.ts";
 
+/** How every document of ours ends, and no other. */
+export const OWN_END = '"holdfast":true}}';
+
 /**
  * A conversation as programs of old read it: the members of its state, its messages, and `_metadata`. Only the last messages
- * are in it; `_metadata.messages_omitted` says how many come before them.
+ * are in it; `_metadata.messages_omitted` says how many come before them. `_metadata.holdfast` tells it from one that such a program
+ * wrote.
  */
 export function legacyDocument({ held, state, messages }: Whole): Buffer {
   const document = jsonBytesOf(state);
@@ -15,6 +19,7 @@ export function legacyDocument({ held, state, messages }: Whole): Buffer {
     updated_at: isoText(held.updatedUs),
     version: held.version,
     ...(omitted > 0 && { messages_omitted: omitted }),
+    holdfast: true,
   };
   const tail = `"messages":${JSON.stringify(messages.map(messageOf))},"_metadata":${JSON.stringify(metadata)}}`;
   // In place of the brace that closes the state.

@@ -1,10 +1,12 @@
 import { defineScript } from "../../infra/redis-script.ts";
 import { AT, HEAD } from "./copy-bytes.ts";
+import { OWN_END } from "./legacy-document.ts";
 
 /*
  * Every script takes pairs of keys, a copy and its document (twice the copy where that lies in another slot); in a cluster one pair
  * only. What a copy looks like is said in copy-bytes.ts. A stamp that cannot be read makes it no copy, so what someone else put in its
- * place is simply replaced. A cover is gone when its time is over, by the clock of the server.
+ * place is simply replaced. A cover is gone when its time is over, by the clock of the server. A document that somebody else wrote is
+ * not dropped, since it may be all there is of what is yet to be imported; only what is committed takes its place.
  */
 const COMMON = `
 local time = redis.call('TIME')
@@ -27,6 +29,9 @@ end
 local function keep(key, ms)
   local left = redis.call('PTTL', key)
   if left >= 0 and left < ms then redis.call('PEXPIRE', key, ms) end
+end
+local function dropDocument(key)
+  if redis.pcall('GETRANGE', key, -${OWN_END.length}, -1) == '${OWN_END}' then redis.pcall('UNLINK', key) end
 end
 local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30)
 `;
@@ -61,7 +66,7 @@ for i = 1, #KEYS, 2 do
     refusal = refusal or done
     redis.pcall('UNLINK', key)
   end
-  if KEYS[i + 1] ~= key then redis.pcall('UNLINK', KEYS[i + 1]) end
+  if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
   result[#result + 1], result[#result + 2], result[#result + 3] = stamp, before, till
 end
 return refusal or result
@@ -149,7 +154,7 @@ for i = 1, #KEYS, 2 do
       refusal = refusal or done
       redis.pcall('UNLINK', key)
     end
-    if KEYS[i + 1] ~= key then redis.pcall('UNLINK', KEYS[i + 1]) end
+    if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
   end
 end
 return refusal or {now}
