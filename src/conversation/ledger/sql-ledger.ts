@@ -4,8 +4,8 @@ import type { Database } from "../../infra/database.ts";
 import { Failure, UnavailableError } from "../../infra/failure.ts";
 import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
-import type { Copy, HotCopies } from "../hot/hot-copies.ts";
-import { type ConversationKey, type PolicyFor, textOf } from "../record/conversation.ts";
+import type { Changed, HotCopies } from "../hot/hot-copies.ts";
+import { type PolicyFor, textOf } from "../record/conversation.ts";
 import { NO_LONGER_ADMITTED } from "../record/policies.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
 import type { CarriedOut, Ledger } from "./ledger.ts";
@@ -69,22 +69,32 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     const cover = await copies.cover(keys, clock.now() * 1000);
     // Before and after, because a healing may end between the two.
     if (!cover.complete) copies.doubt(keys);
-    const done = await database.transaction(async (tx): Promise<Commit> => {
-      const book = await openSqlBook({
-        ...{ kind: database.kind, tx, clock, orders },
-        ...{ leastStamp: cover.leastStamp, unhealed: () => !cover.complete },
+    let degraded = false;
+    let mayBeCommitted = false;
+    try {
+      const done = await database.transaction(async (tx): Promise<Commit> => {
+        const book = await openSqlBook({
+          ...{ kind: database.kind, tx, clock, orders },
+          ...{ leastStamp: cover.leastStamp, unhealed: () => degraded },
+        });
+        const settled: Settled[] = [];
+        for (const order of orders) {
+          settled.push(await settle(order, book));
+          if (book.bytes > MOST_BYTES) break;
+        }
+        degraded = !cover.complete;
+        await book.write();
+        mayBeCommitted = true;
+        return { settled, isTold: book.isTold, degraded };
       });
-      const settled: Settled[] = [];
-      for (const order of orders) {
-        settled.push(await settle(order, book));
-        if (book.bytes > MOST_BYTES) break;
-      }
-      await book.write();
-      return { settled, isTold: book.isTold, degraded: !cover.complete };
-    });
-    if (!cover.complete) copies.doubt(keys);
-    else copies.fill(madeBy(done.settled));
-    return done;
+      if (degraded) copies.doubt(keys);
+      else cover.lift(changedBy(done.settled));
+      return done;
+    } catch (error) {
+      // What Postgres refused or undid is not committed; where it was lost on the way, nobody knows.
+      if (!mayBeCommitted || !(error instanceof UnavailableError)) cover.lift([]);
+      throw error;
+    }
   }
 
   /** A rule that refuses leaves nothing in the book; the others go on. */
@@ -154,15 +164,16 @@ function bytesOf(order: Order): number {
   return bytes;
 }
 
-/** The copies that can be made at once: of those whose state is at hand. The others are made when they are read. */
-function madeBy(settled: readonly Settled[]): Copy[] {
-  const made = new Map<string, Copy>();
+/** How those stand that were changed, after the last change of each. */
+function changedBy(settled: readonly Settled[]): Changed[] {
+  const changed = new Map<string, Changed>();
   for (const one of settled) {
     if ("error" in one || one.outcome.kind !== "done" || !one.outcome.changed) continue;
     const { held, state } = one.outcome;
-    const text = textOf(held satisfies ConversationKey);
-    made.delete(text);
-    if (state !== undefined && held.presence === "live") made.set(text, { held, state });
+    const text = textOf(held);
+    const before = changed.get(text);
+    const isBefore = before?.held.stateVersion === held.stateVersion;
+    changed.set(text, { held, state: state ?? (isBefore ? before?.state : undefined) });
   }
-  return [...made.values()];
+  return [...changed.values()];
 }
