@@ -3,6 +3,16 @@ import { isUtf8 } from "node:buffer";
 /** Thrown for anything that is not plainly in order: then the ordinary decoder has the word. One object: it is not an error. */
 export const UNUSUAL: unique symbol = Symbol("unusual");
 
+/** What reading comes to; undefined when it met something unusual. */
+export function unlessUnusual<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (thrown) {
+    if (thrown === UNUSUAL) return undefined;
+    throw thrown;
+  }
+}
+
 /** Wire types. */
 export const VARINT = 0;
 export const FIXED64 = 1;

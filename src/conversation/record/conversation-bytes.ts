@@ -13,6 +13,11 @@ export interface Field {
 
 /** Nothing is copied until the whole message is. */
 export function field(number: number, ...content: readonly Part[]): Field {
+  return fieldOf(number, content);
+}
+
+/** The same of parts that may be too many to be passed one by one. */
+export function fieldOf(number: number, content: readonly Part[]): Field {
   return { tag: (number << 3) | BYTES, length: lengthOf(content), content };
 }
 
@@ -27,6 +32,11 @@ export function numberField(number: number, value: number): Uint8Array {
 
 /** A serialized message of parts, each of which says some of its fields. */
 export function messageOf(...parts: readonly Part[]): Buffer {
+  return joined(parts);
+}
+
+/** The same of parts that may be too many to be passed one by one. */
+export function joined(parts: readonly Part[]): Buffer {
   const bytes = Buffer.allocUnsafe(lengthOf(parts));
   write(bytes, 0, parts);
   return bytes;

@@ -1,7 +1,7 @@
 import type { Fields } from "../../infra/fields.ts";
 import { WireReader } from "../../infra/wire-reader.ts";
 import type { Merge } from "../change/order.ts";
-import { field, messageOf, type Part } from "./conversation-bytes.ts";
+import { field, fieldOf, joined, type Part } from "./conversation-bytes.ts";
 import { checkStruct, stateOf } from "./state.ts";
 import { NULL, STRUCT } from "./struct-fields.ts";
 import { eachMember, type Member } from "./struct-members.ts";
@@ -19,7 +19,7 @@ export function createMerge(fields: Fields, path: string, patch: Uint8Array): Me
  */
 export function mergePatch(state: Uint8Array, patch: Uint8Array): Uint8Array {
   if (patch.length === 0) return state;
-  return messageOf(...merged(objectOf(state), objectOf(patch)));
+  return joined(merged(objectOf(state), objectOf(patch)));
 }
 
 /** The bytes of a struct, which may lie within another. */
@@ -68,7 +68,7 @@ function pushChanged(parts: Part[], patch: StructBytes, change: Member, there: S
     return;
   }
   const key = field(KEY, bytes.subarray(change.keyStart, change.keyEnd));
-  const object = field(STRUCT_VALUE, ...merged(there, innerOf(patch, change)));
+  const object = fieldOf(STRUCT_VALUE, merged(there, innerOf(patch, change)));
   parts.push(field(ENTRY, key, field(VALUE, object)));
 }
 

@@ -1,14 +1,15 @@
-import type { DescMessage, JsonObject, MessageShape } from "@bufbuild/protobuf";
+import { type DescField, type DescMessage, type JsonObject, type MessageShape, ScalarType } from "@bufbuild/protobuf";
 import {
+  ConversationStateServiceAppendMessagesRequestSchema as AppendSchema,
   type ConversationStateServiceAppendMessagesRequest,
-  ConversationStateServiceAppendMessagesRequestSchema,
   type ConversationStateServicePatchRequest,
-  ConversationStateServicePatchRequestSchema,
   type ConversationStateServiceSaveRequest,
-  ConversationStateServiceSaveRequestSchema,
+  ConversationStateServicePatchRequestSchema as PatchSchema,
+  ConversationStateServiceSaveRequestSchema as SaveSchema,
 } from "../../gen/holdfast/v1/conversation_pb.js";
 import { decode } from "../../infra/decode.ts";
-import { BYTES, FIXED64, UNUSUAL, VARINT, WireReader } from "../../infra/wire-reader.ts";
+import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
+import { joined } from "./conversation-bytes.ts";
 import { structOfJson } from "./struct-writer.ts";
 
 /** A request whose `state` was left as it came: serialized, and not looked at. Then the message has no `state`. */
@@ -19,17 +20,17 @@ export type AppendRequest = ConversationStateServiceAppendMessagesRequest & { re
 
 /** Decodes a request in binary. Bytes of the state need not be a Struct: who checks it finds out. */
 export function decodeSave(bytes: Uint8Array): SaveRequest {
-  const { message, struct } = decodeBut(ConversationStateServiceSaveRequestSchema, STATE, bytes);
+  const { message, struct } = saves(bytes);
   return struct === undefined ? message : Object.assign(message, { stateBytes: struct });
 }
 
 export function decodePatch(bytes: Uint8Array): PatchRequest {
-  const { message, struct } = decodeBut(ConversationStateServicePatchRequestSchema, PATCH, bytes);
+  const { message, struct } = patches(bytes);
   return struct === undefined ? message : Object.assign(message, { patchBytes: struct });
 }
 
 export function decodeAppend(bytes: Uint8Array): AppendRequest {
-  const { message, struct } = decodeBut(ConversationStateServiceAppendMessagesRequestSchema, APPEND_PATCH, bytes);
+  const { message, struct } = appends(bytes);
   return struct === undefined ? message : Object.assign(message, { patchBytes: struct });
 }
 
@@ -46,75 +47,67 @@ function serialized(json: JsonObject | undefined): Uint8Array | undefined {
   return json && structOfJson(json);
 }
 
-const STATE = (ConversationStateServiceSaveRequestSchema.field.state.number << 3) | BYTES;
-const PATCH = (ConversationStateServicePatchRequestSchema.field.patch.number << 3) | BYTES;
-const APPEND_PATCH = (ConversationStateServiceAppendMessagesRequestSchema.field.patch.number << 3) | BYTES;
-
 interface Parted<Desc extends DescMessage> {
   readonly message: MessageShape<Desc>;
   readonly struct: Uint8Array | undefined;
 }
 
-/** Decodes a message but for one field. What is not written in the usual way is decoded whole. */
-function decodeBut<Desc extends DescMessage>(desc: Desc, tag: number, bytes: Uint8Array): Parted<Desc> {
-  try {
-    const { rest, struct } = part(bytes, tag);
-    return { message: decode(desc, rest), struct };
-  } catch (thrown) {
-    if (thrown !== UNUSUAL) throw thrown;
-    return { message: decode(desc, bytes), struct: undefined };
-  }
+/** Decodes requests of one type but for one field. What is not written in the usual way is decoded whole. */
+function partedDecoder<Desc extends DescMessage>(desc: Desc, but: DescField): (bytes: Uint8Array) => Parted<Desc> {
+  const tags = new Set(desc.fields.map(tagOf));
+  const tag = tagOf(but);
+  return (bytes) => {
+    const found = unlessUnusual(() => find(bytes, tag, tags));
+    if (found === undefined || found.start === found.end) return { message: decode(desc, bytes), struct: undefined };
+    const rest = joined([bytes.subarray(0, found.start), bytes.subarray(found.end)]);
+    return { message: decode(desc, rest), struct: bytes.subarray(found.content, found.end) };
+  };
 }
 
-/** Takes one field out of a serialized message. */
-function part(bytes: Uint8Array, tag: number): { readonly rest: Uint8Array; readonly struct: Uint8Array | undefined } {
+/** As it stands before a field of these requests, which have neither floats nor packed lists. */
+function tagOf({ number, fieldKind, scalar }: DescField): number {
+  const isVarint = fieldKind === "enum" || (fieldKind === "scalar" && scalar !== ScalarType.STRING);
+  return (number << 3) | (isVarint ? VARINT : BYTES);
+}
+
+/** Where a field of a message lies, and its content. */
+interface Found {
+  readonly start: number;
+  readonly content: number;
+  readonly end: number;
+}
+
+const NOT_FOUND: Found = { start: 0, content: 0, end: 0 };
+
+function find(bytes: Uint8Array, wanted: number, tags: ReadonlySet<number>): Found {
   const reader = new WireReader(bytes);
   const { length } = bytes;
-  const rest: Uint8Array[] = [];
-  const found: Uint8Array[] = [];
-  let kept = 0;
+  let found = NOT_FOUND;
   while (reader.at < length) {
     const start = reader.at;
-    const key = reader.varint();
-    switch (key & 7) {
-      case VARINT:
-        skipVarint(reader);
-        break;
-      case FIXED64:
-        reader.at += 8;
-        break;
-      case FIXED32:
-        reader.at += 4;
-        break;
-      case BYTES: {
-        const end = reader.endOfBytes(length);
-        if (key === tag) {
-          found.push(bytes.subarray(reader.at, end));
-          rest.push(bytes.subarray(kept, start));
-          kept = end;
-        }
-        reader.at = end;
-        break;
-      }
-      default:
-        throw UNUSUAL;
+    const tag = reader.varint();
+    if (!tags.has(tag)) throw UNUSUAL;
+    if ((tag & 7) === VARINT) {
+      skipVarint(reader);
+      continue;
     }
+    const end = reader.endOfBytes(length);
+    if (tag === wanted) {
+      // What comes twice is merged with itself.
+      if (found !== NOT_FOUND) throw UNUSUAL;
+      found = { start, content: reader.at, end };
+    }
+    reader.at = end;
   }
   if (reader.at !== length) throw UNUSUAL;
-  if (found.length === 0) return { rest: bytes, struct: undefined };
-  rest.push(bytes.subarray(kept));
-  // A message that comes twice is merged with itself, and that is what its bytes one behind the other mean, too.
-  return { rest: joined(rest), struct: joined(found) };
-}
-
-const FIXED32 = 5;
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const [only] = pieces;
-  return pieces.length === 1 && only !== undefined ? only : Buffer.concat(pieces);
+  return found;
 }
 
 /** Of 64 bits, which may be more than a number holds. */
 function skipVarint(reader: WireReader): void {
-  for (let bytes = 0; ((reader.bytes[reader.at++] ?? 0) & 0x80) !== 0; ) if (++bytes === 10) throw UNUSUAL;
+  for (let bytes = 1; ((reader.bytes[reader.at++] ?? 0) & 0x80) !== 0; bytes++) if (bytes === 10) throw UNUSUAL;
 }
+
+const saves = partedDecoder(SaveSchema, SaveSchema.field.state);
+const patches = partedDecoder(PatchSchema, PatchSchema.field.patch);
+const appends = partedDecoder(AppendSchema, AppendSchema.field.patch);

@@ -1,11 +1,11 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { ConversationSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import { decode } from "../../infra/decode.ts";
-import { Failure, type FieldViolation } from "../../infra/failure.ts";
+import { Failure } from "../../infra/failure.ts";
 import type { Fields } from "../../infra/fields.ts";
-import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
+import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
 import type { State, StateFacts } from "./conversation.ts";
-import { field as fieldOf, messageOf } from "./conversation-bytes.ts";
+import { field as messageField, messageOf } from "./conversation-bytes.ts";
 import { NUMBER, STRING } from "./struct-fields.ts";
 import { eachMember, type Member } from "./struct-members.ts";
 import { faultsOf } from "./struct-scan.ts";
@@ -32,7 +32,7 @@ export function stateOf(plain: Uint8Array): State {
 export function checkStruct(fields: Fields, field: string, bytes: Uint8Array): Uint8Array | undefined {
   refuseTooLarge(field, bytes);
   let plain = bytes;
-  let faults = faultsUnlessUnusual(bytes, field);
+  let faults = unlessUnusual(() => faultsOf(bytes, field));
   if (faults === undefined) {
     const rewritten = rewrite(fields, field, bytes);
     if (rewritten === undefined) return undefined;
@@ -44,22 +44,13 @@ export function checkStruct(fields: Fields, field: string, bytes: Uint8Array): U
   return faults.length > 0 || isReserved ? undefined : plain;
 }
 
-function faultsUnlessUnusual(bytes: Uint8Array, field: string): readonly FieldViolation[] | undefined {
-  try {
-    return faultsOf(bytes, field);
-  } catch (thrown) {
-    if (thrown === UNUSUAL) return undefined;
-    throw thrown;
-  }
-}
-
 const CONVERSATION_STATE = 2;
 
 /** The same as protobuf understands it, written plainly: what comes twice is merged, what nobody knows is left out. */
 function rewrite(fields: Fields, field: string, bytes: Uint8Array): Uint8Array | undefined {
   let state: JsonObject | undefined;
   try {
-    state = decode(ConversationSchema, messageOf(fieldOf(CONVERSATION_STATE, bytes))).state;
+    state = decode(ConversationSchema, messageOf(messageField(CONVERSATION_STATE, bytes))).state;
   } catch (error) {
     const why = error instanceof Error ? error.message : "not readable";
     fields.refuse(field, `is not a valid google.protobuf.Struct: ${why}`);

@@ -1,7 +1,7 @@
 import { UNUSUAL } from "../../infra/wire-reader.ts";
 
 /** Up to here comparing with each is quicker than a set. */
-const FEW = 16;
+const FEW = 48;
 
 /** The keys of the objects that a scan is inside of, the innermost last: none may come twice in one object. */
 export class StructKeys {

@@ -53,10 +53,11 @@ class StructWriter {
   #struct(object: JsonObject, level: number): void {
     if (level > MOST_LEVELS) throw new RangeError(`it nests more than ${MOST_LEVELS} levels`);
     const keys = Object.keys(object);
+    const values = Object.values(object);
     for (let i = keys.length - 1; i >= 0; i--) {
       const key = keys[i] ?? "";
       const end = this.#left;
-      this.#value(object[key] ?? null, level);
+      this.#value(values[i] ?? null, level);
       this.#head(ENTRY_VALUE, end - this.#left);
       this.#text(ENTRY_KEY, key);
       this.#head(STRUCT_ENTRY, end - this.#left);

@@ -1,0 +1,142 @@
+import { create, fromBinary, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { structOfJson } from "../../src/conversation/record/json.ts";
+import {
+  decodeAppend,
+  decodePatch,
+  decodeSave,
+  patchBytesOf,
+  type SaveRequest,
+  stateBytesOf,
+} from "../../src/conversation/record/requests.ts";
+import {
+  ConversationStateServiceAppendMessagesRequestSchema as AppendSchema,
+  type ConversationStateServiceSaveRequest,
+  ConversationStateServicePatchRequestSchema as PatchSchema,
+  ConversationStateServiceSaveRequestSchema as SaveSchema,
+} from "../../src/gen/holdfast/v1/conversation_pb.js";
+import { anyObject, anySpoiling, decodedStruct, spoil } from "./struct-arbitrary.ts";
+
+const anySave = fc
+  .record({
+    collection: fc.string({ maxLength: 5 }),
+    id: fc.string({ maxLength: 200 }),
+    state: fc.option(anyObject, { nil: undefined }),
+    expectedVersion: fc.option(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), { nil: undefined }),
+    messages: fc.array(fc.record({ id: fc.string(), metadata: anyObject }), { maxLength: 2 }),
+    returnConflict: fc.boolean(),
+    requestId: fc.string({ maxLength: 5 }),
+  })
+  .map((init) => create(SaveSchema, init as Parameters<typeof create<typeof SaveSchema>>[1]));
+
+/** With the state decoded, and not beside the message: undefined when the bytes are no such request. */
+function whole(bytes: Uint8Array): ConversationStateServiceSaveRequest | undefined {
+  try {
+    const request = decodeSave(bytes);
+    const state = stateBytesOf(request);
+    const { stateBytes, ...others } = request;
+    return state === undefined ? others : { ...others, state: decodedStruct(state) };
+  } catch {
+    return undefined;
+  }
+}
+
+function ordinary(bytes: Uint8Array): ConversationStateServiceSaveRequest | undefined {
+  try {
+    return fromBinary(SaveSchema, bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function save(state: JsonObject, others: Partial<SaveRequest> = {}): Uint8Array {
+  return toBinary(
+    SaveSchema,
+    create(SaveSchema, { state, ...others } as Parameters<typeof create<typeof SaveSchema>>[1]),
+  );
+}
+
+describe("a Save that is read as bytes", () => {
+  it("says what it says when it is decoded", () => {
+    fc.assert(
+      fc.property(anySave, (request) => {
+        expect(whole(toBinary(SaveSchema, request))).toEqual(request);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it("says the same, or is not readable, however its bytes were changed", () => {
+    fc.assert(
+      fc.property(anySave, anySpoiling, (request, spoiling) => {
+        // A Buffer, as it comes from the network: then both keep unknown fields as such.
+        const bytes = Buffer.from(spoil(toBinary(SaveSchema, request), spoiling));
+        const read = whole(bytes);
+        // The generated code overlooks it when the state ends behind its end.
+        if (read !== undefined) expect(read).toEqual(ordinary(bytes));
+      }),
+      { numRuns: 10_000 },
+    );
+  });
+
+  it("merges a state that comes in pieces as protobuf does", () => {
+    fc.assert(
+      fc.property(fc.array(anySave, { minLength: 2, maxLength: 3 }), (requests) => {
+        const bytes = Buffer.concat(requests.map((request) => toBinary(SaveSchema, request)));
+        expect(whole(bytes)).toEqual(ordinary(bytes));
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  it("holds the state as it came, and no objects of it", () => {
+    const state = { a: 1, b: { c: "d" } };
+    const request = decodeSave(save(state, { id: "x", requestId: "r" }));
+    expect(request).toMatchObject({ id: "x", requestId: "r" });
+    expect(request.state).toBeUndefined();
+    expect(request.stateBytes && structOfJson(state).equals(request.stateBytes)).toBe(true);
+  });
+
+  it("has a state when it is empty, and none when it is not there", () => {
+    expect(stateBytesOf(decodeSave(save({})))).toHaveLength(0);
+    expect(stateBytesOf(decodeSave(new Uint8Array()))).toBeUndefined();
+  });
+
+  it("keeps fields that are new to this build from harming it", () => {
+    const unknown = Buffer.from([0xa3, 0x06, 0xa4, 0x06, 0xa5, 0x06, 1, 2, 3, 4, 0xa1, 0x06, 1, 2, 3, 4, 5, 6, 7, 8]);
+    const bytes = Buffer.concat([unknown, save({ a: 1 }, { id: "x" }), unknown]);
+    expect(whole(bytes)).toMatchObject({ id: "x", state: { a: 1 } });
+  });
+});
+
+describe("requests that carry a patch", () => {
+  it("hold it as it came", () => {
+    const patch = { a: null, b: { c: "d" } };
+    const bytes = structOfJson(patch);
+    const patching = decodePatch(toBinary(PatchSchema, create(PatchSchema, { id: "x", patch, returnState: true })));
+    expect(patching).toMatchObject({ id: "x", returnState: true });
+    expect(patching.patch).toBeUndefined();
+    expect(patching.patchBytes && bytes.equals(patching.patchBytes)).toBe(true);
+    const messages = [{ id: "m", metadata: { a: 1 } }];
+    const appending = decodeAppend(toBinary(AppendSchema, create(AppendSchema, { id: "x", patch, messages })));
+    expect(appending).toMatchObject({ id: "x", messages });
+    expect(appending.patch).toBeUndefined();
+    expect(appending.patchBytes && bytes.equals(appending.patchBytes)).toBe(true);
+  });
+
+  it("may carry none", () => {
+    expect(patchBytesOf(decodePatch(new Uint8Array()))).toBeUndefined();
+    expect(patchBytesOf(decodeAppend(new Uint8Array()))).toBeUndefined();
+  });
+});
+
+describe("requests in JSON", () => {
+  it("have their states serialized", () => {
+    const json = { a: [1, null], b: { c: "d" } };
+    expect(stateBytesOf(create(SaveSchema, { state: json }))).toEqual(structOfJson(json));
+    expect(patchBytesOf(create(PatchSchema, { patch: json }))).toEqual(structOfJson(json));
+    expect(patchBytesOf(create(AppendSchema, { patch: json }))).toEqual(structOfJson(json));
+    expect(stateBytesOf(create(SaveSchema))).toBeUndefined();
+  });
+});

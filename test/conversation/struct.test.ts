@@ -1,0 +1,173 @@
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { field, messageOf, numberField, type Part } from "../../src/conversation/record/conversation-bytes.ts";
+import { structOfJson } from "../../src/conversation/record/json.ts";
+import { checkStruct } from "../../src/conversation/record/state.ts";
+import { MOST_LEVELS } from "../../src/conversation/record/struct-scan.ts";
+import type { FieldViolation } from "../../src/infra/failure.ts";
+import { Fields } from "../../src/infra/fields.ts";
+import { anyObject, anySpoiling, decodedStruct, encodedStruct, spoil } from "./struct-arbitrary.ts";
+
+interface Checked {
+  readonly plain: Uint8Array | undefined;
+  readonly violations: readonly FieldViolation[];
+}
+
+function checked(bytes: Uint8Array): Checked {
+  const fields = new Fields();
+  const plain = checkStruct(fields, "state", bytes);
+  return { plain, violations: fields.violations };
+}
+
+/** What is to be refused of what the generated code has read. */
+function isRefusable(value: JsonValue, level = 0): boolean {
+  if (typeof value === "number") return !Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return false;
+  return level === MOST_LEVELS || Object.values(value).some((inner) => isRefusable(inner, level + 1));
+}
+
+function wanted(bytes: Uint8Array): JsonObject | undefined {
+  let state: JsonObject;
+  try {
+    state = decodedStruct(bytes);
+  } catch {
+    return undefined;
+  }
+  return isRefusable(state) || "messages" in state || "_metadata" in state ? undefined : state;
+}
+
+/** Objects, or lists in an object, within each other. */
+function nested(levels: number, list: boolean): JsonObject {
+  let value: JsonValue = list ? [] : {};
+  for (let level = 2; level < levels; level++) value = list ? [value] : { in: value };
+  return { in: value };
+}
+
+const entry = (...parts: readonly Part[]) => field(1, ...parts);
+const key = (name: string) => field(1, Buffer.from(name));
+const value = (...parts: readonly Part[]) => field(2, ...parts);
+const text = (said: string) => field(3, Buffer.from(said));
+const struct = (...parts: readonly Part[]) => field(5, ...parts);
+const list = (...parts: readonly Part[]) => field(6, ...parts);
+
+describe("a struct that is checked as bytes", () => {
+  it("stays as it is when the generated code has written it", () => {
+    fc.assert(
+      fc.property(anyObject, (state) => {
+        const bytes = encodedStruct(state);
+        expect(checked(bytes)).toEqual({ plain: bytes, violations: [] });
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it("is let through exactly when what the generated code reads may be kept, and says the same then", () => {
+    fc.assert(
+      fc.property(anyObject, anySpoiling, (state, spoiling) => {
+        const bytes = spoil(structOfJson(state), spoiling);
+        const { plain, violations } = checked(bytes);
+        const expected = wanted(bytes);
+        expect(plain && decodedStruct(plain)).toEqual(expected);
+        expect(violations.length > 0).toBe(expected === undefined);
+        // What is kept is plain: it passes once more, unchanged.
+        if (plain !== undefined) expect(checked(plain).plain).toBe(plain);
+      }),
+      { numRuns: 20_000 },
+    );
+  });
+
+  it("is refused with the path of each member that is wrong", () => {
+    const state = {
+      context: {
+        score: Number.NaN,
+        "a key": [1, { deep: Number.NEGATIVE_INFINITY }],
+        'a"b': "\ud800",
+        "": Number.NaN,
+      },
+      ["k".repeat(200)]: "a\udc00",
+      "half \ud800": 1,
+      messages: [],
+      _metadata: {},
+    };
+    expect(checked(structOfJson(state)).violations).toEqual([
+      { field: "state.context.score", description: "is a number that is not finite" },
+      { field: 'state.context["a key"][1].deep', description: "is a number that is not finite" },
+      { field: 'state.context["a\\"b"]', description: "is not valid UTF-8 text" },
+      { field: 'state.context[""]', description: "is a number that is not finite" },
+      { field: `state["${"k".repeat(100)}…"]`, description: "is not valid UTF-8 text" },
+      { field: 'state["\ufffd"]', description: "has a name that is not valid UTF-8 text" },
+      { field: "state.messages", description: "is not part of the state: messages have their own RPCs" },
+      { field: "state._metadata", description: "is not part of the state: the server keeps it" },
+    ]);
+  });
+
+  it("is refused for members with reserved names at the top level only", () => {
+    const state = { context: { messages: [], _metadata: 1 }, message: 1 };
+    expect(checked(structOfJson(state)).violations).toEqual([]);
+  });
+
+  it("tells twenty wrong members of a million", () => {
+    const state = { list: Array.from({ length: 100_000 }, () => Number.NaN) };
+    expect(checked(structOfJson(state)).violations).toHaveLength(20);
+  });
+
+  it.each([false, true])("may nest thirty levels and no more (lists: %s)", (isList) => {
+    const most = structOfJson(nested(MOST_LEVELS, isList));
+    expect(checked(most)).toEqual({ plain: most, violations: [] });
+    const [violation, ...others] = checked(structOfJson(nested(MOST_LEVELS + 1, isList))).violations;
+    const steps = (isList ? "[0]" : ".in").repeat(MOST_LEVELS - 1);
+    expect(violation).toEqual({ field: `state.in${steps}`, description: "nests more than 30 levels" });
+    expect(others).toEqual([]);
+  });
+
+  it("is refused when it nests deeper than any decoder goes", () => {
+    let bytes: Uint8Array = new Uint8Array();
+    for (let level = 0; level < 5_000; level++) bytes = messageOf(entry(key("in"), value(struct(bytes))));
+    expect(checked(bytes).violations).toMatchObject([{ description: "nests more than 30 levels" }]);
+  });
+
+  it("may have objects of many members", () => {
+    const state = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`member ${i}`, { a: i, b: { a: i } }]));
+    const bytes = structOfJson(state);
+    expect(checked(bytes).plain).toBe(bytes);
+  });
+
+  it.each([2, 40, 60, 1_000])("has each member once, the one that came last, of %i", (count) => {
+    const one = Array.from({ length: count }, (_, i) => entry(key(`member ${i}`), value(text(`${i}`))));
+    const bytes = messageOf(...one, entry(key("member 1"), value(text("again"))));
+    const { plain, violations } = checked(bytes);
+    expect(violations).toEqual([]);
+    expect(plain).toEqual(structOfJson({ ...decodedStruct(messageOf(...one)), "member 1": "again" }));
+  });
+
+  it.each<[string, readonly Part[]]>([
+    ["a member without a name", [entry(value(text("a")))]],
+    ["a member without a value", [entry(key("a"))]],
+    ["nothing of a member", [entry()]],
+    ["a value before its name", [entry(value(text("a")), key("a"))]],
+    ["a name that comes twice", [entry(key("a"), key("b"), value(text("c")))]],
+    ["a value that comes twice", [entry(key("a"), value(text("b")), value(text("c")))]],
+    ["a value of no kind", [entry(key("a"), value())]],
+    ["a value of two kinds", [entry(key("a"), value(text("b"), numberField(4, 1)))]],
+    ["an object in two pieces", [entry(key("a"), value(struct(entry(key("b"), value(text("c")))), struct()))]],
+    ["a list in two pieces", [entry(key("a"), value(list(field(1, text("a"))), list(field(1, text("b")))))]],
+    ["an element of no kind", [entry(key("a"), value(list(field(1), field(1, text("b")))))]],
+    ["another null", [entry(key("a"), value(numberField(1, 5)))]],
+    ["another true", [entry(key("a"), value(numberField(4, 5)))]],
+    ["fields that nobody knows", [numberField(9, 5), entry(key("a"), value(text("b"), numberField(9, 5)))]],
+    ["a long tag", [Buffer.from([0x8a, 0x00, 0x03, 0x0a, 0x01, 0x61])]],
+  ])("is written anew with %s", (_, parts) => {
+    const bytes = messageOf(...parts);
+    const { plain, violations } = checked(bytes);
+    expect(violations).toEqual([]);
+    expect(plain).toEqual(structOfJson(decodedStruct(bytes)));
+    expect(plain).not.toEqual(bytes);
+  });
+
+  it("is refused by what protobuf does not read, in the words of the decoder", () => {
+    expect(checked(Buffer.from([0x0a, 0x05, 0x0a])).violations).toEqual([
+      { field: "state", description: expect.stringMatching(/^is not a valid google\.protobuf\.Struct: ./) },
+    ]);
+  });
+});
