@@ -1,4 +1,4 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import {
   type ConversationStateServiceAppendMessagesResponse as AppendResponse,
   type ConversationAppended,
@@ -10,7 +10,6 @@ import {
   ConversationStateServicePatchResponseSchema,
   ConversationStateServiceRestoreResponseSchema,
   ConversationStateServiceSaveResponseSchema,
-  ConversationSummarySchema,
   type ConversationStateServiceDeleteResponse as DeleteResponse,
   type ConversationStateServiceExtendTtlResponse as ExtendTtlResponse,
   type ConversationStateServiceSaveResponse as SaveResponse,
@@ -20,6 +19,7 @@ import type { Appended, Outcome } from "../change/order.ts";
 import type { Held } from "../record/conversation.ts";
 import { conversationParts, field, messageOf } from "../record/conversation-bytes.ts";
 import { presenceFor, summaryOf, timestampOf } from "../record/summary.ts";
+import { summaryBytes } from "../record/summary-bytes.ts";
 import { conflictBytes, type RefusedWrite } from "./write-conflict.ts";
 
 type OutcomeOf<Kind extends Outcome["kind"]> = Extract<Outcome, { kind: Kind }>;
@@ -98,10 +98,6 @@ function appendedOf({ id, position, duplicate }: Appended): ConversationAppended
 
 function expireTime({ expiresUs }: Held) {
   return expiresUs === undefined ? {} : { expireTime: timestampOf(expiresUs) };
-}
-
-function summaryBytes(held: Held): Uint8Array {
-  return toBinary(ConversationSummarySchema, summaryOf(held));
 }
 
 function stateIn(state: Uint8Array | undefined): Uint8Array {

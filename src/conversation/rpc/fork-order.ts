@@ -1,0 +1,42 @@
+import { createHash, randomUUID } from "node:crypto";
+import type { ConversationStateServiceForkRequest as ForkRequest } from "../../gen/holdfast/v1/conversation_pb.js";
+import type { ConversationKey, ExpiryOrder } from "../record/conversation.ts";
+import { ConversationFields, LIMITS, versionFrom } from "../record/fields.ts";
+import { attempt } from "./write-orders.ts";
+
+/** What a request to fork orders, checked. */
+export interface ForkOrder {
+  readonly source: ConversationKey;
+  /** 0: the current one. */
+  readonly version: number;
+  readonly target: ConversationKey;
+  readonly expiry: ExpiryOrder | undefined;
+  readonly requestId: string;
+}
+
+export function forkOrder(request: ForkRequest): ForkOrder {
+  const fields = new ConversationFields();
+  const source = fields.key(request);
+  const collection = fields.collection("target_collection", request.targetCollection, source.collection);
+  fields.text("target_id", request.targetId, LIMITS.idBytes, true);
+  const expiry = fields.expiry("expiry", request.expiry);
+  const requestId = attempt("Fork", fields, request);
+  fields.done();
+  const id = request.targetId === "" ? givenId(source, requestId) : request.targetId;
+  return { source, version: versionFrom(request.version), target: { collection, id }, expiry, requestId };
+}
+
+/** The id of a copy that was given none. A retry has to come upon the same one, where the first answer is kept. */
+function givenId({ collection, id }: ConversationKey, requestId: string): string {
+  if (requestId === "") return randomUUID();
+  const hash = createHash("sha256").update(`${collection}/${id}/${requestId}`).digest("hex");
+  const [one, two, three, four, five] = [
+    hash.slice(0, 8),
+    hash.slice(8, 12),
+    hash.slice(13, 16),
+    hash.slice(17, 20),
+    hash.slice(20, 32),
+  ];
+  // Of version 8: made in a way of our own.
+  return `${one}-${two}-8${three}-8${four}-${five}`;
+}
