@@ -63,27 +63,38 @@ async function* placesIn(redis: Redis, prefixes: readonly Prefix[]): AsyncGenera
   for await (const key of keysOf(redis, prefixes)) yield placeOf(redis, key, prefixes);
 }
 
-/** Each once: a scan may name a key twice, and is begun anew when Redis was away, since another server goes in another order. */
+/**
+ * Each once, though a scan may name one twice. A server that was away may go through its keys in another order than before, so that some
+ * would be missed: it is scanned again.
+ */
 async function* keysOf(redis: Redis, prefixes: readonly Prefix[]): AsyncGenerator<string> {
   const seen = new Set<string>();
-  for (const { prefix } of prefixes) {
-    const pattern = `${prefix.replace(/[*?[\]\\^-]/g, "\\$&")}*`;
-    let cursor = "0";
-    const step = () =>
-      redis.scan(pattern, cursor, PAGE).catch((error: unknown) => {
-        cursor = "0";
-        throw error;
-      });
-    do {
-      const { keys, cursor: next } = await patiently(step);
-      for (const key of keys) {
-        if (seen.has(key) || namedBy(key, prefixes) === undefined) continue;
-        seen.add(key);
-        yield key;
+  let connections = 0;
+  const removeListener = redis.onConnected(() => void connections++);
+  try {
+    for (const { prefix } of prefixes) {
+      for (let before = -1; before !== connections; ) {
+        before = connections;
+        for await (const key of scanOf(redis, prefix)) {
+          if (seen.has(key) || namedBy(key, prefixes) === undefined) continue;
+          seen.add(key);
+          yield key;
+        }
       }
-      cursor = next;
-    } while (cursor !== "0");
+    }
+  } finally {
+    removeListener();
   }
+}
+
+async function* scanOf(redis: Redis, prefix: string): AsyncGenerator<string> {
+  const pattern = `${prefix.replace(/[*?[\]\\^-]/g, "\\$&")}*`;
+  let cursor = "0";
+  do {
+    const step = await patiently(() => redis.scan(pattern, cursor, PAGE));
+    yield* step.keys;
+    cursor = step.cursor;
+  } while (cursor !== "0");
 }
 
 function placeOf(redis: Redis, key: string, prefixes: readonly Prefix[]): Place {
