@@ -1,4 +1,3 @@
-import { ConversationStateService } from "../gen/holdfast/v1/conversation_pb.js";
 import { DedupService } from "../gen/holdfast/v1/dedup_pb.js";
 import { LockService } from "../gen/holdfast/v1/lock_pb.js";
 import { RateLimitService } from "../gen/holdfast/v1/rate_limit_pb.js";
@@ -6,7 +5,6 @@ import { type Mounted, mount } from "../infra/call.ts";
 
 /** What the contract has and this build does not: it can be seen by reflection, and each call answers UNIMPLEMENTED. */
 export const plannedServices: readonly Mounted[] = [
-  mount(ConversationStateService, {}),
   mount(DedupService, {}),
   mount(LockService, {}),
   mount(RateLimitService, {}),

@@ -9,6 +9,7 @@ import { observeDatabase } from "../infra/observed-database.ts";
 import { createServers } from "../server/server.ts";
 import { startAudit } from "./audit.ts";
 import { startCache } from "./cache.ts";
+import { startConversations } from "./conversation.ts";
 import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
 import { startHealth } from "./health.ts";
@@ -38,6 +39,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
     const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
     const audit = await startAudit({ config, log, metrics, database, redis, backplane, parts });
+    const conversations = await startConversations({ config, log, metrics, database, redis, backplane, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
@@ -48,7 +50,13 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     );
     const pages = createHealthPages({ health, identity });
     const servers = createServers({
-      services: [...cache.services, audit.service, createHealthService({ health, identity }), ...plannedServices],
+      services: [
+        ...cache.services,
+        audit.service,
+        conversations,
+        createHealthService({ health, identity }),
+        ...plannedServices,
+      ],
       grpc: { host: server.host, port: server.grpcPort },
       http: { host: server.host, port: server.httpPort },
       metrics,

@@ -10,6 +10,8 @@ export interface Upkeep extends OpenLedger {
   readonly remains: Remains;
   readonly removal: Removal;
   readonly sweeper: Sweeper;
+  /** What its sweeper removed. */
+  readonly swept: { readonly conversations: number; readonly tombstones: number };
   /** Until when it was told to remove changes. */
   readonly changesUntil: readonly number[];
 }
@@ -26,8 +28,15 @@ export async function openUpkeep(kind: (typeof KINDS)[number], options: LedgerOp
     const remains = createSqlRemains(opened.database);
     const removal = createRemoval({ remains, ledger: opened.ledger, clock });
     const changesUntil: number[] = [];
+    const swept = { conversations: 0, tombstones: 0 };
     const sweeper = startSweeper({
-      ...{ remains, removal, clock, log: createLog({ level: "silent" }) },
+      ...{ remains, clock, log: createLog({ level: "silent" }) },
+      removal: async (order) => {
+        const removed = await removal(order);
+        swept.conversations += removed.conversations;
+        swept.tombstones += removed.tombstones;
+        return removed;
+      },
       ...{ changesKeptMs: 3_600_000, intervalMs: 2 ** 30 },
       removeChanges: async (untilUs) => {
         changesUntil.push(untilUs);
@@ -35,7 +44,7 @@ export async function openUpkeep(kind: (typeof KINDS)[number], options: LedgerOp
       },
     });
     parts.defer(() => sweeper.close());
-    return { ...opened, remains, removal, sweeper, changesUntil };
+    return { ...opened, remains, removal, sweeper, swept, changesUntil };
   };
   const [first, ...others] = instances;
   const opened = { clock, policies, instances: [open(first), ...others.map(open)] as const };

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { KIND } from "../../src/conversation/ledger/book.ts";
+import type { Outlived } from "../../src/conversation/upkeep/remains.ts";
+import type { SqlRow } from "../../src/infra/database.ts";
 import { append, DAY_MS, DEFAULT_POLICY, done, KEY, KINDS, message, messagesOf, remove, save } from "./ledgers.ts";
 import { counted, countOf, openUpkeep, type Upkeep } from "./upkeep-parts.ts";
 
@@ -44,7 +46,7 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     expect(await countOf(one, "conversation_message")).toBe(1);
     expect(await countOf(one, "conversation_garbage")).toBe(0);
     expect(await messagesOf(one, keyed("kept").key)).toEqual(["m"]);
-    expect(one.sweeper.condition()).toEqual({ conversations: 251, tombstones: 0 });
+    expect(one.swept).toEqual({ conversations: 251, tombstones: 0 });
     const { kept, real } = await counted(one);
     expect(kept).toEqual(real);
     expect(await countOf(one, "conversation_count WHERE conversations = 0")).toBe(0);
@@ -66,12 +68,19 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     await one.sweeper.sweep();
     expect(await left()).toEqual(["a", "b", "c", "d"]);
     open.clock.move(1);
+    for await (const page of one.remains.outlived(open.clock.now() * 1000)) {
+      expect(page.map(({ id }) => id)).toEqual(["a", "c"]);
+    }
     await one.sweeper.sweep();
     expect(await left()).toEqual(["b", "d"]);
+    const [held] = await one.database.query<Outlived & SqlRow>(
+      "SELECT collection, id, stamp FROM conversation WHERE id = 'b'",
+    );
+    expect(await one.remains.removeTombstones(held === undefined ? [] : [held])).toBe(0);
     await one.database.write("UPDATE conversation SET unhealed = 0");
     await one.sweeper.sweep();
     expect(await left()).toEqual(["d"]);
-    expect(one.sweeper.condition()).toEqual({ conversations: 0, tombstones: 3 });
+    expect(one.swept).toEqual({ conversations: 0, tombstones: 3 });
     const { kept, real } = await counted(one);
     expect(kept).toEqual(real);
   });
@@ -212,7 +221,7 @@ it("does no harm when several instances do it at once", async () => {
   await one.sweeper.sweep();
   expect(await countOf(one, `conversation_change WHERE kind = ${KIND.expired}`)).toBe(400);
   const sum = (name: "conversations" | "tombstones") =>
-    open.instances.reduce((total, { sweeper }) => total + sweeper.condition()[name], 0);
+    open.instances.reduce((total, { swept }) => total + swept[name], 0);
   expect(sum("conversations")).toBe(400);
   for (const table of ["message", "state", "garbage", "request"]) {
     expect([table, await countOf(one, `conversation_${table}`)]).toEqual([table, 0]);

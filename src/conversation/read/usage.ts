@@ -9,6 +9,8 @@ export interface Usage {
 export interface Usages {
   /** To be counted up. */
   of(collection: string): Usage;
+  /** Of all of them. */
+  total(): Usage;
 }
 
 /** Callers choose the names, so there is an end to what is remembered of them: more are not counted. */
@@ -23,6 +25,15 @@ export function createUsages(): Usages {
       const usage: Usage = { hotHits: 0, sqlHits: 0, conflicts: 0 };
       if (usages.size < MOST_COLLECTIONS) usages.set(collection, usage);
       return usage;
+    },
+    total() {
+      const total: Usage = { hotHits: 0, sqlHits: 0, conflicts: 0 };
+      for (const { hotHits, sqlHits, conflicts } of usages.values()) {
+        total.hotHits += hotHits;
+        total.sqlHits += sqlHits;
+        total.conflicts += conflicts;
+      }
+      return total;
     },
   };
 }

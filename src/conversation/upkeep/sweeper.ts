@@ -9,14 +9,7 @@ import type { Removal } from "./removal.ts";
 export interface Sweeper {
   /** All that there is now; what the timer does. */
   sweep(): Promise<void>;
-  condition(): SweeperCondition;
   close(): Promise<void>;
-}
-
-export interface SweeperCondition {
-  /** What this instance has removed since it started. */
-  readonly conversations: number;
-  readonly tombstones: number;
 }
 
 export interface SweeperParts {
@@ -35,7 +28,6 @@ const SWEEPS_PER_COUNTS = 60;
 
 export function startSweeper(parts: SweeperParts): Sweeper {
   const { remains, removal, removeChanges, clock, log } = parts;
-  const removed = { conversations: 0, tombstones: 0 };
   const closing = new AbortController();
   let sweeps = 0;
   let sweeping: Promise<void> | undefined;
@@ -54,11 +46,7 @@ export function startSweeper(parts: SweeperParts): Sweeper {
   async function removeOver(): Promise<void> {
     const { conversations, tombstones } = await removal({
       ...{ includes: () => true, limit: Number.POSITIVE_INFINITY, dryRun: false, goOn: createPace() },
-      removed: () => {
-        removed.conversations++;
-      },
     });
-    removed.tombstones += tombstones;
     if (conversations > 0) log.debug({ conversations, tombstones }, "removed conversations that had expired");
   }
 
@@ -101,7 +89,6 @@ export function startSweeper(parts: SweeperParts): Sweeper {
   const timer = setInterval(() => void sweep(), parts.intervalMs).unref();
   return {
     sweep,
-    condition: () => ({ ...removed }),
     async close() {
       closing.abort();
       clearInterval(timer);
