@@ -29,7 +29,7 @@ function raise(): never {
   throw new Error("there is no message");
 }
 
-const stored = ({ body }: Message) => fromBinary(ConversationMessageSchema, body);
+const stored = ({ body }: Message) => fromBinary(ConversationMessageSchema, Uint8Array.from(body));
 const hashOf = (json: JsonObject) => Buffer.from(takeOne(json).contentHash).toString("hex");
 
 function refusal(messages: readonly ConversationMessage[]): unknown {
@@ -76,6 +76,20 @@ describe("a message that is taken", () => {
     const body = stored(one ?? raise());
     expect(body.id).toBe(one?.id);
     expect(body.createTime).toMatchObject({ seconds: 1_700_000_000n, nanos: 123_456_000 });
+  });
+
+  it("keeps what a newer client says beyond what is known here, in itself and in its parts", () => {
+    const unknown = { no: 99, wireType: 2, data: Uint8Array.of(2, 0x68, 0x69) };
+    const given = message({ content: "x", parts: [{ text: "a" }], position: "3" });
+    const [part] = given.parts;
+    if (part === undefined) raise();
+    part.$unknown = [unknown];
+    const [first] = take([given]);
+    expect(stored(first ?? raise()).parts[0]?.$unknown).toEqual([unknown]);
+    given.$unknown = [unknown];
+    const [second] = take([given]);
+    expect(stored(second ?? raise())).toMatchObject({ content: "x", position: 0n, $unknown: [unknown] });
+    expect(second?.contentHash).not.toEqual(first?.contentHash);
   });
 
   it("can be read as JSON although a value in it says no kind", () => {

@@ -1,11 +1,16 @@
 import { createHash } from "node:crypto";
 import { type JsonValue, toBinary } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import {
   type ConversationMessage,
   ConversationMessageSchema,
   type ConversationPart,
+  ConversationPartSchema,
 } from "../../gen/holdfast/v1/conversation_pb.js";
+import { field, joined, type Part } from "./conversation-bytes.ts";
 import { canonicalText, jsonOf, NULL, valueFrom } from "./message-json.ts";
+import { structOfJson } from "./struct-writer.ts";
+import { textField } from "./summary-bytes.ts";
 
 const HASH_BYTES = 16;
 
@@ -18,10 +23,14 @@ export interface Content {
 }
 
 export function contentOf(message: ConversationMessage): Content {
-  const bytes = toBinary(ConversationMessageSchema, { ...withDecidedValues(message), id: "", position: 0n });
+  const bytes = bytesOf(message, message.parts.map(decidedPart));
   const json = jsonIn(message);
   if (json.length === 0) return { bytes, hash: digest([bytes]) };
-  const shell = toBinary(ConversationMessageSchema, { ...emptied(message), id: "", position: 0n });
+  // With nothing in its JSON: what is left is serialized in one way only.
+  const shell = bytesOf(
+    message.metadata === undefined ? message : { ...message, metadata: {} },
+    message.parts.map(emptiedPart),
+  );
   return { bytes, hash: digest([`${shell.length}:`, shell, canonicalText(json)]) };
 }
 
@@ -29,6 +38,35 @@ function digest(contents: readonly (Uint8Array | string)[]): Uint8Array {
   const hash = createHash("sha256");
   for (const content of contents) hash.update(content);
   return hash.digest().subarray(0, HASH_BYTES);
+}
+
+const {
+  role: ROLE,
+  content: CONTENT,
+  parts: PARTS,
+  createTime: TIME,
+  metadata: METADATA,
+} = ConversationMessageSchema.field;
+const { text: TEXT } = ConversationPartSchema.field;
+
+/** Serializes a message by hand, but for what is rare: the generated code takes most of the time of an append. */
+function bytesOf(message: ConversationMessage, parts: readonly ConversationPart[]): Uint8Array {
+  const { role, content, createTime, metadata, $unknown = [] } = message;
+  // What a newer client says beyond what is known here is kept.
+  if ($unknown.length > 0)
+    return toBinary(ConversationMessageSchema, { ...message, parts: [...parts], id: "", position: 0n });
+  const fields: Part[] = [textField(ROLE.number, role), textField(CONTENT.number, content)];
+  for (const part of parts) fields.push(partField(part));
+  if (createTime !== undefined) fields.push(field(TIME.number, toBinary(TimestampSchema, createTime)));
+  if (metadata !== undefined) fields.push(field(METADATA.number, structOfJson(metadata)));
+  return joined(fields);
+}
+
+function partField(part: ConversationPart): Part {
+  const { kind, $unknown = [] } = part;
+  if (kind.case !== "text" || $unknown.length > 0) return field(PARTS.number, toBinary(ConversationPartSchema, part));
+  // Written even when it is empty: it says what the part is.
+  return field(PARTS.number, field(TEXT.number, Buffer.from(kind.value)));
 }
 
 /** The JSON in a message, in the order of its fields. */
@@ -40,12 +78,6 @@ function jsonIn({ metadata, parts }: ConversationMessage): JsonValue[] {
     else if (kind.case === "toolResult" && kind.value.result !== undefined) json.push(jsonOf(kind.value.result));
   }
   return json;
-}
-
-/** The message with nothing in its JSON: what is left is serialized in one way only. */
-function emptied(message: ConversationMessage): ConversationMessage {
-  const metadata = message.metadata && {};
-  return { ...message, ...(metadata && { metadata }), parts: message.parts.map(emptiedPart) };
 }
 
 function emptiedPart(part: ConversationPart): ConversationPart {
@@ -61,13 +93,9 @@ function emptiedPart(part: ConversationPart): ConversationPart {
 }
 
 /** Values of no kind are null: JSON, in which the message is read as well, has no other way to write them. */
-function withDecidedValues(message: ConversationMessage): ConversationMessage {
-  if (!message.parts.some(({ kind }) => kind.case === "toolResult" && kind.value.result !== undefined)) return message;
-  const parts = message.parts.map((part): ConversationPart => {
-    const { kind } = part;
-    if (kind.case !== "toolResult" || kind.value.result === undefined) return part;
-    const result = valueFrom(jsonOf(kind.value.result));
-    return { ...part, kind: { case: "toolResult", value: { ...kind.value, result } } };
-  });
-  return { ...message, parts };
+function decidedPart(part: ConversationPart): ConversationPart {
+  const { kind } = part;
+  if (kind.case !== "toolResult" || kind.value.result === undefined) return part;
+  const result = valueFrom(jsonOf(kind.value.result));
+  return { ...part, kind: { case: "toolResult", value: { ...kind.value, result } } };
 }

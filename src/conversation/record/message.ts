@@ -1,13 +1,13 @@
 import { randomUUID } from "node:crypto";
-import { create, toBinary } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { type ConversationMessage, ConversationMessageSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import { Failure } from "../../infra/failure.ts";
 import type { Message } from "./conversation.ts";
+import { joined, type Part } from "./conversation-bytes.ts";
 import { ConversationFields, LIMITS } from "./fields.ts";
 import { type Content, contentOf } from "./message-content.ts";
 import { checkJson, checkPart } from "./message-parts.ts";
-import { timestampOf } from "./summary.ts";
+import { textField, timeField } from "./summary-bytes.ts";
 
 /**
  * The messages of a request, checked: what is wrong goes to `fields`, and then those that are wrong are left out. Those without an
@@ -68,10 +68,12 @@ export function isTime({ seconds, nanos }: Timestamp): boolean {
   return seconds >= YEAR_1 && seconds < YEAR_10000 && nanos >= 0 && nanos < 1_000_000_000;
 }
 
+const { id: ID, createTime: TIME } = ConversationMessageSchema.field;
+
 /** A serialized message may be put together of parts: what the server gives stands before what the caller gave. */
 function messageOf({ id: given, role, createTime }: ConversationMessage, content: Content, nowUs: number): Message {
   const id = given === "" ? randomUUID() : given;
-  const added = create(ConversationMessageSchema, { id, ...(!createTime && { createTime: timestampOf(nowUs) }) });
-  const body = Buffer.concat([toBinary(ConversationMessageSchema, added), content.bytes]);
-  return { id, role, contentHash: content.hash, body };
+  const parts: Part[] = [textField(ID.number, id)];
+  if (createTime === undefined) parts.push(timeField(TIME.number, nowUs));
+  return { id, role, contentHash: content.hash, body: joined([...parts, content.bytes]) };
 }

@@ -2407,7 +2407,7 @@ export declare type ConversationStateServiceForkRequest = Message<"holdfast.v1.C
   targetCollection: string;
 
   /**
-   * The id of the copy. Empty: the server gives one.
+   * The id of the copy. Empty: the server gives one, the same for the same request_id.
    *
    * @generated from field: string target_id = 5;
    */
@@ -2592,9 +2592,9 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
  * reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its limit to read
  * such a state.
  *
- * Messages: up to 256 KiB each and 1,000,000 a conversation. A request carries up to 1,000 and 4 MiB of them. What is
- * over its limit is refused with RESOURCE_EXHAUSTED (STATE_TOO_LARGE, MESSAGE_TOO_LARGE, TOO_MANY_MESSAGES) and nothing
- * is changed.
+ * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no NaN
+ * or infinity either. A request carries up to 1,000 and 4 MiB of them. What is over its limit is refused with
+ * RESOURCE_EXHAUSTED (STATE_TOO_LARGE, MESSAGE_TOO_LARGE, TOO_MANY_MESSAGES) and nothing is changed.
  *
  * Versions: every change of the state or the messages gives the conversation a new, larger version, also across
  * deletion and re-creation. All changes of one conversation stand in one order, that of their versions, on every
