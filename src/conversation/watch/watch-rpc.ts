@@ -16,6 +16,7 @@ import { shareContents } from "./shared-contents.ts";
 import { createSqlChanges } from "./sql-changes.ts";
 import { createSqlContents } from "./sql-contents.ts";
 import { begin } from "./start.ts";
+import type { WindowLimits } from "./window.ts";
 
 export interface WatchRpcsOptions {
   readonly database: Pick<Database, "kind" | "query">;
@@ -24,6 +25,8 @@ export interface WatchRpcsOptions {
   readonly policyFor: PolicyFor;
   readonly clock: Clock;
   readonly instanceId: string;
+  /** How much of what was committed last is in memory, for all watchers together. Who is slower than that is fed from SQL. */
+  readonly window?: WindowLimits;
 }
 
 /** States and messages of recent changes that are kept for watchers who come for them next. */
@@ -38,10 +41,11 @@ export function createWatchRpcs({
   policyFor,
   clock,
   instanceId,
+  window,
 }: WatchRpcsOptions): Required<Pick<Rpcs<typeof ConversationStateService>, "watch">> {
   const changes = createSqlChanges(database);
   const contents = shareContents(createSqlContents(database), SHARED_BYTES);
-  const feed = createFeed({ changes, bell });
+  const feed = createFeed({ changes, bell, ...(window && { window }) });
 
   return {
     async *watch(request, call) {
