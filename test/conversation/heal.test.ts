@@ -1,0 +1,417 @@
+import { describe, expect, it } from "vitest";
+import { copyKeys } from "../../src/conversation/hot/copy-keys.ts";
+import type { Database, SqlRow, SqlSession } from "../../src/infra/database.ts";
+import { UnavailableError } from "../../src/infra/failure.ts";
+import { freshRedis } from "../support/fresh.ts";
+import { type RedisServer, startRedis } from "../support/redis-server.ts";
+import { startTcpProxy } from "../support/tcp-proxy.ts";
+import { until } from "../support/until.ts";
+import { believing, type HotInstance, keyOf, openAgain, openTruth, startHot } from "./hot-parts.ts";
+
+async function copiesOf(instances: readonly HotInstance[], id: string, value: number): Promise<void> {
+  for (const one of instances) {
+    await until(async () => (await one.copied(id)) === value, { what: `a copy that says ${value}` });
+  }
+}
+
+async function unhealed(database: Database): Promise<number> {
+  const [row] = await database.query<{ count: number }>(
+    "SELECT count(*) AS count FROM conversation WHERE unhealed <> 0",
+  );
+  return Number(row?.count);
+}
+
+/** Until the breaker opens, so that nothing below is answered by waiting. */
+async function opened(one: HotInstance): Promise<void> {
+  await until(
+    async () => {
+      await one.save("anything", 0);
+      return one.breaker.state === "open";
+    },
+    { what: "the breaker to open" },
+  );
+}
+
+async function closed(one: HotInstance): Promise<void> {
+  await until(
+    async () => {
+      await one.breaker.forceTrial();
+      return one.breaker.state === "closed";
+    },
+    { what: "the breaker to close" },
+  );
+}
+
+type Point = (rows: SqlSession) => Promise<void>;
+
+/** The real database, for an instance that is held up at a point of each transaction: before it commits, or after. */
+function heldUp(database: Database, points: { before?: Point; after?: () => Promise<void> }): Database {
+  return {
+    ...database,
+    async transaction<T>(work: (tx: SqlSession) => Promise<T>): Promise<T> {
+      const result = await database.transaction(async (tx) => {
+        const done = await work(tx);
+        await points.before?.(tx);
+        return done;
+      });
+      await points.after?.();
+      return result;
+    },
+  };
+}
+
+/** The real database, for a reader who is told at once and hears of it only when the gate opens. */
+function slowToHear(database: Database, reached: () => void, gate: Promise<void>): Database {
+  return {
+    ...database,
+    async query<Row extends SqlRow>(sql: string, params?: Parameters<Database["query"]>[1]) {
+      const rows = await database.query<Row>(sql, params);
+      if (!sql.includes("conversation_state")) return rows;
+      reached();
+      await gate;
+      return rows;
+    },
+  };
+}
+
+/** Goes no further than this. */
+function stopped(reached: () => void): Promise<never> {
+  reached();
+  return new Promise(() => {});
+}
+
+describe.each(["killed", "frozen"] as const)("while Redis is %s", (how) => {
+  const fail = (server: RedisServer) => (how === "killed" ? server.kill() : server.pause());
+  const recover = (server: RedisServer) => (how === "killed" ? server.restart() : server.resume());
+
+  it("reads and writes go on, and no old version comes back", async () => {
+    await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
+    const { database } = await openTruth("postgres");
+    const [one, other] = [0, 1].map(() => startHot({ database, redisUrl: server.url }));
+    if (one === undefined || other === undefined) throw new Error("no instances");
+    await believing(one, other);
+    for (const id of ["saved", "appended", "deleted", "untouched"]) {
+      await one.save(id, 1);
+      await copiesOf([one, other], id, 1);
+    }
+    await fail(server);
+    await opened(one);
+    await opened(other);
+    await one.save("saved", 2);
+    await one.append("appended", "m1");
+    await one.ledger.carryOut({ kind: "delete", key: keyOf("deleted"), requestId: "" });
+    expect(await one.value("saved")).toEqual({ value: 2, layer: "postgres" });
+    expect((await one.get("saved")).degraded).toBe(true);
+    expect(await unhealed(database)).toBe(4);
+    await recover(server);
+    await closed(other);
+    await closed(one);
+    for (const instance of [one, other]) {
+      expect((await instance.value("saved")).value).toBe(2);
+      expect((await instance.get("appended")).what?.held.messageCount).toBe(1);
+      expect((await instance.value("deleted")).value).toBeUndefined();
+      expect((await instance.value("untouched")).value).toBe(1);
+    }
+    expect(await unhealed(database)).toBe(0);
+    await believing(one, other);
+    await copiesOf([one, other], "saved", 2);
+    expect((await one.get("saved")).degraded).toBe(false);
+  });
+
+  it("changes for which a breaker does not open are healed as soon as Redis is back", async () => {
+    await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
+    const { database } = await openTruth();
+    const one = startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    await fail(server);
+    await one.save("c", 2);
+    expect((await one.value("c")).value).toBe(2);
+    await recover(server);
+    await until(() => one.redis.connected, { what: "the connection" });
+    expect((await one.value("c")).value).toBe(2);
+    await until(async () => (await unhealed(database)) === 0, { what: "the healing" });
+    await believing(one);
+    await until(async () => (await one.value("c")).layer === "redis", { what: "a copy" });
+    expect((await one.value("c")).value).toBe(2);
+  });
+});
+
+describe("when Redis comes back", () => {
+  it("with data of old, nothing of it is believed, though nobody knows what was lost", async () => {
+    await using server = await startRedis();
+    const { database } = await openTruth("postgres");
+    const [one, other] = [0, 1].map(() => startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 }));
+    if (one === undefined || other === undefined) throw new Error("no instances");
+    await believing(one, other);
+    await one.save("c", 1);
+    await copiesOf([one, other], "c", 1);
+    await one.redis.command("save");
+    await one.save("c", 2);
+    await copiesOf([one, other], "c", 2);
+    expect(await unhealed(database)).toBe(0);
+    await server.kill();
+    await server.restart();
+    const raw = async () => (await one.redis.getBuffers([copyKeys(keyOf("c")).copy]))[0]?.includes("value");
+    await until(raw, { what: "the copy of old to be there" });
+    await believing(one, other);
+    for (const instance of [one, other]) expect((await instance.value("c")).value).toBe(2);
+    await copiesOf([one, other], "c", 2);
+  });
+
+  it("empty, copies are made anew", async () => {
+    await using server = await startRedis();
+    const { database } = await openTruth();
+    const one = startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    await server.kill();
+    await server.restart();
+    await until(() => one.redis.connected, { what: "the connection" });
+    await believing(one);
+    expect(await one.value("c")).toEqual({ value: 1, layer: "sqlite" });
+    await copiesOf([one], "c", 1);
+  });
+
+  it("and SQL is away by then, copies are not believed before it is back", async () => {
+    await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
+    const { database } = await openTruth();
+    let isAway = false;
+    const away: Database = {
+      ...database,
+      query: (...args) =>
+        isAway ? Promise.reject(new UnavailableError("SQL_UNAVAILABLE", "away")) : database.query(...args),
+    };
+    const one = startHot({ database: away, redisUrl: server.url, failureThreshold: 1_000_000, sweepMs: 20 });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    server.pause();
+    await one.save("c", 2);
+    isAway = true;
+    server.resume();
+    await until(() => one.redis.connected, { what: "the connection" });
+    for (let i = 0; i < 20; i++) {
+      expect(await one.copied("c")).toBeUndefined();
+      await expect(one.value("c")).rejects.toThrow(UnavailableError);
+      await one.redis.ping();
+    }
+    isAway = false;
+    await until(async () => (await one.value("c")).layer === "redis", { what: "copies to be believed" });
+    expect((await one.value("c")).value).toBe(2);
+  });
+});
+
+describe("what an instance cannot tell Redis of", () => {
+  it("is healed by another one that can, and both say the same", async () => {
+    const redisUrl = new URL(await freshRedis());
+    await using proxy = await startTcpProxy(Number(redisUrl.port));
+    const { database } = await openTruth("postgres");
+    const other = startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
+    redisUrl.port = String(proxy.port);
+    const cut = startHot({ database, redisUrl: redisUrl.href });
+    await believing(cut, other);
+    await cut.save("c", 1);
+    await copiesOf([cut, other], "c", 1);
+    proxy.cut();
+    await cut.save("c", 2);
+    await cut.save("new", 2);
+    expect((await cut.value("c")).value).toBe(2);
+    await until(async () => (await other.value("c")).value === 2, { what: "the other one to hear of it" });
+    await copiesOf([other], "c", 2);
+    expect((await cut.value("c")).value).toBe(2);
+    await until(async () => (await unhealed(database)) === 0, { what: "the healing" });
+  });
+
+  it("and does not live to heal is healed by the next run, before that believes anything", async () => {
+    const redisUrl = new URL(await freshRedis());
+    await using proxy = await startTcpProxy(Number(redisUrl.port));
+    const { database } = await openTruth();
+    const before = startHot({ database, redisUrl: redisUrl.href });
+    await believing(before);
+    await before.save("c", 1);
+    await copiesOf([before], "c", 1);
+    await before.close();
+    const through = new URL(redisUrl);
+    through.port = String(proxy.port);
+    const doomed = startHot({ database, redisUrl: through.href });
+    await believing(doomed);
+    proxy.cut();
+    await doomed.save("c", 2);
+    await doomed.close();
+    expect(await unhealed(database)).toBe(1);
+    const next = startHot({ database, redisUrl: redisUrl.href });
+    await until(() => next.redis.connected, { what: "the connection" });
+    expect((await next.value("c")).value).toBe(2);
+    await believing(next);
+    expect((await next.value("c")).value).toBe(2);
+    expect(await unhealed(database)).toBe(0);
+  });
+});
+
+describe("a writer that stops", () => {
+  it("between its cover and its commit leaves what was there before", async () => {
+    const { database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const { promise: reached, resolve } = Promise.withResolvers<void>();
+    const doomed = startHot({
+      ...{ redisUrl, isDoomed: true },
+      database: { ...database, transaction: () => stopped(resolve) },
+    });
+    await believing(doomed);
+    void doomed.save("c", 2);
+    await reached;
+    expect(await one.copied("c")).toBeUndefined();
+    expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
+    expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
+    await one.save("c", 3);
+    await copiesOf([one], "c", 3);
+  });
+
+  it("between its commit and its copy leaves a cover that yields to the first reader", async () => {
+    const { database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const { promise: reached, resolve } = Promise.withResolvers<void>();
+    const after = () => stopped(resolve);
+    const doomed = startHot({ redisUrl, isDoomed: true, database: heldUp(database, { after }) });
+    await believing(doomed);
+    void doomed.save("c", 2);
+    await reached;
+    expect(await one.value("c")).toEqual({ value: 2, layer: "postgres" });
+    await copiesOf([one], "c", 2);
+  });
+
+  it("because SQL is away takes no copy with it, so that readers still have it", async () => {
+    const { database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const gone = () => Promise.reject(new UnavailableError("SQL_UNAVAILABLE", "away"));
+    const lonely = startHot({ redisUrl, database: { ...database, transaction: gone, query: database.query } });
+    await believing(lonely);
+    await expect(lonely.save("c", 2)).rejects.toThrow(UnavailableError);
+    await until(async () => (await lonely.value("c")).layer === "redis", { what: "the cover to be lifted" });
+    expect((await one.value("c")).value).toBe(1);
+  });
+});
+
+describe("a reader that is slow", () => {
+  it("does not put an old copy over a newer one, nor where one is on its way", async () => {
+    const { database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    for (const value of [2, 3]) {
+      await one.redis.command("flushdb");
+      const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const slow = startHot({ redisUrl, database: slowToHear(database, reached.resolve, gate.promise) });
+      await believing(slow);
+      const reading = slow.value("c");
+      await reached.promise;
+      const committed = Promise.withResolvers<void>();
+      // Of the second one only the cover is there when the slow reader comes.
+      const writer =
+        value === 2
+          ? one
+          : startHot({
+              redisUrl,
+              isDoomed: true,
+              database: heldUp(database, { after: () => stopped(committed.resolve) }),
+            });
+      await believing(writer);
+      const written = writer.save("c", value).then(() => committed.resolve());
+      await committed.promise;
+      if (value === 2) await written;
+      gate.resolve();
+      expect((await reading).value).toBe(value - 1);
+      // What it sent is there when what is sent after it is answered.
+      await slow.redis.ping();
+      expect((await one.value("c")).value).toBe(value);
+      expect(await one.copied("c")).not.toBe(value - 1);
+    }
+  });
+
+  it("leaves no old copy behind where a flush took the cover away", async () => {
+    const { where, database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const before = async () => {
+      reached.resolve();
+      await gate.promise;
+    };
+    const writer = startHot({ redisUrl, database: heldUp(openAgain(where), { before }) });
+    await believing(writer);
+    const writing = writer.save("c", 2);
+    await reached.promise;
+    await one.redis.command("flushdb");
+    // The cover is gone, and what is to be covered is not committed yet.
+    expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
+    await copiesOf([one], "c", 1);
+    gate.resolve();
+    await writing;
+    await copiesOf([one], "c", 2);
+  });
+
+  it("does not make this instance go back, even where Redis does", async () => {
+    const { database } = await openTruth();
+    const redisUrl = await freshRedis();
+    const one = startHot({ database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const { copy } = copyKeys(keyOf("c"));
+    const [old] = await one.redis.getBuffers([copy]);
+    if (old == null) throw new Error("no copy");
+    await one.save("c", 2);
+    await copiesOf([one], "c", 2);
+    await one.redis.command("set", copy, old);
+    expect(await one.value("c")).toEqual({ value: 2, layer: "sqlite" });
+  });
+});
+
+describe("a write whose copy cannot be made", () => {
+  it("is healed by others, because the cover may have gone with Redis", async () => {
+    const redisUrl = new URL(await freshRedis());
+    await using proxy = await startTcpProxy(Number(redisUrl.port));
+    const { where, database } = await openTruth("postgres");
+    const other = startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
+    redisUrl.port = String(proxy.port);
+    const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const after = async () => {
+      reached.resolve();
+      await gate.promise;
+    };
+    const cut = startHot({ database: heldUp(openAgain(where), { after }), redisUrl: redisUrl.href });
+    await believing(other, cut);
+    await other.save("c", 1);
+    await copiesOf([other], "c", 1);
+    const { copy } = copyKeys(keyOf("c"));
+    const [old] = await other.redis.getBuffers([copy]);
+    if (old == null) throw new Error("no copy");
+    const writing = cut.save("c", 2);
+    await reached.promise;
+    proxy.cut();
+    await other.redis.command("set", copy, old);
+    expect((await other.value("c")).value).toBe(1);
+    gate.resolve();
+    await writing;
+    await until(async () => (await other.value("c")).value === 2, { what: "the old copy to be dropped" });
+  });
+});
