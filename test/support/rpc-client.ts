@@ -14,6 +14,7 @@ import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../../src/gen/google/rpc/status_pb.js";
+import { type ConversationConflict, ConversationConflictSchema } from "../../src/gen/holdfast/v1/conversation_pb.js";
 
 export interface Answer<T> {
   readonly reply: T;
@@ -30,15 +31,18 @@ export class CallFailed extends Error {
   readonly hasRetryInfo: boolean;
   /** The fields named as wrong. */
   readonly fields: readonly string[];
+  /** What is there instead of what a write of a conversation expected. */
+  readonly conflict: ConversationConflict | undefined;
   readonly ms: number;
 
   constructor(method: string, error: ServiceError, ms: number) {
-    const { reason, hasRetryInfo, fields } = detailsOf(error);
+    const { reason, hasRetryInfo, fields, conflict } = detailsOf(error);
     super(`${method}: ${status[error.code]} ${reason} ${error.details} (after ${Math.round(ms)} ms)`);
     this.code = status[error.code] ?? String(error.code);
     this.reason = reason;
     this.hasRetryInfo = hasRetryInfo;
     this.fields = fields;
+    this.conflict = conflict;
     this.ms = ms;
   }
 }
@@ -183,11 +187,12 @@ function following(name: string, stream: Readable): Following {
   };
 }
 
-function detailsOf(error: ServiceError): Pick<CallFailed, "reason" | "hasRetryInfo" | "fields"> {
+function detailsOf(error: ServiceError): Pick<CallFailed, "reason" | "hasRetryInfo" | "fields" | "conflict"> {
   const [bytes] = error.metadata.get("grpc-status-details-bin");
   let reason = "";
   let hasRetryInfo = false;
   const fields: string[] = [];
+  let conflict: ConversationConflict | undefined;
   if (bytes instanceof Buffer) {
     for (const packed of fromBinary(StatusSchema, bytes).details) {
       const detail = anyUnpack(packed, registry);
@@ -197,7 +202,10 @@ function detailsOf(error: ServiceError): Pick<CallFailed, "reason" | "hasRetryIn
         const { fieldViolations } = fromBinary(BadRequestSchema, packed.value);
         fields.push(...fieldViolations.map(({ field }) => field));
       }
+      if (packed.typeUrl.endsWith(`/${ConversationConflictSchema.typeName}`)) {
+        conflict = fromBinary(ConversationConflictSchema, packed.value);
+      }
     }
   }
-  return { reason, hasRetryInfo, fields };
+  return { reason, hasRetryInfo, fields, conflict };
 }
