@@ -462,9 +462,9 @@ export const ConversationMessageOrder = /*@__PURE__*/
  * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, without NaN or infinity; numbers are doubles, so send
  * a larger integer than 2^53 as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and
  * `confidence_score` (a number) are what List, GetStatus and Watch know of it; each is optional, and one of another
- * type is kept but not known. `messages` and `_metadata` are refused at the top level: messages have their own RPCs. A
- * reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its limit to read
- * such a state.
+ * type, longer than 512 bytes or with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the
+ * top level: messages have their own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more
+ * by default has to raise its limit to read such a state.
  *
  * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no NaN
  * or infinity either. A request carries up to 1,000 and 4 MiB of them. What is over its limit is refused with
