@@ -10,6 +10,7 @@ import type { WindowLimits } from "../../src/conversation/watch/window.ts";
 import {
   type ConversationChange,
   ConversationMessageSchema,
+  type ConversationStateServiceWatchRequest,
   ConversationStateServiceWatchRequestSchema,
   type ConversationStateServiceWatchResponse,
   ConversationStateServiceWatchResponseSchema,
@@ -24,7 +25,10 @@ import { testCall } from "../audit/calls.ts";
 import { until } from "../support/until.ts";
 import { DEFAULT_POLICY, type KINDS, message, type OpenLedgers, openLedgers } from "./ledgers.ts";
 
-export type WatchRequest = MessageInitShape<typeof ConversationStateServiceWatchRequestSchema>;
+export type WatchRequest = Exclude<
+  MessageInitShape<typeof ConversationStateServiceWatchRequestSchema>,
+  ConversationStateServiceWatchRequest
+>;
 
 /** One instance: it writes, tells the others, and has watchers. */
 export interface WatchInstance {
