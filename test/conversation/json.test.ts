@@ -76,6 +76,12 @@ describe("a struct as JSON", () => {
     expect(first.toString()).toBe(JSON.stringify({ first: "x".repeat(100) }));
   });
 
+  it("is not made of bytes that are damaged", () => {
+    for (const damaged of [Buffer.from([0x0a, 0x05, 0x0a]), structOfJson({ a: "b" }).subarray(0, -1)]) {
+      expect(() => jsonTextOf(damaged)).toThrow("a state is damaged");
+    }
+  });
+
   it("keeps the order of members, also of those that look like numbers", () => {
     const bytes = Buffer.concat([structOfJson({ b: 1 }), structOfJson({ "2": 1 }), structOfJson({ "1": 1 })]);
     expect(jsonTextOf(bytes)).toBe('{"b":1,"2":1,"1":1}');

@@ -1,6 +1,7 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
 import { BOOL, LIST, NULL, NUMBER, STRING, STRUCT } from "./struct-fields.ts";
+import { intact } from "./struct-members.ts";
 import { structOfJson } from "./struct-writer.ts";
 
 export { structOfJson };
@@ -23,17 +24,15 @@ export function jsonTextOf(struct: Uint8Array): string {
 
 /** The same in UTF-8. */
 export function jsonBytesOf(struct: Uint8Array): Buffer {
-  const writer = new JsonWriter(struct);
-  return writer.write();
+  return intact(() => new JsonWriter(struct).write());
 }
 
 const [QUOTE, COMMA, COLON] = [0x22, 0x2c, 0x3a];
 const [OPEN, CLOSE, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
-const [TRUE, FALSE, NONE] = [Buffer.from("true"), Buffer.from("false"), Buffer.from("null")];
 /** A byte becomes six at most: "\u0000". */
 const WORST = 6;
 
-/** What stands behind the backslash of a byte that must not stand for itself; "" where it is four digits. */
+/** What a byte becomes that must not stand for itself in a text. */
 const ESCAPES: readonly (string | undefined)[] = Array.from({ length: 256 }, (_, byte) => {
   const text = JSON.stringify(String.fromCharCode(byte)).slice(1, -1);
   return byte < 0x80 && text.length > 1 ? text : undefined;
@@ -76,17 +75,18 @@ class JsonWriter {
     switch (reader.varint()) {
       case NULL:
         reader.varint();
-        this.#word(NONE);
+        this.#word("null");
         break;
       case NUMBER:
-        this.#number(reader.bytes.readDoubleLE(reader.at));
+        // Minus zero is a zero in JSON.
+        this.#word(String(reader.bytes.readDoubleLE(reader.at)));
         reader.at += 8;
         break;
       case STRING:
         this.#text(reader.endOfBytes(end));
         break;
       case BOOL:
-        this.#word(reader.varint() === 0 ? FALSE : TRUE);
+        this.#word(reader.varint() === 0 ? "false" : "true");
         break;
       case STRUCT:
         this.#struct(reader.endOfBytes(end));
@@ -110,9 +110,8 @@ class JsonWriter {
     this.#byte(CLOSE_LIST);
   }
 
-  #number(value: number): void {
-    // Minus zero is a zero in JSON.
-    const text = String(value);
+  /** Of ASCII, and short. */
+  #word(text: string): void {
     this.#ensure(text.length);
     for (let i = 0; i < text.length; i++) this.#out[this.#at++] = text.charCodeAt(i);
   }
@@ -150,12 +149,6 @@ class JsonWriter {
       else for (let k = 0; k < escaped.length; k++) out[next++] = escaped.charCodeAt(k);
     }
     this.#at = next;
-  }
-
-  #word(word: Uint8Array): void {
-    this.#ensure(word.length);
-    this.#out.set(word, this.#at);
-    this.#at += word.length;
   }
 
   #byte(byte: number): void {

@@ -4,7 +4,7 @@ import type { Merge } from "../change/order.ts";
 import { field, fieldOf, joined, type Part } from "./conversation-bytes.ts";
 import { checkStruct, stateOf } from "./state.ts";
 import { NULL, STRUCT } from "./struct-fields.ts";
-import { eachMember, type Member } from "./struct-members.ts";
+import { eachMember, intact, type Member } from "./struct-members.ts";
 
 /** Checks a merge patch that a caller sent, as serialized google.protobuf.Struct. Undefined when something was refused. */
 export function createMerge(fields: Fields, path: string, patch: Uint8Array): Merge | undefined {
@@ -19,7 +19,7 @@ export function createMerge(fields: Fields, path: string, patch: Uint8Array): Me
  */
 export function mergePatch(state: Uint8Array, patch: Uint8Array): Uint8Array {
   if (patch.length === 0) return state;
-  return joined(merged(objectOf(state), objectOf(patch)));
+  return intact(() => joined(merged(objectOf(state), objectOf(patch))));
 }
 
 /** The bytes of a struct, which may lie within another. */

@@ -1,4 +1,4 @@
-import { WireReader } from "../../infra/wire-reader.ts";
+import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
 
 /**
  * The top-level members of a struct that is plainly written: where the bytes of each lie. An entry is the member with its tag and
@@ -29,4 +29,11 @@ export function eachMember(bytes: Buffer, start: number, end: number, visit: (me
     visit({ entryStart, keyStart, keyEnd, valueStart: reader.at, end: last });
     reader.at = last;
   }
+}
+
+/** Reads a struct that was checked when it was stored, and that only damage can have made unreadable since. */
+export function intact<T>(read: () => T): T {
+  const value = unlessUnusual(read);
+  if (value === undefined) throw new Error("a state is damaged: its bytes are no google.protobuf.Struct");
+  return value;
 }
