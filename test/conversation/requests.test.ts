@@ -76,7 +76,7 @@ describe("a Save that is read as bytes", () => {
         // The generated code overlooks it when the state ends behind its end.
         if (read !== undefined) expect(read).toEqual(ordinary(bytes));
       }),
-      { numRuns: 10_000 },
+      { numRuns: 3_000 },
     );
   });
 
