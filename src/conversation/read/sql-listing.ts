@@ -11,7 +11,7 @@ type PlaceRow = { us: number; id: string };
 const SCANNED = 20_000;
 /** Rows that are looked at in one statement, at first about as many as the page needs. */
 const FEWEST_ROWS = 64;
-const MOST_ROWS = 1024;
+const MOST_ROWS = 512;
 
 /**
  * Listings over an index that has the rows in their order. A page is made of stretches of it: where one ends is looked up in the

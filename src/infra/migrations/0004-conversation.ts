@@ -141,7 +141,8 @@ function indexes(): readonly string[] {
     "CREATE UNIQUE INDEX conversation_message_id ON conversation_message (collection, id, generation, message_id) WHERE removed IS NULL",
     "CREATE INDEX conversation_message_removed ON conversation_message (collection, id, generation, removed) WHERE removed IS NOT NULL",
     "CREATE INDEX conversation_created ON conversation (collection, created_us, id) WHERE presence = 1",
-    "CREATE INDEX conversation_updated ON conversation (collection, updated_us, id) WHERE presence = 1",
+    // What a filter compares is in it, so that a rare status is found without visiting all that do not match.
+    "CREATE INDEX conversation_updated ON conversation (collection, updated_us, id, status, user_id, expires_us) WHERE presence = 1",
     "CREATE INDEX conversation_user ON conversation (collection, user_id, created_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_status ON conversation (collection, status, created_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_expires ON conversation (expires_us) WHERE presence = 1 AND expires_us IS NOT NULL",
