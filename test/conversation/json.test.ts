@@ -76,6 +76,16 @@ describe("a struct as JSON", () => {
     expect(first.toString()).toBe(JSON.stringify({ first: "x".repeat(100) }));
   });
 
+  it("has all of its text, however much room there was for it", () => {
+    // Numbers take more room as text, so that each of these comes to another place in the room that was reserved.
+    for (let count = 0; count < 60; count++) {
+      for (let length = 0; length < 10; length++) {
+        const value = { list: Array.from({ length: count }, () => 0.12345678901234), text: "x".repeat(length) };
+        expect(jsonTextOf(structOfJson(value))).toBe(JSON.stringify(value));
+      }
+    }
+  });
+
   it("is not made of bytes that are damaged", () => {
     for (const damaged of [Buffer.from([0x0a, 0x05, 0x0a]), structOfJson({ a: "b" }).subarray(0, -1)]) {
       expect(() => jsonTextOf(damaged)).toThrow("a state is damaged");
