@@ -12,6 +12,8 @@ import { createWriteRpcs } from "../conversation/rpc/write-rpcs.ts";
 import { createCleanupRpc } from "../conversation/upkeep/cleanup-rpc.ts";
 import type { Removal } from "../conversation/upkeep/removal.ts";
 import type { ChangeBell } from "../conversation/watch/change-bell.ts";
+import { createSqlChanges } from "../conversation/watch/sql-changes.ts";
+import { createSqlContents } from "../conversation/watch/sql-contents.ts";
 import { createWatchRpcs } from "../conversation/watch/watch-rpc.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
@@ -49,7 +51,10 @@ export function createConversationRpcs(parts: ConversationRpcParts) {
       ...{ ledger, truth, policyFor, clock, kind },
       copies: createSqlForkCopies({ database, clock }),
     }),
-    ...createWatchRpcs({ database, bell, policyFor, clock, instanceId }),
+    ...createWatchRpcs({
+      ...{ bell, policyFor, clock, instanceId },
+      ...{ changes: createSqlChanges(database), contents: createSqlContents(database), servedBy: kind },
+    }),
     ...createCleanupRpc({ removal, clock, servedBy: kind }),
   };
 }

@@ -5,6 +5,8 @@ import type { Ledger } from "../../src/conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import type { CollectionPolicy, Message, State } from "../../src/conversation/record/conversation.ts";
 import { createChangeBell } from "../../src/conversation/watch/change-bell.ts";
+import { createSqlChanges } from "../../src/conversation/watch/sql-changes.ts";
+import { createSqlContents } from "../../src/conversation/watch/sql-contents.ts";
 import { createWatchRpcs } from "../../src/conversation/watch/watch-rpc.ts";
 import type { WindowLimits } from "../../src/conversation/watch/window.ts";
 import {
@@ -80,7 +82,10 @@ function openInstance({ database, hub, clock, policyFor, window }: InstanceParts
   return {
     database,
     ledger: createSqlLedger({ database, clock, policyFor, copies: NO_COPIES, onCommit: bell.ring }),
-    watch: createWatchRpcs({ database, bell, policyFor, clock, instanceId: "i-1", ...(window && { window }) }).watch,
+    watch: createWatchRpcs({
+      ...{ changes: createSqlChanges(database), contents: createSqlContents(database), servedBy: database.kind },
+      ...{ bell, policyFor, clock, instanceId: "i-1", ...(window && { window }) },
+    }).watch,
   };
 }
 

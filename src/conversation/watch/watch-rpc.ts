@@ -1,25 +1,26 @@
 import type { ConversationStateService } from "../../gen/holdfast/v1/conversation_pb.js";
-import type { Rpcs } from "../../infra/call.ts";
+import type { Rpcs, ServedBy } from "../../infra/call.ts";
 import type { Clock } from "../../infra/clock.ts";
-import type { Database } from "../../infra/database.ts";
 import { type PolicyFor, presenceOf } from "../record/conversation.ts";
 import { presenceFor } from "../record/summary.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
 import { leavesState } from "./change.ts";
 import type { ChangeBell } from "./change-bell.ts";
+import type { Changes } from "./changes.ts";
 import { type AppendedMessage, type Contents, MOST_MESSAGES } from "./contents.ts";
 import { createFeed } from "./feed.ts";
 import { followChanges, type WatchEvent } from "./follow-changes.ts";
 import { changeReply, eventReply, type ToldChange } from "./replies.ts";
 import { type WatchOrder, watchOrderOf } from "./requests.ts";
 import { shareContents } from "./shared-contents.ts";
-import { createSqlChanges } from "./sql-changes.ts";
-import { createSqlContents } from "./sql-contents.ts";
 import { begin } from "./start.ts";
 import type { WindowLimits } from "./window.ts";
 
 export interface WatchRpcsOptions {
-  readonly database: Pick<Database, "kind" | "query">;
+  readonly changes: Changes;
+  readonly contents: Contents;
+  /** Where the truth is, as replies say. */
+  readonly servedBy: ServedBy;
   /** Rung by the ledgers of all instances. */
   readonly bell: Pick<ChangeBell, "onRing">;
   readonly policyFor: PolicyFor;
@@ -36,15 +37,16 @@ const MOST_BYTES = 4 * 1024 * 1024;
 
 /** Watch: changes as they are committed, on any instance. */
 export function createWatchRpcs({
-  database,
+  changes,
+  contents: unshared,
+  servedBy,
   bell,
   policyFor,
   clock,
   instanceId,
   window,
 }: WatchRpcsOptions): Required<Pick<Rpcs<typeof ConversationStateService>, "watch">> {
-  const changes = createSqlChanges(database);
-  const contents = shareContents(createSqlContents(database), SHARED_BYTES);
+  const contents = shareContents(unshared, SHARED_BYTES);
   const feed = createFeed({ changes, bell, ...(window && { window }) });
 
   return {
@@ -54,7 +56,7 @@ export function createWatchRpcs({
       const policy = policyFor(scope.collection);
       if (policy === undefined) throw new UnknownCollectionError(scope.collection);
       const begun = await begin(changes, scope, order.start);
-      call.servedBy(database.kind);
+      call.servedBy(servedBy);
       const presence = presenceOf(begun.held, clock.now() * 1000, policy.tombstoneMs);
       yield eventReply(tokenOf(begun.at), {
         case: "opened",
