@@ -87,7 +87,7 @@ describe.each(["killed", "frozen"] as const)("while Redis is %s", (how) => {
   it("reads and writes go on, and no old version comes back", async () => {
     await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
     const { database } = await openTruth("postgres");
-    const [one, other] = [0, 1].map(() => startHot({ database, redisUrl: server.url }));
+    const [one, other] = await Promise.all([0, 1].map(() => startHot({ database, redisUrl: server.url })));
     if (one === undefined || other === undefined) throw new Error("no instances");
     await believing(one, other);
     for (const id of ["saved", "appended", "deleted", "untouched"]) {
@@ -121,7 +121,7 @@ describe.each(["killed", "frozen"] as const)("while Redis is %s", (how) => {
   it("changes for which a breaker does not open are healed as soon as Redis is back", async () => {
     await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
     const { database } = await openTruth();
-    const one = startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
+    const one = await startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
@@ -142,7 +142,9 @@ describe("when Redis comes back", () => {
   it("with data of old, nothing of it is believed, though nobody knows what was lost", async () => {
     await using server = await startRedis();
     const { database } = await openTruth("postgres");
-    const [one, other] = [0, 1].map(() => startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 }));
+    const [one, other] = await Promise.all(
+      [0, 1].map(() => startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 })),
+    );
     if (one === undefined || other === undefined) throw new Error("no instances");
     await believing(one, other);
     await one.save("c", 1);
@@ -163,7 +165,7 @@ describe("when Redis comes back", () => {
   it("empty, copies are made anew", async () => {
     await using server = await startRedis();
     const { database } = await openTruth();
-    const one = startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
+    const one = await startHot({ database, redisUrl: server.url, failureThreshold: 1_000_000 });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
@@ -184,7 +186,7 @@ describe("when Redis comes back", () => {
       query: (...args) =>
         isAway ? Promise.reject(new UnavailableError("SQL_UNAVAILABLE", "away")) : database.query(...args),
     };
-    const one = startHot({ database: away, redisUrl: server.url, failureThreshold: 1_000_000, sweepMs: 20 });
+    const one = await startHot({ database: away, redisUrl: server.url, failureThreshold: 1_000_000, sweepMs: 20 });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
@@ -209,9 +211,9 @@ describe("what an instance cannot tell Redis of", () => {
     const redisUrl = new URL(await freshRedis());
     await using proxy = await startTcpProxy(Number(redisUrl.port));
     const { database } = await openTruth("postgres");
-    const other = startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
+    const other = await startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
     redisUrl.port = String(proxy.port);
-    const cut = startHot({ database, redisUrl: redisUrl.href });
+    const cut = await startHot({ database, redisUrl: redisUrl.href });
     await believing(cut, other);
     await cut.save("c", 1);
     await copiesOf([cut, other], "c", 1);
@@ -229,20 +231,20 @@ describe("what an instance cannot tell Redis of", () => {
     const redisUrl = new URL(await freshRedis());
     await using proxy = await startTcpProxy(Number(redisUrl.port));
     const { database } = await openTruth();
-    const before = startHot({ database, redisUrl: redisUrl.href });
+    const before = await startHot({ database, redisUrl: redisUrl.href });
     await believing(before);
     await before.save("c", 1);
     await copiesOf([before], "c", 1);
     await before.close();
     const through = new URL(redisUrl);
     through.port = String(proxy.port);
-    const doomed = startHot({ database, redisUrl: through.href });
+    const doomed = await startHot({ database, redisUrl: through.href });
     await believing(doomed);
     proxy.cut();
     await doomed.save("c", 2);
     await doomed.close();
     expect(await unhealed(database)).toBe(1);
-    const next = startHot({ database, redisUrl: redisUrl.href });
+    const next = await startHot({ database, redisUrl: redisUrl.href });
     await until(() => next.redis.connected, { what: "the connection" });
     expect((await next.value("c")).value).toBe(2);
     await believing(next);
@@ -253,23 +255,28 @@ describe("what an instance cannot tell Redis of", () => {
 
 describe("a writer that stops", () => {
   it("between its cover and its commit leaves what was there before", async () => {
-    const { database } = await openTruth("postgres");
+    const { where, database } = await openTruth("postgres");
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
-    const { promise: reached, resolve } = Promise.withResolvers<void>();
-    const doomed = startHot({
-      ...{ redisUrl, isDoomed: true },
-      database: { ...database, transaction: () => stopped(resolve) },
-    });
+    const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const before = async () => {
+      reached.resolve();
+      await gate.promise;
+      throw new UnavailableError("SQL_UNAVAILABLE", "the connection was lost");
+    };
+    const doomed = await startHot({ redisUrl, database: heldUp(openAgain(where), { before }) });
     await believing(doomed);
-    void doomed.save("c", 2);
-    await reached;
+    const refused = expect(doomed.save("c", 2)).rejects.toThrow(UnavailableError);
+    await reached.promise;
     expect(await one.copied("c")).toBeUndefined();
     expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
-    expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
+    gate.resolve();
+    await refused;
+    // Nobody knows that it was not committed, and what readers bring is older than the cover.
+    for (let i = 0; i < 3; i++) expect(await one.value("c")).toEqual({ value: 1, layer: "postgres" });
     await one.save("c", 3);
     await copiesOf([one], "c", 3);
   });
@@ -277,13 +284,13 @@ describe("a writer that stops", () => {
   it("between its commit and its copy leaves a cover that yields to the first reader", async () => {
     const { database } = await openTruth("postgres");
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
     const { promise: reached, resolve } = Promise.withResolvers<void>();
     const after = () => stopped(resolve);
-    const doomed = startHot({ redisUrl, isDoomed: true, database: heldUp(database, { after }) });
+    const doomed = await startHot({ redisUrl, isDoomed: true, database: heldUp(database, { after }) });
     await believing(doomed);
     void doomed.save("c", 2);
     await reached;
@@ -294,16 +301,33 @@ describe("a writer that stops", () => {
   it("because SQL is away takes no copy with it, so that readers still have it", async () => {
     const { database } = await openTruth("postgres");
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
-    const gone = () => Promise.reject(new UnavailableError("SQL_UNAVAILABLE", "away"));
-    const lonely = startHot({ redisUrl, database: { ...database, transaction: gone, query: database.query } });
+    const { copy } = copyKeys(keyOf("c"));
+    const covered = async () => (await one.redis.getBuffers([copy]))[0]?.toString("latin1", 4, 20) !== "0".repeat(16);
+    let wasCovered = false;
+    const refusing: Database = {
+      ...database,
+      transaction: (work) =>
+        database.transaction((tx) =>
+          work({
+            ...tx,
+            async query(sql, params) {
+              if (!sql.startsWith("UPDATE conversation_head")) return tx.query(sql, params);
+              await until(covered, { what: "the cover" });
+              wasCovered = true;
+              throw new UnavailableError("SQL_UNAVAILABLE", "away");
+            },
+          }),
+        ),
+    };
+    const lonely = await startHot({ redisUrl, database: refusing });
     await believing(lonely);
     await expect(lonely.save("c", 2)).rejects.toThrow(UnavailableError);
-    await until(async () => (await lonely.value("c")).layer === "redis", { what: "the cover to be lifted" });
-    expect((await one.value("c")).value).toBe(1);
+    expect(wasCovered).toBe(true);
+    await copiesOf([one, lonely], "c", 1);
   });
 });
 
@@ -311,14 +335,14 @@ describe("a reader that is slow", () => {
   it("does not put an old copy over a newer one, nor where one is on its way", async () => {
     const { database } = await openTruth("postgres");
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
     for (const value of [2, 3]) {
       await one.redis.command("flushdb");
       const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-      const slow = startHot({ redisUrl, database: slowToHear(database, reached.resolve, gate.promise) });
+      const slow = await startHot({ redisUrl, database: slowToHear(database, reached.resolve, gate.promise) });
       await believing(slow);
       const reading = slow.value("c");
       await reached.promise;
@@ -327,7 +351,7 @@ describe("a reader that is slow", () => {
       const writer =
         value === 2
           ? one
-          : startHot({
+          : await startHot({
               redisUrl,
               isDoomed: true,
               database: heldUp(database, { after: () => stopped(committed.resolve) }),
@@ -348,7 +372,7 @@ describe("a reader that is slow", () => {
   it("leaves no old copy behind where a flush took the cover away", async () => {
     const { where, database } = await openTruth("postgres");
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
@@ -356,7 +380,7 @@ describe("a reader that is slow", () => {
       reached.resolve();
       await gate.promise;
     };
-    const writer = startHot({ redisUrl, database: heldUp(openAgain(where), { before }) });
+    const writer = await startHot({ redisUrl, database: heldUp(openAgain(where), { before }) });
     await believing(writer);
     const writing = writer.save("c", 2);
     await reached.promise;
@@ -372,7 +396,7 @@ describe("a reader that is slow", () => {
   it("does not make this instance go back, even where Redis does", async () => {
     const { database } = await openTruth();
     const redisUrl = await freshRedis();
-    const one = startHot({ database, redisUrl });
+    const one = await startHot({ database, redisUrl });
     await believing(one);
     await one.save("c", 1);
     await copiesOf([one], "c", 1);
@@ -391,14 +415,14 @@ describe("a write whose copy cannot be made", () => {
     const redisUrl = new URL(await freshRedis());
     await using proxy = await startTcpProxy(Number(redisUrl.port));
     const { where, database } = await openTruth("postgres");
-    const other = startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
+    const other = await startHot({ database, redisUrl: redisUrl.href, sweepMs: 20 });
     redisUrl.port = String(proxy.port);
     const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     const after = async () => {
       reached.resolve();
       await gate.promise;
     };
-    const cut = startHot({ database: heldUp(openAgain(where), { after }), redisUrl: redisUrl.href });
+    const cut = await startHot({ database: heldUp(openAgain(where), { after }), redisUrl: redisUrl.href });
     await believing(other, cut);
     await other.save("c", 1);
     await copiesOf([other], "c", 1);

@@ -2,7 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { onTestFinished } from "vitest";
 import type { Outcome } from "../../src/conversation/change/order.ts";
 import { createRedisCopies, type RedisCopies } from "../../src/conversation/hot/redis-copies.ts";
-import { createSqlCopiesTruth } from "../../src/conversation/hot/sql-copies-truth.ts";
+import { createSqlCopiesTruth, truthIdOf } from "../../src/conversation/hot/sql-copies-truth.ts";
 import type { Ledger } from "../../src/conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import { createCurrent, type Seen } from "../../src/conversation/read/current.ts";
@@ -56,6 +56,8 @@ export interface HotOptions {
   /** How long the breaker stays open. Default: until it is told to try. */
   readonly resetTimeoutMs?: number;
   readonly log?: (line: string) => void;
+  /** A bug to be planted between the copies and Redis. */
+  readonly wrap?: (redis: Redis) => Redis;
   /** Its database will hold it up for ever, so that its end is not to be waited for. */
   readonly isDoomed?: boolean;
 }
@@ -82,9 +84,10 @@ export const SELDOM_MS = 3_600_000;
 
 export const keyOf = (id: string): ConversationKey => ({ collection: "conversation", id });
 
-export function startHot(options: HotOptions): HotInstance {
+export async function startHot(options: HotOptions): Promise<HotInstance> {
   const { database, redisUrl, clock = systemClock, documents = false, commandTimeoutMs = 500 } = options;
-  const redis = openRedis(redisUrl, commandTimeoutMs);
+  const { wrap = (it) => it } = options;
+  const redis = wrap(openRedis(redisUrl, commandTimeoutMs));
   const log = createLog({ level: options.log ? "info" : "silent", destination: { write: options.log ?? (() => {}) } });
   const breaker = createBreaker({
     failureThreshold: options.failureThreshold ?? 3,
@@ -97,7 +100,7 @@ export function startHot(options: HotOptions): HotInstance {
   });
   const copies = createRedisCopies({
     ...{ redis, breaker, commandTimeoutMs, clock, documents, log },
-    truth: createSqlCopiesTruth(database),
+    ...{ truth: createSqlCopiesTruth(database), truthId: await truthIdOf(database) },
     sweepMs: options.sweepMs ?? SELDOM_MS,
   });
   const ledger = createSqlLedger({

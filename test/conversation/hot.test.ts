@@ -45,7 +45,7 @@ describe("the keys of a conversation", () => {
 describe("a hot copy", () => {
   it("is there after a save, an append, a new expiry and a deletion, and says what the truth says", async () => {
     const { database } = await openTruth();
-    const one = startHot({ database, redisUrl: await freshRedis() });
+    const one = await startHot({ database, redisUrl: await freshRedis() });
     await believing(one);
     const check = async (what: string) => {
       await until(async () => (await one.copies.readHeld(keyOf("c"))) !== undefined, { what: `a copy after ${what}` });
@@ -74,7 +74,7 @@ describe("a hot copy", () => {
 
   it("holds all that is held, whatever of it is there", async () => {
     const { database } = await openTruth();
-    const one = startHot({ database, redisUrl: await freshRedis() });
+    const one = await startHot({ database, redisUrl: await freshRedis() });
     await believing(one);
     const state = { ...stateWith(1, "wärt".repeat(400)), confidenceScore: 0.25, complexityLevel: "høch" };
     const expiry = { ttlMs: "never", sliding: undefined } as const;
@@ -86,7 +86,7 @@ describe("a hot copy", () => {
     for (const id of ["ä{b}", "copy"]) {
       await until(async () => (await one.copies.readHeld(keyOf(id))) !== undefined, { what: `a copy of ${id}` });
       const copy = await one.copies.read(keyOf(id));
-      const { what: truth } = await startHot({ database, redisUrl: await freshRedis() }).get(id);
+      const { what: truth } = await (await startHot({ database, redisUrl: await freshRedis() })).get(id);
       expect(copy?.held).toEqual(truth?.held);
       expect(await one.copies.readHeld(keyOf(id))).toEqual(truth?.held);
       expect(Buffer.from(copy?.state ?? []).equals(state.bytes)).toBe(true);
@@ -96,7 +96,7 @@ describe("a hot copy", () => {
   it("is made of what a reader found, when there is none", async () => {
     const { database } = await openTruth();
     const url = await freshRedis();
-    const one = startHot({ database, redisUrl: url });
+    const one = await startHot({ database, redisUrl: url });
     await believing(one);
     await one.save("c", 1);
     await one.redis.command("flushdb");
@@ -106,7 +106,7 @@ describe("a hot copy", () => {
 
   it("lives in Redis for as long as its conversation, and a tombstone for as long as it is kept", async () => {
     const { database } = await openTruth();
-    const one = startHot({ database, redisUrl: await freshRedis() });
+    const one = await startHot({ database, redisUrl: await freshRedis() });
     await believing(one);
     const left = async () => Number(await one.redis.command("pttl", copyKeys(keyOf("c")).copy));
     const copyOf = (presence: string) => async () => (await one.copies.readHeld(keyOf("c")))?.presence === presence;
@@ -124,7 +124,7 @@ describe("a hot copy", () => {
   it("is none when what lies there is foreign, damaged, cut off, or of another conversation", async () => {
     const { database } = await openTruth();
     const url = await freshRedis();
-    const one = startHot({ database, redisUrl: url });
+    const one = await startHot({ database, redisUrl: url });
     await believing(one);
     await one.save("c", 1);
     await one.save("other", 2);
@@ -159,8 +159,8 @@ describe("a hot copy", () => {
   it("is dropped where Redis takes nothing that needs memory, and the change is not lost on others", async () => {
     const { database } = await openTruth("postgres");
     await using server = await startRedis({ args: ["--maxmemory-policy", "noeviction"] });
-    const one = startHot({ database, redisUrl: server.url });
-    const other = startHot({ database, redisUrl: server.url });
+    const one = await startHot({ database, redisUrl: server.url });
+    const other = await startHot({ database, redisUrl: server.url });
     await believing(one, other);
     await one.save("c", 1);
     await until(async () => (await other.copied("c")) === 1, { what: "the copy" });
@@ -176,7 +176,12 @@ describe("in a cluster", () => {
     await using cluster = await startRedisCluster();
     const { database } = await openTruth();
     const url = cluster.urls.map((one) => one.replace("redis://", "")).join(",");
-    const one = startHot({ database, redisUrl: `redis-cluster://${url}`, documents: true, commandTimeoutMs: 5_000 });
+    const one = await startHot({
+      database,
+      redisUrl: `redis-cluster://${url}`,
+      documents: true,
+      commandTimeoutMs: 5_000,
+    });
     await believing(one);
     const ids = ["plain", "{t}x", "x{t", "x}y", "a}b{t}", ...Array.from({ length: 60 }, (_, at) => `c${at}`)];
     await Promise.all(ids.map((id, at) => one.save(id, at)));

@@ -355,7 +355,10 @@ describe.each(KINDS)("Restore over %s", (kind) => {
 describe.each(KINDS)("a write over %s", (kind) => {
   it("says that it is degraded while Redis could not be told of it", async () => {
     let complete = false;
-    const copies = { ...NO_COPIES, cover: async () => ({ complete, leastStamp: () => 0, lift: () => undefined }) };
+    const copies = {
+      ...NO_COPIES,
+      cover: async () => ({ complete, lift: () => undefined, withdraw: () => undefined }),
+    };
     await using opened = await openWrites(kind, { copies });
     const [writes] = opened.instances;
     const state = {};

@@ -19,7 +19,7 @@ export async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome
   if (messageCount > 0) await mustBePrepared(order, book);
   const before = buryExpired(setting);
   // Its messages were added under a version that is not above the generation.
-  const stamp = Math.max(book.nextStamp(order.key, before), generation + 1);
+  const stamp = Math.max(book.nextStamp(before), generation + 1);
   const after: Held = {
     ...order.key,
     ...newborn(stamp, book.nowUs),

@@ -103,7 +103,7 @@ async function extend({ order, book, policy, held, presence }: Setting<OrderOf<"
   const after = {
     ...held,
     ...lifetimeAfter(order.expiry, undefined, policy, book.nowUs),
-    stamp: book.nextStamp(held, held),
+    stamp: book.nextStamp(held),
   };
   book.enter({ ...plain(held, after), kind: undefined });
   return { kind: "done", held: after, created: false, appended: [], state: undefined, changed: true };
@@ -122,7 +122,7 @@ function enter(setting: Setting<OrderOf<"save" | "patch" | "append">>, live: Hel
   const { order, book, policy } = setting;
   const { kind, state, placed } = changed;
   const before = live ?? buryExpired(setting);
-  const stamp = book.nextStamp(order.key, before);
+  const stamp = book.nextStamp(before);
   const lifetime = lifetimeAfter(changed.expiry, live, policy, book.nowUs);
   const base: Held = live ?? { ...order.key, ...newborn(stamp, book.nowUs) };
   const messageCount = base.messageCount + placed.fresh.length;

@@ -22,7 +22,7 @@ export async function expire(setting: Setting<OrderOf<"expire">>): Promise<Outco
 
 /** Leaves a tombstone in its place. */
 function bury({ book }: Pick<Setting, "book">, held: Held, presence: "deleted" | "expired", keptUntilUs: number): Done {
-  const stamp = book.nextStamp(held, held);
+  const stamp = book.nextStamp(held);
   const after: Held = {
     ...held,
     ...NO_FACTS,

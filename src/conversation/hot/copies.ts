@@ -28,12 +28,25 @@ export interface CopiesOptions {
  */
 const SOUND_MS = 30_000;
 
+export interface RuledCopies extends HotCopies {
+  /** When nothing is on its way to the store that nobody waits for. */
+  settled(): Promise<void>;
+}
+
 /** The rules by which copies are believed. */
-export function createCopies(options: CopiesOptions): HotCopies {
+export function createCopies(options: CopiesOptions): RuledCopies {
   const { store, truth, doubts, breaker, clock, onDoubt, onCopied, noteAbsence } = options;
   const latest = createLatest();
   /** Whether the store did not answer last time. */
   let isLost = false;
+
+  const underWay = new Set<Promise<void>>();
+
+  /** What nobody has to wait for. */
+  function inBackground(work: Promise<void>): void {
+    const ended: Promise<void> = work.catch(noteAbsence).finally(() => underWay.delete(ended));
+    underWay.add(ended);
+  }
 
   function noteAnswer(error: unknown): undefined {
     if (error instanceof UnavailableError) isLost = true;
@@ -74,46 +87,38 @@ export function createCopies(options: CopiesOptions): HotCopies {
     if (keys.length === 0) return;
     doubt(keys);
     // Again, because a healing may end between the two.
-    truth.mark(keys).then(() => doubt(keys), noteAbsence);
+    inBackground(truth.mark(keys).then(() => doubt(keys)));
   }
 
-  async function cover(keys: readonly ConversationKey[], stamp: number): Promise<Cover> {
+  async function cover(changed: readonly Held[]): Promise<Cover> {
     const began = clock.monotonic();
-    const covers = new Map<string, ConversationKey & Covered>();
-    const results = await store.cover(keys, stamp);
-    for (const [at, result] of results.entries()) {
-      const key = keys[at];
-      if (key === undefined) continue;
+    const covers = new Map<string, Covered>();
+    for (const result of await store.cover(changed)) {
       if (result.status === "rejected") noteAnswer(result.reason);
-      else covers.set(textOf(key), { ...result.value, collection: key.collection, id: key.id });
+      else covers.set(textOf(result.value), result.value);
     }
-    const isComplete = covers.size === keys.length;
-    const lies = (one: ConversationKey & Covered) => store.lifeOf(one) === one.life;
+    const isComplete = covers.size === changed.length;
     return {
       get complete() {
         return isComplete && clock.monotonic() - began < SOUND_MS && [...covers.values()].every(lies);
       },
-      leastStamp: (key) => covers.get(textOf(key))?.stamp ?? 0,
-      lift: (changed) => lift(covers, changed),
+      lift(copies) {
+        for (const { held } of copies) latest.note(held, held.stamp);
+        if (copies.length > 0) inBackground(fillChanged(covers, copies));
+      },
+      withdraw() {
+        if (covers.size > 0) inBackground(uncover([...covers.values()]));
+      },
     };
   }
 
-  function lift(covers: ReadonlyMap<string, ConversationKey & Covered>, changed: readonly Changed[]): void {
-    const unchanged = new Map(covers);
-    for (const { held } of changed) {
-      unchanged.delete(textOf(held));
-      latest.note(held, held.stamp);
-    }
-    if (changed.length > 0) void fillChanged(covers, changed);
-    if (unchanged.size > 0) void uncover([...unchanged.values()]);
+  function lies(one: Covered): boolean {
+    return store.lifeOf(one) === one.life;
   }
 
-  async function fillChanged(
-    covers: ReadonlyMap<string, ConversationKey & Covered>,
-    changed: readonly Changed[],
-  ): Promise<void> {
+  async function fillChanged(covers: ReadonlyMap<string, Covered>, changed: readonly Changed[]): Promise<void> {
     const lost: ConversationKey[] = [];
-    for (const [at, result] of (await store.fill(changed)).entries()) {
+    for (const [at, result] of (await store.fill(changed, true)).entries()) {
       const held = changed[at]?.held;
       if (held === undefined) continue;
       if (result.status === "rejected") {
@@ -127,7 +132,7 @@ export function createCopies(options: CopiesOptions): HotCopies {
     suspectLoss(lost);
   }
 
-  async function uncover(covers: readonly (ConversationKey & Covered)[]): Promise<void> {
+  async function uncover(covers: readonly Covered[]): Promise<void> {
     for (const [at, result] of (await store.uncover(covers)).entries()) {
       const key = covers[at];
       if (result.status === "rejected") noteAnswer(result.reason);
@@ -137,7 +142,7 @@ export function createCopies(options: CopiesOptions): HotCopies {
 
   async function fill(copies: readonly Copy[]): Promise<void> {
     const reachable = copies.filter(({ held }) => store.lifeOf(held) !== undefined);
-    for (const [at, result] of (await store.fill(reachable)).entries()) {
+    for (const [at, result] of (await store.fill(reachable, false)).entries()) {
       const held = reachable[at]?.held;
       if (result.status === "rejected") noteAnswer(result.reason);
       else if (held !== undefined && result.value.filled === "filled") onCopied(held);
@@ -163,8 +168,11 @@ export function createCopies(options: CopiesOptions): HotCopies {
     cover,
     fill(copies) {
       for (const { held } of copies) latest.note(held, held.stamp);
-      if (copies.length > 0 && breaker.state === "closed") void fill(copies);
+      if (copies.length > 0 && breaker.state === "closed") inBackground(fill(copies));
     },
     doubt,
+    async settled() {
+      while (underWay.size > 0) await Promise.all(underWay);
+    },
   };
 }

@@ -1,10 +1,8 @@
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import type { Changed, Copy } from "./hot-copies.ts";
 
-/** What a cover left of how things were. */
-export interface Covered {
-  /** Of the cover. Larger than that of anything that was there. */
-  readonly stamp: number;
+/** A cover that was put over a copy. */
+export interface Covered extends Stamped {
   /** The cover that was there before and had not run out; zeros: none. */
   readonly before: { readonly stamp: number; readonly until: number };
   /** In which life of the server it was put there. */
@@ -36,12 +34,15 @@ export interface CopyStore {
   /** Undefined: there is none, or there is a cover over it. */
   read(key: ConversationKey): Promise<Copy | undefined>;
   readHeld(key: ConversationKey): Promise<Held | undefined>;
-  /** Also drops the documents. In the order of the keys; the reason where it failed. */
-  cover(keys: readonly ConversationKey[], stamp: number): Promise<PromiseSettledResult<Covered>[]>;
+  /** Covers of these stamps. Also drops our documents. In the order of the keys; the reason where it failed. */
+  cover(next: readonly Stamped[]): Promise<PromiseSettledResult<Covered>[]>;
   /** Takes covers away under which nothing was changed. What is covered by another one meanwhile stays so. */
-  uncover(covers: readonly (ConversationKey & Covered)[]): Promise<PromiseSettledResult<boolean>[]>;
-  /** In the order of the copies. */
-  fill(copies: readonly Changed[]): Promise<PromiseSettledResult<{ readonly filled: Filled; readonly life: string }>[]>;
+  uncover(covers: readonly Covered[]): Promise<PromiseSettledResult<boolean>[]>;
+  /** In the order of the copies. `isChange`: they were just committed, so what others wrote in their documents' place has to go. */
+  fill(
+    copies: readonly Changed[],
+    isChange: boolean,
+  ): Promise<PromiseSettledResult<{ readonly filled: Filled; readonly life: string }>[]>;
   /** Drops what is older than this, and keeps it out for a while. Rejects unless all is done. */
   drop(older: readonly Stamped[]): Promise<void>;
   /** Puts the document of a copy beside it; false if that copy is not there. */

@@ -77,7 +77,7 @@ export function createDocuments({ truth, store, reachable, clock, noteAbsence }:
   }
 
   async function fill(whole: Whole): Promise<void> {
-    for (const result of await store.fill([whole])) if (result.status === "rejected") throw result.reason;
+    for (const result of await store.fill([whole], false)) if (result.status === "rejected") throw result.reason;
   }
 
   return {

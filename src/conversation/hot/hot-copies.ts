@@ -20,19 +20,17 @@ export interface Cover {
    * on its way: to be asked for as late as can be.
    */
   readonly complete: boolean;
-  /** What is committed must not have a lower stamp: then no older copy can be put over it. */
-  leastStamp(key: ConversationKey): number;
-  /**
-   * Takes it away, once it is known what was committed: what is named here is as it says now, the others were not changed. A
-   * cover that is never lifted, because that cannot be known, runs out by itself.
-   */
+  /** The change is committed: this is what it left. */
   lift(changed: readonly Changed[]): void;
+  /** The change is not committed, and for certain will not be. Where nobody knows, the cover runs out by itself. */
+  withdraw(): void;
 }
 
 /**
  * Copies of conversations in Redis, for reading. A change covers the copy first, then is committed, then the copy is made anew. So no
- * crash between the steps leaves an old copy, and no reader that was slow can put one back: it is older than the cover. Nothing
- * here rejects because Redis is away: a read is slower then, and a change is marked.
+ * crash between the steps leaves an old copy, and no reader that was slow can put one back: it is older than the cover. What is as
+ * old as the cover takes its place, since it is what the cover was put there for: that holds only because writers put their covers
+ * there one after the other, each when what it waits for is all that can be committed next. Nothing here rejects because Redis is away: a read is slower then, and a change is marked.
  */
 export interface HotCopies {
   /** Undefined: there is none that can be believed; the truth has to be asked. */
@@ -41,7 +39,8 @@ export interface HotCopies {
   readHeld(key: ConversationKey): Promise<Held | undefined>;
   /** Whether Redis does not answer, so that what the truth answers meanwhile is a fallback. */
   readonly away: boolean;
-  cover(keys: readonly ConversationKey[], stamp: number): Promise<Cover>;
+  /** To be called by who alone may commit now, with what will be held then. */
+  cover(changed: readonly Held[]): Promise<Cover>;
   /** What the truth has just said. A newer one that is there stays. */
   fill(copies: readonly Copy[]): void;
   /** These were committed without a cover: no copy of them is believed until it is healed. */
@@ -53,7 +52,7 @@ export const NO_COPIES: HotCopies = {
   read: () => Promise.resolve(undefined),
   readHeld: () => Promise.resolve(undefined),
   away: false,
-  cover: () => Promise.resolve({ complete: true, leastStamp: () => 0, lift: () => {} }),
+  cover: () => Promise.resolve({ complete: true, lift: () => {}, withdraw: () => {} }),
   fill: () => {},
   doubt: () => {},
 };

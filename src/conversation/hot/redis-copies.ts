@@ -17,6 +17,8 @@ export interface RedisCopiesOptions {
   readonly breaker: Breaker;
   readonly commandTimeoutMs: number;
   readonly truth: CopiesTruth;
+  /** Names the truth: copies of another one, which was there before it, are not believed. */
+  readonly truthId: string;
   /** Whether to keep documents that programs of old can read beside the copies. Default: true. */
   readonly documents?: boolean;
   /** How often to look for what other instances could not tell Redis of. Default: twice a second. */
@@ -45,12 +47,12 @@ const SWEEP_MS = 500;
 
 /** Hot copies in Redis, of one instance. To be closed before Redis and the database. */
 export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
-  const { redis, breaker, commandTimeoutMs, truth, sweepMs = SWEEP_MS, clock, log } = options;
+  const { redis, breaker, commandTimeoutMs, truth, truthId, sweepMs = SWEEP_MS, clock, log } = options;
   const noteAbsence = createAbsenceNotes("the hot copies", log, clock);
   const guarded = createGuarded(breaker, commandTimeoutMs, (error) => error instanceof RedisReplyError);
-  const store = createRedisCopyStore({ redis, guarded, clock });
+  const store = createRedisCopyStore({ redis, guarded, clock, truthId });
   // While the breaker tries whether Redis is back, it lets nobody through but those who heal.
-  const unguarded = createRedisCopyStore({ redis, guarded: (work) => work(), clock });
+  const unguarded = createRedisCopyStore({ redis, guarded: (work) => work(), clock, truthId });
   const doubts = createDoubts();
   const reachable = () => breaker.state === "closed" && redis.connected;
   const healer = createHealer({ truth, store: unguarded, doubts, reachable, clock, log, sweepMs });
@@ -93,6 +95,7 @@ export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
       closed = true;
       stopHearing();
       stopWatching();
+      await copies.settled();
       await documents?.close();
       await healer.close();
     },

@@ -30,8 +30,11 @@ local function keep(key, ms)
   local left = redis.call('PTTL', key)
   if left >= 0 and left < ms then redis.call('PEXPIRE', key, ms) end
 end
+local function isOwn(key)
+  return redis.pcall('GETRANGE', key, -${OWN_END.length}, -1) == '${OWN_END}'
+end
 local function dropDocument(key)
-  if redis.pcall('GETRANGE', key, -${OWN_END.length}, -1) == '${OWN_END}' then redis.pcall('UNLINK', key) end
+  if isOwn(key) then redis.pcall('UNLINK', key) end
 end
 local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30)
 `;
@@ -40,23 +43,20 @@ local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30
  * Puts covers over copies and drops their documents. Where Redis takes no writes that need memory, the copy is dropped instead, and
  * the call fails.
  *
- * KEYS  pairs       ARGV  1 stamp proposed   2 milliseconds to last
- * Result: now, then for each pair: stamp of the cover, stamp and end of the cover that was there before (0: none)
+ * KEYS  pairs       ARGV  1 life   2 milliseconds to last   then for each pair: the stamp
+ * Result: now, then for each pair: stamp and end of the cover that was there before (0: none)
  */
 export const coverScript = defineScript({
   name: "conversation-cover",
   lua: `${COMMON}
 local result, lasts, refusal = {now}, tonumber(ARGV[2]), nil
 for i = 1, #KEYS, 2 do
-  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[1])
+  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[2 + (i + 1) / 2])
   local before, till = 0, 0
-  if there then
-    if there.covered then before, till = there.cover, there.till end
-    stamp = math.max(stamp, there.cover + 1, there.stamp + 1)
-  end
+  if there and there.covered then before, till = there.cover, there.till end
   local cover = digits(stamp) .. digits(now + lasts)
   local done
-  if there and there.stamp > 0 then
+  if there and there.stamp > 0 and there.stamp < stamp and there.life == ARGV[1] then
     done = redis.pcall('SETRANGE', key, ${AT.cover}, cover)
     keep(key, lasts)
   else
@@ -67,7 +67,7 @@ for i = 1, #KEYS, 2 do
     redis.pcall('UNLINK', key)
   end
   if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
-  result[#result + 1], result[#result + 2], result[#result + 3] = stamp, before, till
+  result[#result + 1], result[#result + 2] = before, till
 end
 return refusal or result
 `,
@@ -99,9 +99,10 @@ return result
 });
 
 /**
- * Stores copies, unless something newer is there. A cover of the same stamp yields: it was put there for this one.
+ * Stores copies, unless something newer is there. A cover of the same stamp yields: it was put there for this one. After a change
+ * also drops what somebody else wrote in the document's place.
  *
- * KEYS  pairs       ARGV  1 life   2 when it is too late   then for each pair: stamp, milliseconds to live (0: for ever),
+ * KEYS  pairs       ARGV  1 life   2 when it is too late   3 "1" after a change   then for each pair: stamp, milliseconds to live (0: for ever),
  *                         the copy, or "" and what is held when the state of this version (else "") stays
  * Result: now, then for each pair the place in FILLED (see copy-store.ts)
  */
@@ -129,7 +130,10 @@ local function fill(key, a)
   if lives == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, lives) end
   return 0
 end
-for i = 1, #KEYS, 2 do result[#result + 1] = fill(KEYS[i], 2 + (i - 1) / 2 * 5) end
+for i = 1, #KEYS, 2 do
+  result[#result + 1] = fill(KEYS[i], 3 + (i - 1) / 2 * 5)
+  if ARGV[3] == '1' and KEYS[i + 1] ~= KEYS[i] and not isOwn(KEYS[i + 1]) then redis.call('UNLINK', KEYS[i + 1]) end
+end
 return result
 `,
 });

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
@@ -15,6 +16,8 @@ export interface RedisCopyStoreOptions {
   /** What every command goes through. */
   readonly guarded: Guarded;
   readonly clock: Clock;
+  /** Names the truth: what was copied of another one is not believed. */
+  readonly truthId: string;
 }
 
 /** How long a cover lasts if nobody lifts it: see how long it is relied on in copies.ts. */
@@ -33,14 +36,29 @@ interface Reply {
   readonly life: string;
 }
 
-export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOptions): CopyStore {
+export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCopyStoreOptions): CopyStore {
   const reader = createRedisReader(redis);
   const isCluster = redis.mode === "cluster";
   /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
   const offsets = new Map<string, number>();
+  /** By the name that the server gives to it. */
+  const lives = new Map<string, string>();
 
   function lifeOf(key: ConversationKey): string | undefined {
-    return redis.lifeOf(copyKeys(key).copy);
+    return lifeAt(copyKeys(key).copy);
+  }
+
+  /** "" where the server does not tell one life of it from another. */
+  function lifeAt(key: string): string | undefined {
+    const runId = redis.lifeOf(key);
+    if (runId === undefined || runId === "") return runId;
+    let life = lives.get(runId);
+    if (life === undefined) {
+      if (lives.size > 100) lives.clear();
+      life = createHash("sha1").update(`${runId} ${truthId}`).digest("hex");
+      lives.set(runId, life);
+    }
+    return life;
   }
 
   function pairOf(key: ConversationKey): readonly string[] {
@@ -57,9 +75,9 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
     const pairs = keys.flatMap(pairOf);
     return guarded(async () => {
       // Where there is no connection yet, this is what makes one.
-      let life = redis.lifeOf(pairs[0] ?? "");
+      let life = lifeAt(pairs[0] ?? "");
       if (life === undefined) await redis.ping();
-      life ??= redis.lifeOf(pairs[0] ?? "") ?? "";
+      life ??= lifeAt(pairs[0] ?? "") ?? "";
       const reply = await redis.run(script, pairs, args(life));
       if (!Array.isArray(reply)) throw new TypeError(`script ${script.name} did not answer with a list`);
       const [now, ...values] = reply;
@@ -116,13 +134,14 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
     return offset === undefined ? 0 : Math.floor(began + FILL_MS + offset);
   }
 
-  async function fillPortion(copies: readonly Changed[]) {
+  async function fillPortion(copies: readonly Changed[], isChange: boolean) {
     const keys = copies.map(({ held }) => held);
     const began = clock.monotonic();
     for (let attempt = 1; ; attempt++) {
       const { values, life } = await call(fillScript, keys, (now) => [
         lifeText(now),
         tooLateAt(began, now),
+        isChange ? 1 : 0,
         ...copies.flatMap((copy) => fillArguments(copy, now)),
       ]);
       const results = values.map((value) => FILLED[Number(value)] ?? "late");
@@ -142,11 +161,11 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
 
   async function read(key: ConversationKey) {
     const { copy } = copyKeys(key);
-    const life = redis.lifeOf(copy);
+    const life = lifeAt(copy);
     if (life === undefined || life === "") return undefined;
     const [bytes] = await guarded(() => reader.fetch([copy], []));
     // Where it was asked for, and where the answer came from.
-    if (bytes == null || redis.lifeOf(copy) !== life) return undefined;
+    if (bytes == null || lifeAt(copy) !== life) return undefined;
     return decodeCopy(bytes, key, life);
   }
 
@@ -154,12 +173,13 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
     lifeOf,
     read,
     readHeld: readHead,
-    cover: (keys, stamp) =>
-      each(portions(keys), async (portion) => {
-        const { values, life } = await call(coverScript, portion, () => [Math.ceil(stamp), COVER_MS]);
-        return portion.map((_, at): Covered => {
-          const [own, before, until] = values.slice(at * 3, at * 3 + 3).map(Number);
-          return { stamp: own ?? 0, before: { stamp: before ?? 0, until: until ?? 0 }, life };
+    cover: (next) =>
+      each(portions(next), async (portion) => {
+        const stamps = portion.map(({ stamp }) => stamp);
+        const { values, life } = await call(coverScript, portion, (now) => [lifeText(now), COVER_MS, ...stamps]);
+        return portion.map(({ collection, id, stamp }, at): Covered => {
+          const before = { stamp: Number(values[at * 2]), until: Number(values[at * 2 + 1]) };
+          return { collection, id, stamp, before, life };
         });
       }),
     uncover: (covers) =>
@@ -168,12 +188,12 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
         const { values } = await call(uncoverScript, portion, () => args);
         return values.map((value) => value === 1);
       }),
-    fill: (copies) => {
+    fill: (copies, isChange) => {
       const wanted = portions(
         copies.map((copy) => ({ ...copy, collection: copy.held.collection, id: copy.held.id })),
         ({ state }) => state?.length ?? 0,
       );
-      return each(wanted, fillPortion);
+      return each(wanted, (portion) => fillPortion(portion, isChange));
     },
     async drop(older) {
       for (const portion of portions(older)) {
@@ -186,7 +206,7 @@ export function createRedisCopyStore({ redis, guarded, clock }: RedisCopyStoreOp
       if (isCluster && !together) return false;
       const lives = held.expiresUs === undefined ? 0 : Math.ceil(held.expiresUs / 1000 - clock.now());
       if (lives < 0) return false;
-      const life = redis.lifeOf(copy);
+      const life = lifeAt(copy);
       if (life === undefined) return false;
       const text = Buffer.from(document.buffer, document.byteOffset, document.byteLength);
       const reply = await guarded(() =>

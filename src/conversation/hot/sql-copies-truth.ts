@@ -18,7 +18,15 @@ const THERE = `${OF} AND generation = $3 AND position > $4 AND added <= $5 AND (
 const LENGTHS = `SELECT position, length(body) AS bytes FROM conversation_message WHERE ${THERE} ORDER BY position DESC`;
 const BODIES = `SELECT body FROM conversation_message WHERE ${THERE} ORDER BY position`;
 
+const FIRST_MIGRATION = "SELECT applied_at FROM holdfast_migration ORDER BY version LIMIT 1";
+
 type StampRow = { collection: string; id: string; stamp: number };
+
+/** Names what is in this database: a new one, though it be in the same place, has another name. */
+export async function truthIdOf(database: Pick<Database, "query">): Promise<string> {
+  const [row] = await database.query<{ applied_at: number }>(FIRST_MIGRATION);
+  return String(row?.applied_at ?? "");
+}
 
 export function createSqlCopiesTruth(database: Database): CopiesTruth {
   /** As the only writer: rows are taken in no particular order, and writers must not wait for each other in a circle. */

@@ -63,7 +63,7 @@ export interface Book {
   /** Now. */
   readonly nowUs: number;
   /** Larger than all there was, for the next change of what is held under this key. */
-  nextStamp(key: ConversationKey, held: Held | undefined): number;
+  nextStamp(held: Held | undefined): number;
   held(key: ConversationKey): Promise<Held | undefined>;
   /** The current state. */
   state(held: Held): Promise<Uint8Array>;

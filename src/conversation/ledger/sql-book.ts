@@ -1,7 +1,7 @@
 import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
 import type { Order } from "../change/order.ts";
-import { type ConversationKey, type Held, textOf } from "../record/conversation.ts";
+import { type Held, textOf } from "../record/conversation.ts";
 import type { Book, KnownMessage } from "./book.ts";
 import { createLookup, type Lookup } from "./sql-lookup.ts";
 import { nameOf, prefetch } from "./sql-prefetch.ts";
@@ -24,17 +24,13 @@ export interface SqlBookOptions {
   readonly clock: Clock;
   /** Those that will be carried out on it. */
   readonly orders: readonly Order[];
-  /** Of the hot copies: Redis could not be told before the change. */
-  readonly unhealed: (key: ConversationKey) => boolean;
-  /** No stamp may be lower: what lies over a hot copy meanwhile has this one. */
-  readonly leastStamp: (key: ConversationKey) => number;
 }
 
 const RAISE_HEAD = "UPDATE conversation_head SET seq = $1 WHERE id = 1";
 
 /** Opens the book: from now on nobody else writes, and what is read stays true until the commit. */
 export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
-  const { kind, tx, clock, unhealed, leastStamp } = options;
+  const { kind, tx, clock } = options;
   const { seq: before, lookup } = await begin(options);
   // Not before: whoever had to wait for others must not take what has expired meanwhile for living.
   const nowUs = clock.now() * 1000;
@@ -62,7 +58,7 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
     get bytes() {
       return bytes;
     },
-    nextStamp: (key, held) => Math.max(nowUs, (held?.stamp ?? 0) + 1, leastStamp(key)),
+    nextStamp: (held) => Math.max(nowUs, (held?.stamp ?? 0) + 1),
     async held(key) {
       const text = textOf(key);
       if (known.has(text)) return known.get(text);
@@ -127,7 +123,7 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
     },
     async write() {
       if (isEmpty) return;
-      const lines = sheet.lines(unhealed).filter(([, rows]) => rows.length > 0);
+      const lines = sheet.lines().filter(([, rows]) => rows.length > 0);
       const sent = lines.map(([statement, rows]) => carryOutRows(kind, tx, statement, rows));
       if (seq > before) sent.push(tx.query(RAISE_HEAD, [seq]).then(() => {}));
       // None is left to itself: the first that failed explains the others.

@@ -1,10 +1,10 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Clock } from "../../infra/clock.ts";
-import type { Database } from "../../infra/database.ts";
+import type { Database, SqlSession } from "../../infra/database.ts";
 import { Failure, UnavailableError } from "../../infra/failure.ts";
 import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
-import type { Changed, HotCopies } from "../hot/hot-copies.ts";
+import type { Changed, Cover, HotCopies } from "../hot/hot-copies.ts";
 import { type PolicyFor, textOf } from "../record/conversation.ts";
 import { NO_LONGER_ADMITTED } from "../record/policies.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
@@ -25,6 +25,8 @@ const MOST_ORDERS = 200;
 const MOST_BYTES = 8 * 1024 * 1024;
 /** What the database undid for reasons of its own, and says so, goes again. */
 const ATTEMPTS = 5;
+
+const UNHEALED = "UPDATE conversation SET unhealed = 1 WHERE collection = $1 AND id = $2";
 
 interface Job {
   readonly order: Order;
@@ -65,36 +67,43 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
 
   async function commit(jobs: readonly Job[]): Promise<Commit> {
     const orders = jobs.map(({ order }) => order);
-    const keys = [...new Map(orders.map(({ key }) => [textOf(key), key])).values()];
-    const cover = await copies.cover(keys, clock.now() * 1000);
-    // Before and after, because a healing may end between the two.
-    if (!cover.complete) copies.doubt(keys);
-    let degraded = false;
+    let changed: readonly Changed[] = [];
+    let cover: Promise<Cover> | undefined;
     let mayBeCommitted = false;
     try {
       const done = await database.transaction(async (tx): Promise<Commit> => {
-        const book = await openSqlBook({
-          ...{ kind: database.kind, tx, clock, orders },
-          ...{ leastStamp: cover.leastStamp, unhealed: () => degraded },
-        });
+        const book = await openSqlBook({ kind: database.kind, tx, clock, orders });
         const settled: Settled[] = [];
         for (const order of orders) {
           settled.push(await settle(order, book));
           if (book.bytes > MOST_BYTES) break;
         }
-        degraded = !cover.complete;
+        changed = changedBy(settled);
+        // Redis and the database are busy at the same time: it is the commit that has to wait for both.
+        cover = copies.cover(changed.map(({ held }) => held));
         await book.write();
+        const { complete } = await cover;
+        if (!complete) await markUnhealed(tx, changed);
         mayBeCommitted = true;
-        return { settled, isTold: book.isTold, degraded };
+        return { settled, isTold: book.isTold, degraded: !complete };
       });
-      if (degraded) copies.doubt(keys);
-      else cover.lift(changedBy(done.settled));
+      // Once more, because a healing may have ended between the two.
+      if (done.degraded) copies.doubt(changed.map(({ held }) => held));
+      else (await cover)?.lift(changed);
       return done;
     } catch (error) {
       // What Postgres refused or undid is not committed; where it was lost on the way, nobody knows.
-      if (!mayBeCommitted || !(error instanceof UnavailableError)) cover.lift([]);
+      if (!mayBeCommitted || !(error instanceof UnavailableError)) (await cover)?.withdraw();
       throw error;
     }
+  }
+
+  async function markUnhealed(tx: SqlSession, changed: readonly Changed[]): Promise<void> {
+    copies.doubt(changed.map(({ held }) => held));
+    await tx.each(
+      UNHEALED,
+      changed.map(({ held: { collection, id } }) => [collection, id]),
+    );
   }
 
   /** A rule that refuses leaves nothing in the book; the others go on. */

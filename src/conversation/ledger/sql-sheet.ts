@@ -10,6 +10,9 @@ import { eachRow, insertRows, type RowsStatement } from "./sql-rows.ts";
 import { ADD_COUNT, Sums } from "./sql-sums.ts";
 import { hasVersionRow, PUT_VERSION, versionValues } from "./sql-version-row.ts";
 
+/** Where Redis could not be told of a change, that is noted afterwards. */
+const HEALED = 0;
+
 const PUT_STATE = insertRows("conversation_state", {
   collection: "text",
   id: "text",
@@ -166,7 +169,7 @@ export class Sheet {
   }
 
   /** What is to be carried out, in this order. */
-  lines(unhealed: (key: ConversationKey) => boolean): readonly Line[] {
+  lines(): readonly Line[] {
     const pages = [...this.#pages.values()];
     const pruned = pages.filter(({ floor }) => floor > 0).filter(hadRows);
     const keeping = pages.filter(({ history, last }) => history > 0 && last.after.presence === "live");
@@ -189,7 +192,7 @@ export class Sheet {
       [DROP_REMOVED, cut.map(({ last: { after } }) => [...ofPage({ after }), after.generation, after.version])],
       [PUT_REQUEST, this.#requests],
       [PUT_CHANGE, this.#changes],
-      [PUT_HELD, pages.map(({ last: { after } }) => [...valuesOf(after), unhealed(after) ? 1 : 0])],
+      [PUT_HELD, pages.map(({ last: { after } }) => [...valuesOf(after), HEALED])],
       // Last: few rows, which all writers share.
       [ADD_COUNT, this.#sums.rows()],
     ];
