@@ -44,7 +44,9 @@ end
 local foreign, foreigners = tonumber(ARGV[3]), 0
 local at = 4 + foreign
 if foreign > 0 then
-  each({unpack(ARGV, 4, 3 + foreign)}, function(...) foreigners = foreigners + redis.call('XACK', stream, group, ...) end)
+  local others = {}
+  for i = 1, foreign do others[i] = ARGV[3 + i] end
+  each(others, function(...) foreigners = foreigners + redis.call('XACK', stream, group, ...) end)
   -- Acknowledged by someone else before: counted by that one.
   if foreigners > 0 then redis.call('HINCRBY', producers, '/foreign', foreigners) end
 end
@@ -78,11 +80,16 @@ for p = 3, #KEYS do
     redis.call('HDEL', producers, name .. '/')
   end
 end
-local counted = gone > 0 and redis.call('HGET', producers, '/records')
-if counted then redis.call('HSET', producers, '/records', math.max(0, tonumber(counted) - gone)) end
+countGone(gone)
+local counts = redis.call('HMGET', producers, '/records', '/foreign')
+if tonumber(counts[1] or 0) > 0 and redis.call('XLEN', stream) <= tonumber(counts[2] or 0) and isDone(group) then
+  -- What is counted still was deleted by others: nobody waits for it.
+  redis.call('HSET', producers, '/records', '0')
+  counts[1] = '0'
+end
 -- The index was lost. It tells the truth again as soon as no record of ours waits.
 if redis.call('HEXISTS', producers, '/') == 0 and isDone(group) then redis.call('HSET', producers, '/', ARGV[2]) end
-return (waiting(unpack(redis.call('HMGET', producers, '/records', '/foreign'))))
+return (waiting(unpack(counts)))
 `,
 });
 
@@ -90,16 +97,20 @@ return (waiting(unpack(redis.call('HMGET', producers, '/records', '/foreign'))))
  * Moves an entry that cannot be read where it is out of the way. It is acknowledged first: then Redis lets the copy be made even
  * when it is out of memory.
  *
- * KEYS  stream, quarantine   ARGV  1 group   2 entry
+ * KEYS  stream, producers, quarantine   ARGV  1 group   2 entry   3 how many records it is
+ * Result: how many records wait still.
  */
 export const quarantineScript = defineScript({
   name: "audit-quarantine",
-  keys: 2,
-  lua: `
+  keys: 3,
+  lua: `${WAITING}
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
-if not entry then return 0 end
-redis.call('XADD', KEYS[2], '*', 'entry', ARGV[2], unpack(entry[2]))
-return redis.call('XDEL', KEYS[1], ARGV[2])
+if entry then
+  redis.call('XADD', KEYS[3], '*', 'entry', ARGV[2], unpack(entry[2]))
+  redis.call('XDEL', KEYS[1], ARGV[2])
+  countGone(tonumber(ARGV[3]))
+end
+return (waiting(unpack(redis.call('HMGET', KEYS[2], '/records', '/foreign'))))
 `,
 });

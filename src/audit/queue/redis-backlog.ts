@@ -6,7 +6,7 @@ import type { Backlog, Waiting } from "./backlog.ts";
 import { finishScript, openScript, quarantineScript } from "./redis-backlog-scripts.ts";
 import { asEntries, type QueueEntry } from "./redis-queue-entry.ts";
 import { GROUP, queueKeys } from "./redis-queue-keys.ts";
-import { leavesOf, type Run } from "./run.ts";
+import { leavesOf, mostLeavesIn, type Run } from "./run.ts";
 
 export interface RedisBacklogOptions {
   readonly redis: Redis;
@@ -22,8 +22,11 @@ export interface RedisBacklogOptions {
 }
 
 const MOST_BYTES = 4 * 1024 * 1024;
-/** Entries in one reply, at most: nobody knows beforehand how large they are, and a record may have 256 KiB. */
+/** Entries in one reply, at most: nobody knows beforehand how large they are, and one may have 256 KiB, or 1,000 records. */
 const PAGE = 250;
+/** What is asked for while nobody knows anything, and by how much a reply may grow beyond the one before. */
+const FIRST_PAGE = 4;
+const PAGE_GROWTH = 4;
 /** After so many there are likely to be more. */
 const MANY = 250;
 /** What one reply should come to. */
@@ -35,8 +38,9 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   const redis = options.redis.withCommandTimeout(blockMs + answerMs);
   const instance = randomUUID();
   let finishes = 0;
-  /** Of the entries in the last reply. */
+  /** Of the entries in the last reply; and how many they were. */
   let meanBytes = 0;
+  let lastPage = 0;
   /** Whether there was so much that more will be there already. */
   let isBusy = false;
 
@@ -45,13 +49,15 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
   }
 
   function pageSize(): number {
-    return Math.max(4, Math.min(PAGE, Math.floor(PAGE_BYTES / Math.max(1, meanBytes))));
+    const most = Math.min(PAGE, PAGE_GROWTH * lastPage, Math.floor(PAGE_BYTES / Math.max(1, meanBytes)));
+    return Math.max(FIRST_PAGE, most);
   }
 
   function weigh(entries: readonly QueueEntry[]): number {
     let bytes = 0;
     for (const { run } of entries) bytes += run?.leaves.length ?? 0;
-    if (entries.length > 0) meanBytes = bytes / entries.length;
+    lastPage = entries.length;
+    if (lastPage > 0) meanBytes = bytes / lastPage;
     return bytes;
   }
 
@@ -130,10 +136,15 @@ export function createRedisBacklog(options: RedisBacklogOptions): Backlog {
       // Bytes: a string this long takes ioredis several times as long.
       for (const [producer, words] of runs) args.push(producer, Buffer.from(words.join(" "), "latin1"));
       const tails = [...runs.keys()].map(keys.tail);
-      const left = await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
+      let left = await redis.run(finishScript, [keys.stream, keys.producers, ...tails], args);
       for (const one of done) {
         if (one.kind === "foreign" || one.broken === undefined) continue;
-        await redis.run(quarantineScript, [keys.stream, keys.quarantine], [GROUP, one.entry]);
+        const count = one.records.length + one.broken.count;
+        left = await redis.run(
+          quarantineScript,
+          [keys.stream, keys.producers, keys.quarantine],
+          [GROUP, one.entry, count],
+        );
       }
       return Number(left);
     },
@@ -148,10 +159,9 @@ function countOf(entries: readonly QueueEntry[]): number {
 }
 
 /** As many as it says, if that can be: who looks into Redis may have written anything. */
-function recordsIn({ first, last }: Pick<Run, "first" | "last">): number {
-  const count = last - first + 1;
-  if (count >= 1) return count;
-  return 1;
+function recordsIn({ first, last, leaves }: Run): number {
+  const count = Math.min(last - first + 1, mostLeavesIn(leaves));
+  return count >= 1 ? count : 1;
 }
 
 function waitingOf({ id: entry, run }: QueueEntry): Waiting {

@@ -92,13 +92,20 @@ local function firstWaiting(group)
 end
 `;
 
-/** How many records wait, as counted; and, should the count be lost, one at least for each entry that may be ours. */
+/**
+ * How many records wait, as counted; and, should the count be lost, one at least for each entry that may be ours. Entries that are
+ * not ours may be deleted by others, so that more of them are counted than there are: that hides no record of ours.
+ */
 export const WAITING = `
 local function waiting(counted, foreign)
-  local ours = redis.call('XLEN', KEYS[1]) - tonumber(foreign or 0)
-  if ours <= 0 then return 0, 0 end
+  local length = redis.call('XLEN', KEYS[1])
+  if length == 0 then return 0, 0 end
   counted = tonumber(counted or 0)
-  return math.max(ours, counted), counted
+  return math.max(length - tonumber(foreign or 0), counted), counted
+end
+local function countGone(gone)
+  local counted = gone > 0 and redis.call('HGET', KEYS[2], '/records')
+  if counted then redis.call('HSET', KEYS[2], '/records', math.max(0, tonumber(counted) - gone)) end
 end
 `;
 

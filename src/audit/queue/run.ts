@@ -69,6 +69,11 @@ export function leavesOf({ producer, first, last, leaves }: Run): readonly { id:
   return found;
 }
 
+/** How many leaves these bytes can be, whatever they are. */
+export function mostLeavesIn(leaves: Buffer): number {
+  return Math.floor(leaves.length / LENGTH_BYTES);
+}
+
 function notARun(): Error {
   return new Error("these bytes are not the audit records that the entry says they are");
 }
