@@ -61,6 +61,20 @@ describe.each(KINDS)("the archive in %s", (kind) => {
     expect(transactions()).toBeLessThanOrEqual(2);
   });
 
+  it("leaves no failure to itself when what it holds cannot be read while rows are on their way", async () => {
+    const { archive, database } = await watched();
+    await archive.append(range(1, 1), "refuse");
+    // The place of the next row is taken, too: those on their way fail, after the appending has failed already.
+    await database.write("UPDATE audit_record SET leaf_index = 1, leaf = $1", [Buffer.alloc(8, 0xff)]);
+    const unseen: unknown[] = [];
+    const see = (error: unknown) => void unseen.push(error);
+    process.on("unhandledRejection", see);
+    onTestFinished(() => void process.off("unhandledRejection", see));
+    await expect(archive.append([...range(1, 500, "q"), ...range(1, 1)], "refuse")).rejects.toThrow();
+    await new Promise(setImmediate);
+    expect(unseen).toEqual([]);
+  });
+
   it("does not say that it grew when all was held already", async () => {
     const { archive, grown } = await watched();
     await archive.append(range(1, 3), "refuse");

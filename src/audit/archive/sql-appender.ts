@@ -180,7 +180,11 @@ export async function openAppender(
       const first = frontier.size;
       const placing: PreparedRecord[] = [];
       for (const one of prepared.slice(from, from + PART)) placed.push(placeOrFind(one, placing));
-      if (placing.length > 0) inserted.push(insert(first, placing));
+      if (placing.length === 0) continue;
+      const part = insert(first, placing);
+      // It is waited for below; unless placing the next ones fails, and that is what is told then.
+      part.catch(() => {});
+      inserted.push(part);
     }
     // None is left to itself: the first that failed explains the others.
     for (const part of await Promise.allSettled(inserted)) if (part.status === "rejected") throw part.reason;
