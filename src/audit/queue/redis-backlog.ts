@@ -161,7 +161,9 @@ function countOf(entries: readonly QueueEntry[]): number {
 /** As many as it says, if that can be: who looks into Redis may have written anything. */
 function recordsIn({ first, last, leaves }: Run): number {
   const count = Math.min(last - first + 1, mostLeavesIn(leaves));
-  return count >= 1 ? count : 1;
+  if (count >= 1) return count;
+  // Or it is no number at all.
+  return 1;
 }
 
 function waitingOf({ id: entry, run }: QueueEntry): Waiting {
