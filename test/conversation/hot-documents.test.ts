@@ -84,6 +84,21 @@ describe("the document of a conversation", () => {
     expect(await documentOf(one)).toBeUndefined();
   });
 
+  it("that another program wrote stays until what takes its place is committed", async () => {
+    const one = await open();
+    await one.save("c", 1);
+    await currentDocument(one);
+    const theirs = '{"messages": [], "_metadata": {"case_id": "c", "version": 7}}';
+    await one.redis.command("set", "conversation:c", theirs);
+    const held = (await one.get("c")).what?.held;
+    if (held === undefined) throw new Error("it is not there");
+    const cover = await one.copies.cover([{ ...held, stamp: held.stamp + 1 }]);
+    expect(await one.redis.command("get", "conversation:c")).toBe(theirs);
+    cover.withdraw();
+    await one.save("c", 2);
+    expect(await currentDocument(one)).toMatchObject({ value: 2 });
+  });
+
   it("expires in Redis with its conversation, and not at all where that never does", async () => {
     const one = await open();
     const never = { ttlMs: "never", sliding: undefined } as const;

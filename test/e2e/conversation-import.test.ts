@@ -152,6 +152,31 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
     expect(await contents(client, "c-7")).toEqual(expected("c-7", 3));
   });
 
+  it("have no half of a long one among them when the import is killed within it", async () => {
+    const url = await freshRedis();
+    const redis = new Redis(url);
+    const count = 20_000;
+    await redis.set("conversation:long", legacy("long", count));
+    redis.disconnect();
+    await using server = await startHoldfast(await settings());
+    using client = createRpcClient(server.grpcAddress);
+    const child = await startChild({
+      command: process.execPath,
+      args: [join(root, "src/main.ts"), ...argsFor(server, "--redis-url", url)],
+      isReady: (line) => line.includes("the keys"),
+    });
+    const half = async () => {
+      const { reply } = await client.call(method.list, {});
+      return reply.conversations.some(({ messageCount }) => messageCount > 0n && messageCount < count);
+    };
+    await until(half, { what: "a part of it" });
+    await child.kill();
+    expect(await half()).toBe(true);
+    expect((await get(client, "long")).presence).toBe(ConversationPresence.NEVER_EXISTED);
+    expect(await run(server, "--redis-url", url)).toMatchObject({ code: 0, counts: { read: 1, imported: 1 } });
+    expect(await contents(client, "long")).toEqual(expected("long", count));
+  });
+
   it("are all there although the server is killed and comes back", async () => {
     const url = await freshRedis();
     const redis = new Redis(url);
