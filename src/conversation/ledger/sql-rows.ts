@@ -30,6 +30,29 @@ export function eachRow(one: string): RowsStatement {
   return { types: [], one, many: undefined };
 }
 
+/**
+ * Deletes what each row says. `where` compares the table with the columns of the row, which are named: it is the same for one row and
+ * for many, and never more than `most` of one.
+ */
+export function deleteRows(
+  table: string,
+  row: Readonly<Record<string, ColumnType>>,
+  where: (column: (name: string) => string) => string,
+  most: number,
+): RowsStatement {
+  const names = Object.keys(row);
+  const types = Object.values(row);
+  const arrays = types.map((type, at) => `$${at + 1}::${type}[]`);
+  return {
+    types,
+    one: `DELETE FROM ${table} WHERE ${where((name) => `$${names.indexOf(name) + 1}`)}`,
+    // The planner is told to look up each row, whatever it thinks of how large the table is.
+    many: `DELETE FROM ${table} WHERE ctid = ANY (ARRAY(
+      SELECT found.place FROM unnest(${arrays.join(", ")}) AS given (${names.join(", ")}) CROSS JOIN LATERAL (
+        SELECT ${table}.ctid AS place FROM ${table} WHERE ${where((name) => `given.${name}`)} LIMIT ${most}) AS found))`,
+  };
+}
+
 /** In both dialects it is on its way when this returns, behind what was sent before. */
 export async function carryOutRows(
   kind: Database["kind"],

@@ -6,7 +6,7 @@ import { summaryOf } from "../record/summary.ts";
 import type { Answered, Entry, Kind } from "./book.ts";
 import { OF } from "./sql-lookup.ts";
 import { PUT_HELD, valuesOf } from "./sql-row.ts";
-import { eachRow, insertRows, type RowsStatement } from "./sql-rows.ts";
+import { deleteRows, eachRow, insertRows, type RowsStatement } from "./sql-rows.ts";
 import { ADD_COUNT, Sums } from "./sql-sums.ts";
 import { hasVersionRow, PUT_VERSION, versionValues } from "./sql-version-row.ts";
 
@@ -67,13 +67,33 @@ const BRING_BACK = eachRow(`INSERT INTO conversation_message
   SELECT collection, id, generation, position, $4, NULL, message_id, role, content_hash, body FROM conversation_message
   WHERE ${OF} AND generation = $3 AND added <= $5 AND removed > $5 AND position > $6`);
 
-/** Versions below $3, and those beyond the $3 newest before the current one. */
-const DROP_BELOW = eachRow(`DELETE FROM conversation_version WHERE ${OF} AND version < $3`);
-const DROP_BEYOND = eachRow(`DELETE FROM conversation_version WHERE ${OF} AND version < (
-  SELECT version FROM conversation_version WHERE ${OF} ORDER BY version DESC LIMIT 1 OFFSET $3)`);
-/** What is older than the current state, $3, and than that of the oldest version that is kept. */
-const DROP_STATES = eachRow(`DELETE FROM conversation_state WHERE ${OF} AND version < $3 AND version < COALESCE(
-  (SELECT state_version FROM conversation_version WHERE ${OF} ORDER BY version LIMIT 1), $3)`);
+const VERSIONS = "FROM conversation_version WHERE collection =";
+/** More than a conversation has versions. */
+const MOST_VERSIONS = 100_000;
+const DROP_BELOW = deleteRows(
+  "conversation_version",
+  { collection: "text", id: "text", floor: "bigint" },
+  (row) => `collection = ${row("collection")} AND id = ${row("id")} AND version < ${row("floor")}`,
+  MOST_VERSIONS,
+);
+/** Those beyond the newest ones before the current one that the history keeps. */
+const DROP_BEYOND = deleteRows(
+  "conversation_version",
+  { collection: "text", id: "text", history: "bigint" },
+  (row) => `collection = ${row("collection")} AND id = ${row("id")} AND version < (
+    SELECT version ${VERSIONS} ${row("collection")} AND id = ${row("id")}
+    ORDER BY version DESC LIMIT 1 OFFSET ${row("history")})`,
+  MOST_VERSIONS,
+);
+/** What is older than the current state, and than that of the oldest version that is kept. */
+const DROP_STATES = deleteRows(
+  "conversation_state",
+  { collection: "text", id: "text", floor: "bigint" },
+  (row) => `collection = ${row("collection")} AND id = ${row("id")} AND version < ${row("floor")}
+    AND version < COALESCE((
+      SELECT state_version ${VERSIONS} ${row("collection")} AND id = ${row("id")} ORDER BY version LIMIT 1), ${row("floor")})`,
+  MOST_VERSIONS,
+);
 /** Messages that were removed before the oldest version that is kept, else before the current one, $4. So many in one commit. */
 const DROP_REMOVED = eachRow(`DELETE FROM conversation_message
   WHERE ${OF} AND generation = $3 AND (position, added) IN (
