@@ -117,6 +117,18 @@ describe.each(KINDS)("a watch over %s", (kind) => {
     }
   });
 
+  it("tells that one has expired, though another was created before anybody removed it", async () => {
+    const key = freshKey();
+    open.policies.set(key.collection, { ttlMs: 1_000, sliding: true, history: 0, tombstoneMs: 1_000 });
+    const one = (await watch({ ...key, filter: { statuses: ["open"] } })).run();
+    await saved(key, "open");
+    open.clock.move(1_001);
+    await saved(key, "closed");
+    await saved(key, "open");
+    await one.has(3);
+    expect(one.kinds).toEqual(["CREATED", "EXPIRED", "UPDATED"]);
+  });
+
   it("sends the state with each change that is the newest or kept, and says so when it is superseded", async () => {
     const key = freshKey();
     const one = await watch({ ...key, includeState: true });
