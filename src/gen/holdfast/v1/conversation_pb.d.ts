@@ -727,7 +727,8 @@ export declare type ConversationStateServiceGetRequest = Message<"holdfast.v1.Co
 
   /**
    * Do not answer with an older version than this, such as the one a write returned: a hot copy that is older is passed
-   * over. UNAVAILABLE when SQL is away and the hot copy is older. 0: any.
+   * over. UNAVAILABLE when SQL is away and the hot copy is older; FAILED_PRECONDITION (VERSION_NOT_REACHED) when SQL has
+   * an older one as well. Not larger than `version`, if that is set. 0: any.
    *
    * @generated from field: uint64 min_version = 5;
    */
