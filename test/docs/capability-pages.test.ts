@@ -5,14 +5,21 @@ import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process
 import { aimedAt, runBash, runTypeScript, typeErrors, whyNotRun } from "./run-snippet.ts";
 import { readDocument, root, snippetsOf, tableRows } from "./snippet.ts";
 
-describe.each(["docs/cache.md", "docs/audit.md"])("%s", (name) => {
+/** The pages, and with which settings they are tried. */
+const PAGES: readonly [string, Readonly<Record<string, string>>][] = [
+  ["docs/cache.md", {}],
+  ["docs/audit.md", {}],
+  ["docs/conversation.md", { CONVERSATION_HISTORY: "10" }],
+];
+
+describe.each(PAGES)("%s", (name, settings) => {
   const page = readDocument(name);
   const snippets = snippetsOf(page).filter(({ language }) => language === "typescript");
   const program = snippets.map(({ code }) => code).join("\n");
 
   let server: HoldfastProcess;
   beforeAll(async () => {
-    server = await startHoldfast();
+    server = await startHoldfast(settings);
   });
   afterAll(() => server.stop());
 
