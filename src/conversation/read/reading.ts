@@ -39,9 +39,10 @@ export interface ReadingOptions {
 }
 
 export function createReading({ policyFor, clock, usages }: ReadingOptions): Reading {
+  const nowUs = () => clock.now() * 1000;
   return {
     get nowUs() {
-      return clock.now() * 1000;
+      return nowUs();
     },
     policyOf(fields, { collection }) {
       fields.done();
@@ -50,7 +51,7 @@ export function createReading({ policyFor, clock, usages }: ReadingOptions): Rea
       return policy;
     },
     view(held, { tombstoneMs }) {
-      const presence = presenceOf(held, this.nowUs, tombstoneMs);
+      const presence = presenceOf(held, nowUs(), tombstoneMs);
       if (presence !== "live") return { presence, held: undefined };
       return held === undefined ? { presence: undefined, held } : { presence, held };
     },
