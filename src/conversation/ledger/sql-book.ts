@@ -26,6 +26,8 @@ export interface SqlBookOptions {
   readonly orders: readonly Order[];
 }
 
+/** A plan that reads a whole table, made while that is small, would be kept while it grows. All that is asked here has an index. */
+const BY_INDEX = "SET LOCAL enable_seqscan = off";
 const RAISE_HEAD = "UPDATE conversation_head SET seq = $1 WHERE id = 1";
 
 /** Opens the book: from now on nobody else writes, and what is read stays true until the commit. */
@@ -132,15 +134,23 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
   };
 }
 
-/** Takes the lock of the head, and asks behind it for what will be wanted. */
+/** Takes the lock of the head, and asks behind it for what will be wanted: in Postgres all in one round trip. */
 async function begin({ kind, tx, orders }: SqlBookOptions): Promise<{ readonly seq: number; readonly lookup: Lookup }> {
   const lookup = createLookup(kind, tx);
-  const head = `SELECT seq FROM conversation_head WHERE id = 1${kind === "postgres" ? " FOR UPDATE" : ""}`;
-  const [[row], full] = await Promise.all([
-    tx.query<{ seq: number }>(head),
-    // In SQLite a question costs no more when it is asked by itself.
-    kind === "postgres" ? prefetch(tx, orders, lookup) : lookup,
+  const head = "SELECT seq FROM conversation_head WHERE id = 1";
+  // In SQLite a question costs no more when it is asked by itself.
+  if (kind === "sqlite") return { seq: seqOf(await tx.query<HeadRow>(head)), lookup };
+  const [, rows, full] = await Promise.all([
+    tx.query(BY_INDEX),
+    tx.query<HeadRow>(`${head} FOR UPDATE`),
+    prefetch(tx, orders, lookup),
   ]);
-  if (row === undefined) throw new Error("the conversations have lost their head");
-  return { seq: row.seq, lookup: full };
+  return { seq: seqOf(rows), lookup: full };
+}
+
+type HeadRow = { seq: number };
+
+function seqOf([head]: readonly HeadRow[]): number {
+  if (head === undefined) throw new Error("the conversations have lost their head");
+  return head.seq;
 }

@@ -8,25 +8,25 @@ import { HELD_COLUMNS, type HeldRow, heldOf } from "./sql-row.ts";
 /** Larger states are read when they are asked for: a batch of them would take too much memory at once. */
 const LARGE_BYTES = 64 * 1024;
 
-/* In Postgres, where each question costs a round trip. LIMIT keeps the planner from joining whole tables while it does not know yet
- * how large they are. */
-const OF_WANTED = "c.collection = wanted.collection AND c.id = wanted.id";
+/* In Postgres, where each question costs a round trip. LIMIT and the inner questions keep the planner from joining tables: what is
+ * wanted is looked up one by one, by all the columns of an index, however little is known yet of how large the tables will be. */
+const OF_WANTED = "collection = wanted.collection AND id = wanted.id";
 const IDS = "unnest($1::text[], $2::text[]) AS wanted (collection, id)";
 const NAMED = "unnest($1::text[], $2::text[], $3::text[]) AS wanted (collection, id, name)";
+const current = (column: string) => `(SELECT ${column} FROM conversation WHERE ${OF_WANTED})`;
 const HELD = `SELECT found.* FROM ${IDS} CROSS JOIN LATERAL (
-  SELECT ${HELD_COLUMNS.join(", ")} FROM conversation c WHERE ${OF_WANTED} LIMIT 1) AS found`;
+  SELECT ${HELD_COLUMNS.join(", ")} FROM conversation WHERE ${OF_WANTED} LIMIT 1) AS found`;
 const STATE = `SELECT found.* FROM ${IDS} CROSS JOIN LATERAL (
-  SELECT s.collection, s.id, s.version, s.state FROM conversation c JOIN conversation_state s
-    ON s.collection = c.collection AND s.id = c.id AND s.version = c.state_version
-  WHERE ${OF_WANTED} AND c.presence = 1 AND c.state_bytes <= ${LARGE_BYTES} LIMIT 1) AS found`;
+  SELECT collection, id, version, state FROM conversation_state
+  WHERE ${OF_WANTED} AND version = ${current("state_version")} AND ${current("state_bytes")} <= ${LARGE_BYTES}
+  LIMIT 1) AS found`;
 const MESSAGE = `SELECT found.* FROM ${NAMED} CROSS JOIN LATERAL (
-  SELECT m.collection, m.id, m.generation, m.message_id, m.position, m.content_hash
-  FROM conversation c JOIN conversation_message m
-    ON m.collection = c.collection AND m.id = c.id AND m.generation = c.generation
-  WHERE ${OF_WANTED} AND c.presence = 1 AND m.message_id = wanted.name AND m.removed IS NULL LIMIT 1) AS found`;
+  SELECT collection, id, generation, message_id, position, content_hash FROM conversation_message
+  WHERE ${OF_WANTED} AND generation = ${current("generation")} AND message_id = wanted.name AND removed IS NULL
+  LIMIT 1) AS found`;
 const ANSWER = `SELECT found.* FROM ${NAMED} CROSS JOIN LATERAL (
-  SELECT c.collection, c.id, c.request_id, c.answer, c.expires_us FROM conversation_request c
-  WHERE ${OF_WANTED} AND c.request_id = wanted.name LIMIT 1) AS found`;
+  SELECT collection, id, request_id, answer, expires_us FROM conversation_request
+  WHERE ${OF_WANTED} AND request_id = wanted.name LIMIT 1) AS found`;
 
 type KeyRow = { collection: string; id: string };
 type StateRow = KeyRow & { version: number; state: Uint8Array };

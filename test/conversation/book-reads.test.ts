@@ -1,0 +1,87 @@
+import Sqlite from "better-sqlite3";
+import { expect, it } from "vitest";
+import { NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
+import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
+import { systemClock } from "../../src/infra/clock.ts";
+import type { Database } from "../../src/infra/database.ts";
+import { append, DEFAULT_POLICY, done, message, openLedgers, patch, restore, save } from "./ledgers.ts";
+
+const messages = (count: number) => Array.from({ length: count }, (_, at) => message(`m${at}`));
+
+it("appending in Postgres reads as little of a conversation with thousands of messages as of a new one", async () => {
+  await using open = await openLedgers("postgres");
+  const [one] = open.instances;
+  open.policies.set("conversation", { ...DEFAULT_POLICY, history: 2 });
+  await done(one, save("a"));
+  // Plans that are made while there is next to nothing have to do for later.
+  for (let at = 0; at < 10; at++) await done(one, append([message(`early-${at}`)]));
+  for (let at = 0; at < 5; at++) await done(one, append(messages(5000).slice(at * 1000, (at + 1) * 1000)));
+  const before = await rowsRead(one.database);
+  for (let at = 0; at < 20; at++) await done(one, append([message(`late-${at}`)]));
+  const read = (await rowsRead(one.database)) - before;
+  expect(read).toBeGreaterThan(20);
+  expect(read).toBeLessThan(20 * 100);
+});
+
+/** How many rows the server has read, through an index or without one. */
+async function rowsRead(database: Database): Promise<number> {
+  // On the only connection of the pool; else it would tell its figures some time later.
+  await database.query("SELECT pg_stat_force_next_flush()");
+  const [row] = await database.query<{ read: number }>(
+    `SELECT (SELECT SUM(seq_tup_read) FROM pg_stat_user_tables)
+      + (SELECT SUM(idx_tup_read) FROM pg_stat_user_indexes) AS read`,
+  );
+  return row?.read ?? 0;
+}
+
+it("no write to a conversation in SQLite walks through a table, or looks for messages but by their ids", async () => {
+  await using open = await openLedgers("sqlite");
+  const [{ database }] = open.instances;
+  const statements = new Set<string>();
+  const ledger = createSqlLedger({
+    ...{ copies: NO_COPIES, clock: systemClock, policyFor: () => ({ ...DEFAULT_POLICY, history: 2 }) },
+    onCommit: () => {},
+    database: {
+      ...database,
+      transaction: (work) =>
+        database.transaction((tx) =>
+          work({
+            query: (sql, params) => {
+              statements.add(sql);
+              return tx.query(sql, params);
+            },
+            each: (sql, rows) => {
+              statements.add(sql);
+              return tx.each(sql, rows);
+            },
+          }),
+        ),
+    },
+  });
+  const first = await done({ ledger }, save("a", { messages: messages(3), requestId: "r" }));
+  await done({ ledger }, append([message("m9")]));
+  await done({ ledger }, patch("b"));
+  await done({ ledger }, restore(first.held.version));
+  using file = openFile(open.where);
+  const plans = new Map([...statements].map((sql) => [sql, file.planOf(sql)]));
+  expect(plans.size).toBeGreaterThan(10);
+  for (const [sql, plan] of plans) expect(`${plan} OF ${sql}`).not.toMatch(/^(?!.*CONSTANT).*\bSCAN\b/);
+  const lookUp = [...plans].find(([sql]) => /^SELECT message_id/.test(sql));
+  expect(lookUp?.[1]).toMatch(/generation=\? AND message_id=\?/);
+});
+
+/** The file past the server, to be asked how it would carry a statement out. */
+function openFile(path: string) {
+  const file = new Sqlite(path, { readonly: true });
+  return {
+    planOf(sql: string): string {
+      const explained = file.prepare<unknown[], { detail: string }>(`EXPLAIN QUERY PLAN ${sql.replace(/\$\d+/g, "?")}`);
+      const values = [...sql.matchAll(/\$\d+/g)].map(() => 0);
+      return explained
+        .all(...values)
+        .map(({ detail }) => detail)
+        .join("; ");
+    },
+    [Symbol.dispose]: () => void file.close(),
+  };
+}
