@@ -25,14 +25,13 @@ export interface Opening {
   readonly held: Held | undefined;
 }
 
-/** What is kept of one conversation's changes, from the view of somebody who knows it as of a version. */
-export interface KeptSince extends Opening {
-  /** The newest kept change that is not after the version; not looked for when that is 0. */
-  readonly known: { readonly seq: number; readonly version: number } | undefined;
-  /** The oldest kept change. */
-  readonly first: { readonly seq: number; readonly previousVersion: number } | undefined;
-  /** The place of the oldest kept change that created it; only looked for when the version is 0. */
-  readonly createdSeq: number | undefined;
+/** A change of one conversation, by what tells where it stands. */
+export type Mark = Pick<Change, "seq" | "kind" | "version" | "previousVersion" | "generation">;
+
+/** How things stood with one conversation when a watch of it began, and which of its changes are kept. */
+export interface OpeningOf extends Opening {
+  /** The oldest and the newest change of it that are kept. */
+  readonly kept: { readonly first: Mark; readonly last: Mark } | undefined;
 }
 
 /** The changes that are kept, in the order of their commits. Each answer is of one moment. */
@@ -41,5 +40,7 @@ export interface Changes {
   page(scope: Scope | undefined, after: number, limits: PageLimits): Promise<ChangePage>;
   /** Without an id, only the head is known. */
   opening(collection: string, id: string | undefined): Promise<Opening>;
-  keptSince(key: ConversationKey, version: number): Promise<KeptSince>;
+  openingOf(key: ConversationKey): Promise<OpeningOf>;
+  /** The first kept change of a conversation at or after a place. */
+  markFrom(key: ConversationKey, seq: number): Promise<Mark | undefined>;
 }

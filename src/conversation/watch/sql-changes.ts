@@ -1,9 +1,9 @@
 import type { Database, SqlRow, SqlValue } from "../../infra/database.ts";
-import { KIND, type Kind } from "../ledger/book.ts";
+import type { Kind } from "../ledger/book.ts";
 import { HELD_COLUMNS, type HeldRow, heldOf } from "../ledger/sql-row.ts";
 import type { Held } from "../record/conversation.ts";
 import type { Change, Scope } from "./change.ts";
-import type { ChangePage, Changes, PageLimits } from "./changes.ts";
+import type { ChangePage, Changes, Mark, PageLimits } from "./changes.ts";
 
 const COLUMNS = [
   ...["seq", "collection", "id", "kind", "version", "previous_version", "generation", "state_version"],
@@ -27,6 +27,8 @@ type ChangeRow = {
   changed_us: number;
 };
 
+type MarkRow = Pick<ChangeRow, "seq" | "kind" | "version" | "previous_version" | "generation">;
+
 /** With no change in the page, all columns of one are null. */
 type PageRow = { head: number; follower: number | null; total: number } & (
   | ChangeRow
@@ -34,12 +36,8 @@ type PageRow = { head: number; follower: number | null; total: number } & (
 );
 /** With no conversation, all columns of one are null. */
 type OpeningRow = { head: number } & (HeldRow | { [K in keyof HeldRow]: null });
-type KeptRow = OpeningRow & {
-  known_seq: number | null;
-  known_version: number | null;
-  first_seq: number | null;
-  first_previous: number | null;
-  created_seq: number | null;
+type OpeningOfRow = OpeningRow & {
+  [K in `${"first" | "last"}_${keyof MarkRow & string}`]: number | null;
 };
 
 const HELD = HELD_COLUMNS.map((column) => `c.${column}`).join(", ");
@@ -47,15 +45,14 @@ const OF = "collection = $1 AND id = $2";
 /** The head and the conversation, as they are together. */
 const OPENED = `FROM conversation_head h LEFT JOIN conversation c ON c.collection = $1 AND c.id = $2`;
 const OPENING = `SELECT h.seq AS head, ${HELD} ${OPENED} WHERE h.id = 1`;
-const KEPT_SINCE = `SELECT h.seq AS head, ${HELD}, first.seq AS first_seq, first.previous_version AS first_previous,
-    known.seq AS known_seq, known.version AS known_version,
-    (SELECT seq FROM conversation_change WHERE ${OF} AND CAST($3 AS BIGINT) = 0 AND kind = ${KIND.created} ORDER BY seq LIMIT 1) AS created_seq
-  ${OPENED}
-  LEFT JOIN (SELECT seq, previous_version FROM conversation_change WHERE ${OF} ORDER BY seq LIMIT 1) first ON 1 = 1
-  LEFT JOIN (
-    SELECT seq, version FROM conversation_change WHERE ${OF} AND CAST($3 AS BIGINT) > 0 AND version <= CAST($3 AS BIGINT) ORDER BY seq DESC LIMIT 1
-  ) known ON 1 = 1
+const MARK = ["seq", "kind", "version", "previous_version", "generation"] as const;
+const MARKS = `SELECT ${MARK.join(", ")} FROM conversation_change WHERE ${OF}`;
+const markAs = (name: "first" | "last") => MARK.map((column) => `${name}.${column} AS ${name}_${column}`).join(", ");
+const OPENING_OF = `SELECT h.seq AS head, ${HELD}, ${markAs("first")}, ${markAs("last")} ${OPENED}
+  LEFT JOIN (${MARKS} ORDER BY seq LIMIT 1) first ON 1 = 1
+  LEFT JOIN (${MARKS} ORDER BY seq DESC LIMIT 1) last ON 1 = 1
   WHERE h.id = 1`;
+const MARK_FROM = `${MARKS} AND seq >= $3 ORDER BY seq LIMIT 1`;
 
 export function createSqlChanges(database: Pick<Database, "query">): Changes {
   return {
@@ -69,15 +66,14 @@ export function createSqlChanges(database: Pick<Database, "query">): Changes {
       const [row] = await database.query<OpeningRow>(OPENING, [collection, id ?? ""]);
       return openingOf(headed(row));
     },
-    async keptSince({ collection, id }, version) {
-      const row = headed((await database.query<KeptRow>(KEPT_SINCE, [collection, id, version]))[0]);
-      const { first_seq: first, first_previous: previousVersion, known_seq: known, known_version: ofVersion } = row;
-      return {
-        ...openingOf(row),
-        known: known === null || ofVersion === null ? undefined : { seq: known, version: ofVersion },
-        first: first === null || previousVersion === null ? undefined : { seq: first, previousVersion },
-        createdSeq: row.created_seq ?? undefined,
-      };
+    async openingOf({ collection, id }) {
+      const row = headed((await database.query<OpeningOfRow>(OPENING_OF, [collection, id]))[0]);
+      const [first, last] = [markIn(row, "first"), markIn(row, "last")];
+      return { ...openingOf(row), kept: first && last && { first, last } };
+    },
+    async markFrom({ collection, id }, seq) {
+      const [row] = await database.query<MarkRow>(MARK_FROM, [collection, id, seq]);
+      return row && markOf(row);
     },
   };
 }
@@ -125,6 +121,21 @@ function openingOf(row: OpeningRow): { head: number; held: Held | undefined } {
   return { head: row.head, held: row.collection === null ? undefined : heldOf(row) };
 }
 
+function markIn(row: OpeningOfRow, name: "first" | "last"): Mark | undefined {
+  const [seq, kind, version] = [row[`${name}_seq`], row[`${name}_kind`], row[`${name}_version`]];
+  const [previous_version, generation] = [row[`${name}_previous_version`], row[`${name}_generation`]];
+  if (seq === null || kind === null || version === null || previous_version === null || generation === null) {
+    return undefined;
+  }
+  return markOf({ seq, kind, version, previous_version, generation });
+}
+
+function markOf(row: MarkRow): Mark {
+  const { seq, version, generation } = row;
+  // What this server, or one it works beside, has written.
+  return { seq, kind: row.kind as Kind, version, previousVersion: row.previous_version, generation };
+}
+
 function headed<Row extends SqlRow>(row: Row | undefined): Row {
   if (row === undefined) throw new Error("the conversations have lost their head");
   return row;
@@ -133,14 +144,9 @@ function headed<Row extends SqlRow>(row: Row | undefined): Row {
 function changeOf(row: ChangeRow): Change {
   const { first_position: first, last_position: last, before_user_id: userId, before_status: status } = row;
   return {
-    seq: row.seq,
+    ...markOf(row),
     collection: row.collection,
     id: row.id,
-    // What this server, or one it works beside, has written.
-    kind: row.kind as Kind,
-    version: row.version,
-    previousVersion: row.previous_version,
-    generation: row.generation,
     stateVersion: row.state_version,
     positions: first === null || last === null ? undefined : { first, last },
     before: userId === null || status === null ? undefined : { userId, status },

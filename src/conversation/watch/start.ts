@@ -1,6 +1,7 @@
-import type { Held } from "../record/conversation.ts";
+import { KIND } from "../ledger/book.ts";
+import type { ConversationKey, Held } from "../record/conversation.ts";
 import type { Scope } from "./change.ts";
-import type { Changes, KeptSince, Opening } from "./changes.ts";
+import type { Changes, Mark, OpeningOf } from "./changes.ts";
 
 /** Where a watch is to begin: with what comes after now, after a place, or after a version of its conversation. */
 export type Start = "now" | { readonly place: number } | { readonly version: number };
@@ -19,32 +20,68 @@ export interface Begun {
 
 export async function begin(changes: Changes, { collection, id }: Scope, start: Start): Promise<Begun> {
   if (typeof start === "object" && "version" in start && id !== undefined) {
-    const kept = await changes.keptSince({ collection, id }, start.version);
-    return { at: (start.version === 0 ? sinceCreation(kept) : sinceVersion(kept, start.version)) ?? GAP, ...kept };
+    const key = { collection, id };
+    const opening = await changes.openingOf(key);
+    const find: Find = (first, last, holds) => firstWhere(changes, key, first, last, holds);
+    const { version } = start;
+    const at = await (version === 0 ? sinceCreation(opening, find) : sinceVersion(opening, version, find));
+    return { ...opening, at: at ?? GAP };
   }
   const opening = await changes.opening(collection, id);
   const at = typeof start === "object" && "place" in start ? start.place : opening.head;
-  return { at: isPlace(at, opening) ? at : GAP, ...opening };
-}
-
-/** A place that is further on than the head was given out by another database, or by this one before it lost something. */
-function isPlace(at: number, { head }: Opening): boolean {
-  return at >= 0 && at <= head;
+  // One that is further on than the head was given out by another database, or by this one before it lost something.
+  return { ...opening, at: at <= opening.head ? at : GAP };
 }
 
 /** Whoever knows nothing has missed nothing of earlier lives of the conversation. */
-function sinceCreation({ createdSeq, first, held, head }: KeptSince): number | undefined {
-  if (createdSeq !== undefined) return createdSeq - 1;
-  return first === undefined && held === undefined ? head : undefined;
+async function sinceCreation({ held, head, kept }: OpeningOf, find: Find): Promise<number | undefined> {
+  if (kept === undefined) return held === undefined ? head : undefined;
+  const { first, last } = kept;
+  if (first.kind === KIND.created) return first.seq - 1;
+  if (first.generation === last.generation) return undefined;
+  const created = await find(first, last, ({ generation }) => generation === last.generation);
+  return created && created.seq - 1;
 }
 
-/** None is kept without all that follow it: so if the one that made the version is kept, or an older one, nothing is missing. */
-function sinceVersion({ known, first, held, head }: KeptSince, version: number): number | undefined {
-  if (known?.version === version) return known.seq;
-  // One that was never given out here, or of which nothing is known any more.
-  if (held === undefined || version > held.version) return undefined;
-  if (known !== undefined) return known.seq;
-  if (first === undefined) return version === held.version ? head : undefined;
+/** None is kept without all that follow it: so if one is that is not after the version, nothing is missing. */
+async function sinceVersion(opening: OpeningOf, version: number, find: Find): Promise<number | undefined> {
+  const { held, head, kept } = opening;
+  const latest = (kept?.last ?? held)?.version;
+  if (version === latest) return head;
+  // What is not known here may be of anything.
+  if (kept === undefined || latest === undefined || version > latest) return undefined;
+  const { first, last } = kept;
   // One that was created anew does not say what came before.
-  return first.previousVersion > 0 && first.previousVersion <= version ? first.seq - 1 : undefined;
+  if (first.version > version)
+    return first.previousVersion > 0 && first.previousVersion <= version ? first.seq - 1 : undefined;
+  const next = await find(first, last, (mark) => mark.version > version);
+  return next && next.seq - 1;
+}
+
+/** Finds the first change for which something holds, as it does for all that follow, for the last, and not for the first. */
+type Find = (first: Mark, last: Mark, holds: (mark: Mark) => boolean) => Promise<Mark | undefined>;
+
+/** In a few steps, however many there are. Undefined when they were forgotten meanwhile. */
+async function firstWhere(
+  changes: Pick<Changes, "markFrom">,
+  key: ConversationKey,
+  ...[first, last, holds]: Parameters<Find>
+): Promise<Mark | undefined> {
+  let low = first;
+  let high = last;
+  // There is none from here up to `high`.
+  let end = high.seq;
+  while (low.seq + 1 < end) {
+    const middle = Math.floor((low.seq + 1 + end) / 2);
+    const mark = await changes.markFrom(key, middle);
+    if (mark === undefined) return undefined;
+    if (mark.seq < end && !holds(mark)) low = mark;
+    else {
+      if (mark.seq < end) high = mark;
+      end = middle;
+    }
+  }
+  // As long as this one is kept, none behind it was forgotten while they were looked at.
+  const still = await changes.markFrom(key, low.seq);
+  return still?.seq === low.seq ? high : undefined;
 }
