@@ -1625,7 +1625,7 @@ export declare type ConversationChange = Message<"holdfast.v1.ConversationChange
 
   /**
    * The version before it. 0 for CREATED. Equals the version of the last change reported for this conversation, unless
-   * that was LEFT.
+   * that was LEFT (with a filter, also DELETED or EXPIRED).
    *
    * @generated from field: uint64 previous_version = 3;
    */
@@ -1654,8 +1654,8 @@ export declare type ConversationChange = Message<"holdfast.v1.ConversationChange
   stateSuperseded: boolean;
 
   /**
-   * The messages the change appended, if include_messages was set; the first 1,000 or 2 MiB of them. ListMessages has
-   * the rest.
+   * The messages the change appended, if include_messages was set; the first 1,000 or 2 MiB of them, fewer when state
+   * and messages together would pass 4 MiB. ListMessages has the rest.
    *
    * @generated from field: repeated holdfast.v1.ConversationMessage messages = 7;
    */
