@@ -41,6 +41,7 @@ export interface Load extends AsyncDisposable {
 /** What a client is told while servers come and go. */
 const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"]);
 const RETRY_MS = 50;
+const HASTY_MS = 20;
 
 interface Seen {
   readonly version: number;
@@ -60,7 +61,8 @@ export async function startLoad(options: LoadOptions): Promise<Load> {
   let retries = 0;
   let stopping = false;
 
-  const open = () => addresses.map((address) => parts.use(createConversationClient(address, { deadlineMs: 8_000 })));
+  const open = (deadlineMs = 8_000) =>
+    addresses.map((address) => parts.use(createConversationClient(address, { deadlineMs })));
 
   /** Undefined: it failed as calls do while servers come and go. */
   async function attempt<T extends { readonly degraded: boolean }>(call: () => Promise<T>): Promise<T | undefined> {
@@ -113,32 +115,36 @@ export async function startLoad(options: LoadOptions): Promise<Load> {
   }
 
   async function write(name: string): Promise<void> {
-    const clients = open();
+    const patient = open();
+    // They have given up before most answers come: what they wrote is written, and they do not know it.
+    const hasty = open(HASTY_MS);
     const random = createRandom(seed + Number(name.slice(1)));
-    const seen = new Map<string, Seen>();
+    let refused: { readonly conversation: string; readonly base: Seen } | undefined;
     for (let n = 0; !stopping; n++) {
-      const conversation = conversations[random(conversations.length)] ?? "";
+      const conversation = refused?.conversation ?? conversations[random(conversations.length)] ?? "";
       const own = `${name}-${n}`;
-      const first = random(clients.length);
-      if (random(2) === 0) {
-        await append(clients, first, { name: own, conversation, count: 1 + random(3) });
+      const turn = random(patient.length);
+      const isHasty = random(4) === 0;
+      const clients = isHasty ? [...hasty.slice(turn, turn + 1), ...patient] : patient;
+      const first = isHasty ? 0 : turn;
+      if (refused === undefined && random(4) === 0) {
+        await append(clients, first, { name: own, conversation, count: 1 + random(3), isTwin: random(3) === 0 });
       } else {
         const look = (client: ConversationClient) => read(name, client, conversation, false);
-        const base = seen.get(conversation) ?? (await insist(clients, first, look)).seen;
-        seen.delete(conversation);
-        const patches = random(2) === 0;
-        const forgoes = random(4) === 0;
-        const left = await update(clients, first, { name: own, conversation, base, patches, forgoes });
-        if (left !== undefined) seen.set(conversation, left);
+        const base = refused?.base ?? (await insist(clients, first, look)).seen;
+        const [patches, forgoes] = [random(2) === 0, random(4) === 0];
+        const instead = await update(clients, first, { name: own, conversation, base, patches, forgoes });
+        refused = instead && { conversation, base: instead };
       }
-      await delay(random(40));
+      // Who was refused knows what is there, and tries again at once.
+      if (refused === undefined) await delay(random(60));
     }
   }
 
   async function append(
     clients: readonly ConversationClient[],
     first: number,
-    { name, conversation, count }: { name: string; conversation: string; count: number },
+    { name, conversation, count, isTwin }: Append,
   ): Promise<void> {
     const messages = Array.from({ length: count }, (_, at) => `${name}-${at}`);
     const request = {
@@ -146,12 +152,27 @@ export async function startLoad(options: LoadOptions): Promise<Load> {
       messages: messages.map((id) => ({ id, role: "user", content: `said ${id}` })),
     };
     const order = { name, conversation, messages, expected: 0, mark: "", calledAt: performance.now() };
-    const { reply } = await insist(clients, first, (client) => client.call(method.appendMessages, request));
-    keep(order, {
-      version: Number(reply.version),
-      positions: reply.appended.map(({ position }) => Number(position)),
-      duplicate: reply.appended.every(({ duplicate }) => duplicate),
-    });
+    const send = async (turn: number) =>
+      (await insist(clients, turn, (client) => client.call(method.appendMessages, request))).reply;
+    const replies = await Promise.all([send(first), ...(isTwin ? [send(first + 1)] : [])]);
+    const answers = replies.map(({ version, appended }) => ({
+      version: Number(version),
+      positions: appended.map(({ position }) => Number(position)),
+      duplicate: appended.every(({ duplicate }) => duplicate),
+    }));
+    keep(order, answers.find(({ duplicate }) => !duplicate) ?? answers[0]);
+    if (new Set(answers.map(({ positions }) => String(positions))).size > 1) {
+      surprises.push(`${name} was given different places: ${answers.map(({ positions }) => positions).join(" and ")}`);
+    }
+    if (answers.filter(({ duplicate }) => !duplicate).length > 1) surprises.push(`${name} was appended twice`);
+  }
+
+  interface Append {
+    readonly name: string;
+    readonly conversation: string;
+    readonly count: number;
+    /** The same is sent to two instances at once. */
+    readonly isTwin: boolean;
   }
 
   interface Update {
