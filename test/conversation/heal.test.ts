@@ -157,9 +157,37 @@ describe("when Redis comes back", () => {
     await server.restart();
     const raw = async () => (await one.redis.getBuffers([copyKeys(keyOf("c")).copy]))[0]?.includes("value");
     await until(raw, { what: "the copy of old to be there" });
-    await believing(one, other);
-    for (const instance of [one, other]) expect((await instance.value("c")).value).toBe(2);
-    await copiesOf([one, other], "c", 2);
+    // One that has not seen the newer version either.
+    const next = await startHot({ database, redisUrl: server.url });
+    await believing(one, other, next);
+    expect(await next.copied("c")).toBeUndefined();
+    for (const instance of [next, one, other]) expect((await instance.value("c")).value).toBe(2);
+    await copiesOf([one, other, next], "c", 2);
+  });
+
+  it("to one that had nothing to say meanwhile, that one does not believe what others could not tell Redis of", async () => {
+    const redisUrl = new URL(await freshRedis());
+    const { database } = await openTruth("postgres");
+    const startThrough = async (proxy: { readonly port: number }) => {
+      const url = new URL(redisUrl);
+      url.port = String(proxy.port);
+      return startHot({ database, redisUrl: url.href, failureThreshold: 1_000_000 });
+    };
+    await using proxy = await startTcpProxy(Number(redisUrl.port));
+    await using otherProxy = await startTcpProxy(Number(redisUrl.port));
+    const [one, idle] = [await startThrough(proxy), await startThrough(otherProxy)];
+    await believing(one, idle);
+    await one.save("c", 1);
+    await copiesOf([one, idle], "c", 1);
+    proxy.cut();
+    otherProxy.cut();
+    await until(() => !one.redis.connected && !idle.redis.connected, { what: "the connections to be lost" });
+    await one.save("c", 2);
+    otherProxy.restore();
+    await until(() => idle.redis.connected, { what: "the connection" });
+    expect((await idle.value("c")).value).toBe(2);
+    await copiesOf([idle], "c", 2);
+    expect(await unhealed(database)).toBe(0);
   });
 
   it("empty, copies are made anew", async () => {
@@ -198,7 +226,7 @@ describe("when Redis comes back", () => {
     for (let i = 0; i < 20; i++) {
       expect(await one.copied("c")).toBeUndefined();
       await expect(one.value("c")).rejects.toThrow(UnavailableError);
-      await one.redis.ping();
+      await one.copies.heal();
     }
     isAway = false;
     await until(async () => (await one.value("c")).layer === "redis", { what: "copies to be believed" });
@@ -328,6 +356,29 @@ describe("a writer that stops", () => {
     await expect(lonely.save("c", 2)).rejects.toThrow(UnavailableError);
     expect(wasCovered).toBe(true);
     await copiesOf([one, lonely], "c", 1);
+  });
+});
+
+describe("a cover", () => {
+  it("is not taken away by the writer before, who gave up", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const held = (await one.get("c")).what?.held;
+    if (held === undefined) throw new Error("it is not there");
+    const before = await one.copies.cover([{ ...held, stamp: held.stamp + 1 }]);
+    const after = await one.copies.cover([{ ...held, stamp: held.stamp + 2 }]);
+    before.withdraw();
+    await one.redis.ping();
+    expect(await one.copied("c")).toBeUndefined();
+    expect(await one.value("c")).toEqual({ value: 1, layer: "sqlite" });
+    const copy = await one.copies.read(keyOf("c"));
+    expect(copy).toBeUndefined();
+    const changed = { ...held, stamp: held.stamp + 2 };
+    after.lift([{ held: changed, state: undefined }]);
+    await until(async () => (await one.copies.readHeld(keyOf("c")))?.stamp === changed.stamp, { what: "the copy" });
   });
 });
 

@@ -1,5 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { AT } from "../../src/conversation/hot/copy-bytes.ts";
 import { copyKeys } from "../../src/conversation/hot/copy-keys.ts";
+import { FILLED } from "../../src/conversation/hot/copy-store.ts";
+import { fillScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
 import { slotOf } from "../../src/infra/redis-slot.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { startRedisCluster } from "../support/redis-cluster.ts";
@@ -119,6 +122,83 @@ describe("a hot copy", () => {
     await one.ledger.carryOut({ kind: "delete", key: keyOf("c"), requestId: "" });
     await until(copyOf("deleted"), { what: "the tombstone" });
     expect(await left()).toBeGreaterThan(86_000_000);
+  });
+
+  it("is not made of an old state and a newer summary", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    const { copy } = copyKeys(keyOf("c"));
+    await one.save("c", 1);
+    await until(async () => (await one.copied("c")) === 1, { what: "the copy" });
+    const [old] = await one.redis.getBuffers([copy]);
+    if (old == null) throw new Error("no copy");
+    await one.save("c", 2);
+    await until(async () => (await one.copied("c")) === 2, { what: "the newer copy" });
+    await one.redis.command("set", copy, old);
+    await one.append("c", "m1");
+    expect(await one.value("c")).toEqual({ value: 2, layer: "sqlite" });
+    await until(async () => (await one.value("c")).layer === "redis", { what: "the copy after the append" });
+    expect((await one.get("c")).what).toMatchObject({ state: stateWith(2).bytes, held: { messageCount: 1 } });
+  });
+
+  it("keeps its state while what is held with it grows and shrinks", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    await one.save("c", 1);
+    for (const ttlMs of [1_000_000, "never", 2_000_000] as const) {
+      const expiry = { ttlMs, sliding: false };
+      await one.ledger.carryOut({ kind: "extend", key: keyOf("c"), requestId: "", expiry });
+      const hasIt = async () =>
+        (await one.copies.readHeld(keyOf("c")))?.ttlMs === (ttlMs === "never" ? undefined : ttlMs);
+      await until(hasIt, { what: `a ttl of ${ttlMs}` });
+      expect(await one.copied("c")).toBe(1);
+    }
+  });
+
+  it("of another truth that had the same Redis is not seen", async () => {
+    const redisUrl = await freshRedis();
+    const one = await startHot({ database: (await openTruth()).database, redisUrl });
+    await believing(one);
+    await one.save("c", 1);
+    await until(async () => (await one.copied("c")) === 1, { what: "the copy" });
+    const next = await startHot({ database: (await openTruth()).database, redisUrl });
+    await believing(next);
+    expect(await next.value("c")).toEqual({ value: undefined, layer: "sqlite" });
+    await next.save("c", 2);
+    await until(async () => (await next.copied("c")) === 2, { what: "the copy of the next truth" });
+  });
+
+  it("is put over a cover that has run out, and not over one that has not", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    await one.save("c", 1);
+    await until(async () => (await one.copied("c")) === 1, { what: "the copy" });
+    const { copy } = copyKeys(keyOf("c"));
+    const cover = async (untilMs: number) => {
+      const digits = [9e15, untilMs].map((number) => String(number).padStart(16, "0")).join("");
+      await one.redis.command("setrange", copy, AT.cover, digits);
+    };
+    await cover(Date.now() + 1_000_000);
+    for (let i = 0; i < 3; i++) expect(await one.value("c")).toEqual({ value: 1, layer: "sqlite" });
+    await cover(Date.now() - 1_000);
+    expect(await one.value("c")).toEqual({ value: 1, layer: "sqlite" });
+    await until(async () => (await one.value("c")).layer === "redis", { what: "the copy" });
+  });
+
+  it("that was held up on the way for too long is not stored", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    const { copy, document } = copyKeys(keyOf("c"));
+    const args = (notAfter: number) => ["life", notAfter, 0, 1, 0, "a copy", "", ""];
+    const [now, late] = (await one.redis.run(fillScript, [copy, document], args(Date.now() - 1))) as number[];
+    expect(FILLED[late ?? 0]).toBe("late");
+    expect(await one.redis.command("exists", copy)).toBe(0);
+    const [, filled] = (await one.redis.run(fillScript, [copy, document], args((now ?? 0) + 100_000))) as number[];
+    expect(FILLED[filled ?? 5]).toBe("filled");
   });
 
   it("is none when what lies there is foreign, damaged, cut off, or of another conversation", async () => {
