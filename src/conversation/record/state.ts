@@ -6,6 +6,7 @@ import type { Fields } from "../../infra/fields.ts";
 import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
 import type { State, StateFacts } from "./conversation.ts";
 import { field as messageField, messageOf } from "./conversation-bytes.ts";
+import { LIMITS } from "./fields.ts";
 import { NUMBER, STRING } from "./struct-fields.ts";
 import { eachMember, type Member } from "./struct-members.ts";
 import { faultsOf } from "./struct-scan.ts";
@@ -13,8 +14,6 @@ import { structOfJson } from "./struct-writer.ts";
 
 /** The limit that the contract states. */
 export const MOST_STATE_BYTES = 4 * 1024 * 1024;
-/** What a member may have to be known: it is a column that is searched by. */
-const MOST_KNOWN_BYTES = 512;
 
 /** Checks a state that a caller sent, as serialized google.protobuf.Struct. Undefined when something was refused. */
 export function checkState(fields: Fields, field: string, bytes: Uint8Array): State | undefined {
@@ -127,7 +126,7 @@ function knownText(bytes: Buffer, { valueStart, end }: Member): string {
   const reader = new WireReader(bytes);
   reader.at = valueStart + 1;
   const last = reader.endOfBytes(end);
-  if (last - reader.at > MOST_KNOWN_BYTES) return "";
+  if (last - reader.at > LIMITS.knownBytes) return "";
   const text = bytes.toString("utf8", reader.at, last);
   return text.includes("\0") ? "" : text;
 }
