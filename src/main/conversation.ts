@@ -83,7 +83,7 @@ async function openCopies(
   log: Log,
 ): Promise<RedisCopies | undefined> {
   if (redis === undefined) return undefined;
-  const [{ createRedisCopies }, { createSqlCopiesTruth }] = await Promise.all([
+  const [{ createRedisCopies }, { createSqlCopiesTruth, truthIdOf }] = await Promise.all([
     import("../conversation/hot/redis-copies.ts"),
     import("../conversation/hot/sql-copies-truth.ts"),
   ]);
@@ -92,6 +92,7 @@ async function openCopies(
       ...{ redis: redis.client, breaker: redis.breaker, clock: systemClock, log },
       commandTimeoutMs: config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
       truth: createSqlCopiesTruth(database),
+      truthId: await truthIdOf(database),
       documents: config.conversation.legacyCopies,
     }),
     (it: RedisCopies) => it.close(),
