@@ -1,4 +1,5 @@
 import { appendLoad, listLoad } from "./audit-messages.ts";
+import { appendMessagesLoad, saveLoad } from "./conversation-messages.ts";
 import { type LoadOptions, load } from "./h2-load.ts";
 import { getManyRequests, getRequests, setRequests } from "./messages.ts";
 import type { Call } from "./ratio.ts";
@@ -13,6 +14,7 @@ type Order = Call & {
 
 const CACHE = "/holdfast.v1.CacheService";
 const AUDIT = "/holdfast.v1.AuditService";
+const CONVERSATION = "/holdfast.v1.ConversationStateService";
 
 function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
   switch (order.path) {
@@ -26,6 +28,10 @@ function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
       return { path: `${AUDIT}/Append`, ...appendLoad() };
     case "List":
       return { path: `${AUDIT}/List`, ...listLoad(order.actors) };
+    case "Save":
+      return { path: `${CONVERSATION}/Save`, ...saveLoad() };
+    case "AppendMessages":
+      return { path: `${CONVERSATION}/AppendMessages`, ...appendMessagesLoad(order.ids) };
   }
 }
 

@@ -5,6 +5,7 @@ import { measureEmbedded } from "./audit-embedded-cases.ts";
 import { measureList } from "./audit-list-cases.ts";
 import { measureMemory } from "./audit-memory-case.ts";
 import { measureQueue } from "./audit-queue-cases.ts";
+import { measureConversations } from "./conversation-cases.ts";
 import { measureFrozen } from "./frozen.ts";
 import { type CacheCall, type Call, compare } from "./ratio.ts";
 import { type Row, table, writeReport } from "./report.ts";
@@ -15,7 +16,7 @@ import { measureStart } from "./start.ts";
  * `make bench`: Holdfast beside what a user would have without it, both in one run on the same cores. Every figure is a ratio,
  * or a bound on time and memory; the absolute numbers are in the JSON.
  */
-const USAGE = `make bench ARGS="..."   (about eleven minutes, on a machine that does nothing else)
+const USAGE = `make bench ARGS="..."   (about twelve minutes, on a machine that does nothing else)
 
   --only TEXT      only cases whose name contains the text
   --rounds N       slices of load for each side and case; default 5
@@ -149,6 +150,7 @@ await measureQueue(audit);
 await measureEmbedded(audit);
 await measureList(audit);
 await measureMemory(audit);
+await measureConversations(audit);
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);
 if (rows.some((row) => !row.reached)) process.exitCode = 1;

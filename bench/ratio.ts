@@ -22,8 +22,19 @@ export interface ListCall extends Concurrency {
   readonly actors: readonly string[];
 }
 
+/** A state of 4 KB, to many conversations in turn. */
+export interface SaveCall extends Concurrency {
+  readonly path: "Save";
+}
+
+/** A message to each of these conversations in turn. */
+export interface AppendMessagesCall extends Concurrency {
+  readonly path: "AppendMessages";
+  readonly ids: readonly string[];
+}
+
 /** One kind of call, for both sides. */
-export type Call = CacheCall | AppendCall | ListCall;
+export type Call = CacheCall | AppendCall | ListCall | SaveCall | AppendMessagesCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;
