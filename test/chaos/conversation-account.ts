@@ -34,5 +34,5 @@ export function accountInWords({ verdict, history, load, faults, watchesOpened, 
   ];
   const width = Math.max(...lines.map(([name]) => name.length));
   const table = lines.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`);
-  return [...table, ...[...verdict.examples, ...problems].map((example) => `  ! ${example}`)].join("\n");
+  return [...table, ...[...verdict.examples, ...problems.slice(0, 10)].map((example) => `  ! ${example}`)].join("\n");
 }
