@@ -20,8 +20,6 @@ import {
 } from "./setting.ts";
 import { buryExpired, expire, remove } from "./tombstone.ts";
 
-export { notThere, versionNotKept } from "./absence.ts";
-
 /** Carries one write out on the book, or throws the Failure that says why not. */
 export async function carryOut(order: Order, book: Book, policy: CollectionPolicy): Promise<Outcome> {
   if (order.requestId !== "") {

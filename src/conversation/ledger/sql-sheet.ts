@@ -1,8 +1,6 @@
-import { toBinary } from "@bufbuild/protobuf";
-import { ConversationSummarySchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import type { SqlValue } from "../../infra/database.ts";
 import { type ConversationKey, type Held, textOf } from "../record/conversation.ts";
-import { summaryOf } from "../record/summary.ts";
+import { summaryBytes } from "../record/summary-bytes.ts";
 import type { Answered, Entry, Kind } from "./book.ts";
 import { OF } from "./sql-lookup.ts";
 import { PUT_HELD, valuesOf } from "./sql-row.ts";
@@ -243,7 +241,7 @@ function changeValues(entry: Entry, kind: Kind, seq: number, nowUs: number): Sql
     messages.length === 0 ? null : firstPosition + messages.length - 1,
     live?.userId ?? null,
     live?.status ?? null,
-    toBinary(ConversationSummarySchema, summaryOf(shown)),
+    summaryBytes(shown),
     nowUs,
   ];
 }

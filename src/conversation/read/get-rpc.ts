@@ -4,7 +4,7 @@ import type {
 } from "../../gen/holdfast/v1/conversation_pb.js";
 import { EncodedReply, type Rpcs } from "../../infra/call.ts";
 import { Failure } from "../../infra/failure.ts";
-import { versionNotKept } from "../change/carry-out.ts";
+import { versionNotKept } from "../change/absence.ts";
 import type { KeptVersion } from "../ledger/book.ts";
 import { type CollectionPolicy, type ConversationKey, type Held, textOf } from "../record/conversation.ts";
 import { conversationParts, field, messageOf, numberField } from "../record/conversation-bytes.ts";
