@@ -1,5 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { documentScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
+import type { Redis } from "../../src/infra/redis.ts";
 import { freshRedis } from "../support/fresh.ts";
+import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 import { believing, type HotInstance, keyOf, openTruth, said, startHot, stateWith } from "./hot-parts.ts";
 
@@ -147,6 +150,49 @@ describe("the document of a conversation", () => {
     await one.append("c", "m1");
     expect(await currentDocument(one)).toMatchObject({ messages: [{ id: "m1" }] });
     expect(await one.copied("c")).toBe(1);
+  });
+
+  it("is made again after an outage in which it was dropped, or could not be made", async () => {
+    await using server = await startRedis({ args: ["--appendonly", "yes", "--appendfsync", "always"] });
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: server.url, documents: true, failureThreshold: 1_000_000 });
+    await believing(one);
+    await one.save("c", 1);
+    await currentDocument(one);
+    server.pause();
+    await one.save("c", 2);
+    await one.save("new", 2);
+    server.resume();
+    for (const id of ["c", "new"]) {
+      const there = async () => (await documentOf(one, `conversation:${id}`))?.value === 2;
+      await until(there, { what: `the document of ${id}` });
+    }
+    await one.redis.command("flushdb");
+    const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const held = await startHot({
+      ...{ database, redisUrl: server.url, documents: true, failureThreshold: 1_000_000 },
+      wrap: (redis) =>
+        Object.create(redis, {
+          run: {
+            value: async (...[script, ...rest]: Parameters<Redis["run"]>) => {
+              if (script === documentScript) {
+                reached.resolve();
+                await gate.promise;
+              }
+              return redis.run(script, ...rest);
+            },
+          },
+        }),
+    });
+    await believing(held);
+    await held.save("c", 3);
+    await reached.promise;
+    await server.kill();
+    gate.resolve();
+    await until(() => held.copies.condition().documents === 1, { what: "the document to wait again" });
+    await server.restart();
+    const there = async () => (await documentOf(held))?.value === 3;
+    await until(there, { what: "the document" });
   });
 
   it("is made before the instance ends", async () => {

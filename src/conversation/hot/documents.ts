@@ -1,5 +1,6 @@
 import type { NoteAbsence } from "../../infra/absence.ts";
 import type { Clock } from "../../infra/clock.ts";
+import { UnavailableError } from "../../infra/failure.ts";
 import { type ConversationKey, textOf } from "../record/conversation.ts";
 import { type CopiesTruth, isLive, type Whole } from "./copies-truth.ts";
 import type { CopyStore } from "./copy-store.ts";
@@ -33,6 +34,7 @@ const PORTION = 10;
 const SHARE = 0.1;
 /** Beyond this the oldest are left out. */
 const MOST = 50_000;
+const AWAY_MS = 500;
 const CLOSING_MS = 2_000;
 
 export function createDocuments({ truth, store, reachable, clock, noteAbsence }: DocumentsOptions): Documents {
@@ -45,25 +47,29 @@ export function createDocuments({ truth, store, reachable, clock, noteAbsence }:
     if (timer !== undefined || making !== undefined || closed) return;
     timer = setTimeout(() => {
       timer = undefined;
-      making = makePortion().then((tookMs) => {
+      making = makePortion().then((pauseMs) => {
         making = undefined;
-        if (waiting.size > 0) arm(Math.max(DELAY_MS, tookMs * (1 / SHARE - 1)));
+        if (waiting.size > 0) arm(pauseMs);
       });
     }, delayMs).unref();
   }
 
+  /** How long to leave the time to others then. */
   async function makePortion(): Promise<number> {
     const began = clock.monotonic();
-    if (!reachable()) return CLOSING_MS;
+    if (!reachable()) return AWAY_MS;
     for (const [text, key] of [...waiting].slice(0, PORTION)) {
       waiting.delete(text);
       try {
         await make(key);
       } catch (error) {
         noteAbsence(error);
+        if (!(error instanceof UnavailableError)) continue;
+        waiting.set(text, key);
+        return AWAY_MS;
       }
     }
-    return clock.monotonic() - began;
+    return Math.max(DELAY_MS, (clock.monotonic() - began) * (1 / SHARE - 1));
   }
 
   async function make(key: ConversationKey): Promise<void> {
@@ -101,7 +107,7 @@ export function createDocuments({ truth, store, reachable, clock, noteAbsence }:
       clearTimeout(timer);
       await making;
       const until = clock.monotonic() + CLOSING_MS;
-      while (waiting.size > 0 && reachable() && clock.monotonic() < until) await makePortion();
+      while (waiting.size > 0 && clock.monotonic() < until && (await makePortion()) !== AWAY_MS);
     },
   };
 }

@@ -24,6 +24,8 @@ export interface HealerOptions {
   readonly doubts: Doubts;
   /** Whether it is worth trying on our own; while the breaker is open it is the breaker that calls. */
   readonly reachable: () => boolean;
+  /** Called with what is there without a copy now. */
+  readonly onDropped: (key: ConversationKey) => void;
   readonly clock: Clock;
   readonly log: Log;
   /** How often to look for what other instances left: for so long a copy of that may be believed here. */
@@ -37,7 +39,7 @@ const SOON_MS = 20;
 class TruthAwayError extends Error {}
 
 export function createHealer(options: HealerOptions): Healer {
-  const { truth, store, doubts, clock, log } = options;
+  const { truth, store, doubts, onDropped, clock, log } = options;
   let running: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
@@ -94,6 +96,7 @@ export function createHealer(options: HealerOptions): Healer {
     await store.drop(rows);
     doubts.remove(marks);
     await ofTruth(() => truth.settle(rows));
+    rows.forEach(onDropped);
   }
 
   /** Once an outage. */

@@ -4,6 +4,7 @@ import type { Clock } from "../../infra/clock.ts";
 import { createGuarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
 import { type Redis, RedisReplyError } from "../../infra/redis.ts";
+import type { ConversationKey } from "../record/conversation.ts";
 import { createCopies } from "./copies.ts";
 import type { CopiesTruth } from "./copies-truth.ts";
 import { createDocuments } from "./documents.ts";
@@ -45,7 +46,7 @@ export interface RedisCopies extends HotCopies {
 
 const SWEEP_MS = 500;
 
-/** Hot copies in Redis, of one instance. To be closed before Redis and the database. */
+/** Hot copies in Redis, of one instance. To be closed after the ledger, and before Redis and the database. */
 export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
   const { redis, breaker, commandTimeoutMs, truth, truthId, sweepMs = SWEEP_MS, clock, log } = options;
   const noteAbsence = createAbsenceNotes("the hot copies", log, clock);
@@ -55,15 +56,19 @@ export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
   const unguarded = createRedisCopyStore({ redis, guarded: (work) => work(), clock, truthId });
   const doubts = createDoubts();
   const reachable = () => breaker.state === "closed" && redis.connected;
-  const healer = createHealer({ truth, store: unguarded, doubts, reachable, clock, log, sweepMs });
   const documents =
     options.documents === false
       ? undefined
       : createDocuments({ ...{ truth, store, clock, noteAbsence }, reachable: () => reachable() && !doubts.all });
+  const remake = (key: ConversationKey) => documents?.later(key);
+  const healer = createHealer({
+    ...{ truth, store: unguarded, doubts, reachable, clock, log, sweepMs },
+    onDropped: remake,
+  });
   const copies = createCopies({
     ...{ store, truth, doubts, breaker, clock, noteAbsence },
     onDoubt: healer.soon,
-    onCopied: (key) => documents?.later(key),
+    onCopied: remake,
   });
 
   function onContact(): void {
