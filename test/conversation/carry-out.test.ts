@@ -230,12 +230,13 @@ describe.each(KINDS)("orders to conversations, in %s", (kind) => {
       expect(told).toEqual({ ...firstTold, changed: false });
       expect(toldState).toEqual(attempt.answersState === true ? firstState : undefined);
     }
-    // Of another conversation it is another attempt, even where the two names put together are the same.
+    // Of another conversation it is another attempt, even in the same commit and where the names put together are the same.
     const odd = { collection: "conversation", id: "c1#r" };
-    await done(one, save("x", { key: odd, requestId: "1" }));
-    expect(
-      (await done(one, save("y", { key: { ...odd, id: "c1" }, requestId: "r#1", expectedVersion: 0 }))).created,
-    ).toBe(true);
+    const both = await Promise.all([
+      done(one, save("x", { key: odd, requestId: "1" })),
+      done(one, save("y", { key: { ...odd, id: "c1" }, requestId: "r#1", expectedVersion: 0 })),
+    ]);
+    expect(both.map(({ held }) => held.id)).toEqual(["c1#r", "c1"]);
     open.clock.move(1);
     await expect(one.ledger.carryOut(patch("b", { requestId: "r1" }))).resolves.toMatchObject({ changed: true });
   });
