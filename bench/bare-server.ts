@@ -7,7 +7,12 @@ import {
   CacheServiceGetResponseSchema,
   CacheServiceSetResponseSchema,
 } from "../src/gen/holdfast/v1/cache_pb.js";
+import {
+  ConversationStateService,
+  ConversationStateServiceGetResponseSchema,
+} from "../src/gen/holdfast/v1/conversation_pb.js";
 import { appendReply } from "./audit-messages.ts";
+import { conversationReply } from "./conversation-messages.ts";
 import { getManyReply, getReply, setReply } from "./messages.ts";
 
 /**
@@ -19,12 +24,14 @@ const replies = new Map<string, Message>([
   [CacheServiceGetManyResponseSchema.typeName, getManyReply(50)],
   [CacheServiceSetResponseSchema.typeName, setReply()],
   [AuditServiceAppendResponseSchema.typeName, appendReply()],
+  [ConversationStateServiceGetResponseSchema.typeName, conversationReply()],
 ]);
 
 const server = new Server();
 const definition: Record<string, object> = {};
 const handlers: UntypedServiceImplementation = {};
-for (const method of [...CacheService.methods, ...AuditService.methods] as readonly DescMethod[]) {
+const services = [CacheService, AuditService, ConversationStateService];
+for (const method of services.flatMap((service): readonly DescMethod[] => service.methods)) {
   const reply = replies.get(method.output.typeName);
   if (reply === undefined) continue;
   const path = `/${method.parent.typeName}/${method.name}`;

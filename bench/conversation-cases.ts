@@ -1,16 +1,19 @@
 import { join } from "node:path";
 import { createConversationClient } from "../test/support/conversation-client.ts";
 import { startPostgres } from "../test/support/postgres-server.ts";
+import { startRedis } from "../test/support/redis-server.ts";
 import { scratchDirectory } from "../test/support/scratch.ts";
 import { bodyText } from "./conversation-messages.ts";
 import type { UpsertOrder, UpsertResult } from "./conversation-upsert-process.ts";
-import { median, type Slice, slice } from "./ratio.ts";
+import { compare, median, type Slice, slice } from "./ratio.ts";
 import type { Row } from "./report.ts";
-import { OTHER_CORE, pin, runOn, SERVER_CORE, type Side, startHoldfast } from "./sides.ts";
+import { OTHER_CORE, pin, runOn, SERVER_CORE, type Side, startBare, startHoldfast } from "./sides.ts";
 
+const GET = "conversation: Get of 4 KB, Redis";
 const IN_SQLITE = "conversation: Save embedded, 4 KB";
 const IN_POSTGRES = "conversation: Save in Postgres, 4 KB";
 const FLAT = "conversation: AppendMessages to 10,000";
+const GET_TARGET = 0.5;
 const SAVE_TARGET = 0.4;
 const FLAT_RATIO = 1.2;
 const LONG = 10_000;
@@ -27,8 +30,9 @@ export interface ConversationCases {
   add(row: Row): void;
 }
 
-/** Writes of conversations: beside a plain upsert of the state, and to a long one beside short ones. */
+/** Conversations: a Get beside a handler that keeps nothing; writes beside a plain upsert of the state, and to a long one beside short ones. */
 export async function measureConversations(cases: ConversationCases): Promise<void> {
+  if (cases.wanted(GET)) await measureGet(cases);
   if (cases.wanted(IN_SQLITE) || cases.wanted(FLAT)) {
     using directory = scratchDirectory("bench-conversation");
     await using side = await startHoldfast({ HOLDFAST_DATA_DIR: directory.path });
@@ -45,6 +49,25 @@ export async function measureConversations(cases: ConversationCases): Promise<vo
     await using side = await startHoldfast({ DATABASE_URL: database });
     await measureSave(IN_POSTGRES, cases, side, { name: "pg", database });
   }
+}
+
+/** From the hot copies, beside a handler that keeps nothing. */
+async function measureGet({ rounds, sliceMs, add }: ConversationCases): Promise<void> {
+  process.stderr.write(`${GET} ...\n`);
+  await using redis = await startRedis();
+  pin(redis.pid, OTHER_CORE);
+  await using bare = await startBare();
+  await using side = await startHoldfast({ REDIS_URL: redis.url });
+  await slice(side, { path: "Save", ...CALLERS }, sliceMs);
+  const { rate, cpu, rounds: done } = await compare(bare, side, { path: "GetConversation" }, { rounds, sliceMs });
+  add({
+    name: GET,
+    figure: `${rate.toFixed(2)} x`,
+    target: `${GET_TARGET} x`,
+    reached: rate >= GET_TARGET,
+    notes: `of the bare handler; ${cpu.toFixed(2)} x by processor time a call`,
+    details: { rate, cpu, rounds: done },
+  });
 }
 
 async function measureSave(

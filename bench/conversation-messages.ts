@@ -1,6 +1,10 @@
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
+  ConversationPresence,
   ConversationStateServiceAppendMessagesRequestSchema,
+  ConversationStateServiceGetRequestSchema,
+  ConversationStateServiceGetResponseSchema,
   ConversationStateServiceSaveRequestSchema,
 } from "../src/gen/holdfast/v1/conversation_pb.js";
 import type { LoadOptions } from "./h2-load.ts";
@@ -33,6 +37,32 @@ export function saveLoad(): Pick<LoadOptions, "bodies"> {
       toBinary(schema, create(schema, { id: conversationId(number), state: stateAt(number) })),
     ),
   };
+}
+
+export function getConversationLoad(): Pick<LoadOptions, "bodies"> {
+  const schema = ConversationStateServiceGetRequestSchema;
+  return {
+    bodies: Array.from({ length: CONVERSATIONS }, (_, number) =>
+      toBinary(schema, create(schema, { id: conversationId(number) })),
+    ),
+  };
+}
+
+/** What a Get of one of them answers. */
+export function conversationReply() {
+  return create(ConversationStateServiceGetResponseSchema, {
+    presence: ConversationPresence.LIVE,
+    conversation: {
+      summary: {
+        ...{ collection: "conversation", id: conversationId(0), version: 1_795_000_000_000_000n, userId: "user-0" },
+        ...{ status: "running", confidenceScore: 0.5, stateBytes: 4_096n, sliding: true },
+        createTime: timestampFromMs(1_795_000_000_000),
+        updateTime: timestampFromMs(1_795_000_000_000),
+        expireTime: timestampFromMs(1_795_086_400_000),
+      },
+      state: stateAt(0),
+    },
+  });
 }
 
 /** One message a call, to each of these in turn. */

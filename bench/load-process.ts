@@ -1,5 +1,5 @@
 import { appendLoad, listLoad } from "./audit-messages.ts";
-import { appendMessagesLoad, saveLoad } from "./conversation-messages.ts";
+import { appendMessagesLoad, getConversationLoad, saveLoad } from "./conversation-messages.ts";
 import { type LoadOptions, load } from "./h2-load.ts";
 import { getManyRequests, getRequests, setRequests } from "./messages.ts";
 import type { Call } from "./ratio.ts";
@@ -30,6 +30,8 @@ function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
       return { path: `${AUDIT}/List`, ...listLoad(order.actors) };
     case "Save":
       return { path: `${CONVERSATION}/Save`, ...saveLoad() };
+    case "GetConversation":
+      return { path: `${CONVERSATION}/Get`, ...getConversationLoad() };
     case "AppendMessages":
       return { path: `${CONVERSATION}/AppendMessages`, ...appendMessagesLoad(order.ids) };
   }

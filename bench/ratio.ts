@@ -27,6 +27,11 @@ export interface SaveCall extends Concurrency {
   readonly path: "Save";
 }
 
+/** Those conversations, one after the other. */
+export interface GetConversationCall extends Concurrency {
+  readonly path: "GetConversation";
+}
+
 /** A message to each of these conversations in turn. */
 export interface AppendMessagesCall extends Concurrency {
   readonly path: "AppendMessages";
@@ -34,7 +39,7 @@ export interface AppendMessagesCall extends Concurrency {
 }
 
 /** One kind of call, for both sides. */
-export type Call = CacheCall | AppendCall | ListCall | SaveCall | AppendMessagesCall;
+export type Call = CacheCall | AppendCall | ListCall | SaveCall | GetConversationCall | AppendMessagesCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;
