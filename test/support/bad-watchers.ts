@@ -38,22 +38,40 @@ export async function connectWatchers(port: number, windowBytes?: number): Promi
 
 /** Resolves when the server has accepted the watch. */
 export async function openWatcher(session: ClientHttp2Session, request: WatchRequest): Promise<Watcher> {
-  const stream = session.request({
-    ":method": "POST",
-    ":path": `/${CacheService.typeName}/Watch`,
-    "content-type": "application/grpc",
-    te: "trailers",
-  });
-  stream.on("error", () => undefined);
-  stream.end(frame(toBinary(CacheServiceWatchRequestSchema, create(CacheServiceWatchRequestSchema, request))));
-  const opened = once(stream, "response");
+  const bytes = toBinary(CacheServiceWatchRequestSchema, create(CacheServiceWatchRequestSchema, request));
+  const { stream, opened } = openWatch(session, CacheService.typeName, bytes);
   const watcher = watcherOf(stream);
   await opened;
   return watcher;
 }
 
-function watcherOf(stream: ClientHttp2Stream): Watcher {
+/** Opens the Watch of a service, and reads nothing of it. */
+export function openWatch(session: ClientHttp2Session, service: string, request: Uint8Array) {
+  const stream = session.request({
+    ":method": "POST",
+    ":path": `/${service}/Watch`,
+    "content-type": "application/grpc",
+    te: "trailers",
+  });
+  stream.on("error", () => undefined);
+  stream.end(frame(request));
+  return { stream, opened: once(stream, "response") };
+}
+
+/** Reads on and on. */
+export function readMessages(stream: ClientHttp2Stream, take: (message: Buffer) => void): void {
   let rest: Buffer = Buffer.alloc(0);
+  stream.on("data", (chunk: Buffer) => {
+    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    while (rest.length >= 5 && rest.length >= 5 + rest.readUInt32BE(1)) {
+      const length = rest.readUInt32BE(1);
+      take(rest.subarray(5, 5 + length));
+      rest = rest.subarray(5 + length);
+    }
+  });
+}
+
+function watcherOf(stream: ClientHttp2Stream): Watcher {
   let messages = 0;
   let fault: string | undefined;
   let end: Watcher["end"];
@@ -74,14 +92,7 @@ function watcherOf(stream: ClientHttp2Stream): Watcher {
       return end;
     },
     read() {
-      stream.on("data", (chunk: Buffer) => {
-        rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-        while (rest.length >= 5 && rest.length >= 5 + rest.readUInt32BE(1)) {
-          const length = rest.readUInt32BE(1);
-          take(fromBinary(CacheServiceWatchResponseSchema, rest.subarray(5, 5 + length)));
-          rest = rest.subarray(5 + length);
-        }
-      });
+      readMessages(stream, (message) => take(fromBinary(CacheServiceWatchResponseSchema, message)));
     },
   } satisfies Watcher as Watcher;
 
