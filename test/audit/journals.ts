@@ -1,5 +1,6 @@
 import type { Journal, Segment } from "../../src/audit/journal/journal.ts";
 import { type JournalOptions, openJournal } from "../../src/audit/journal/journal-directory.ts";
+import { unseal } from "../../src/audit/record/leaf.ts";
 import type { Sealed } from "../../src/audit/record/record.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
@@ -28,11 +29,16 @@ export async function open(
   return { journal, lines };
 }
 
+/** As it is when it is read from its bytes, to compare it with what a journal gives back. */
+export function asRead({ leaf }: Sealed): Sealed {
+  return unseal(leaf);
+}
+
 /** Records of one producer with these sequences, of different lengths. */
 export function recordsOf(producer: string, first: number, count: number): readonly Sealed[] {
   return Array.from({ length: count }, (_, i) => {
     const sequence = first + i;
-    return sealed({ producer, sequence }, { service: "s".repeat(sequence % 13) });
+    return asRead(sealed({ producer, sequence }, { service: "s".repeat(sequence % 13) }));
   });
 }
 
