@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { AT } from "../../src/conversation/hot/copy-bytes.ts";
 import { copyKeys } from "../../src/conversation/hot/copy-keys.ts";
 import type { Database, SqlRow, SqlSession } from "../../src/infra/database.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
@@ -6,7 +7,7 @@ import { freshRedis } from "../support/fresh.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
-import { believing, type HotInstance, keyOf, openAgain, openTruth, startHot } from "./hot-parts.ts";
+import { believing, type HotInstance, keyOf, openAgain, openTruth, startHot, stateWith } from "./hot-parts.ts";
 
 async function copiesOf(instances: readonly HotInstance[], id: string, value: number): Promise<void> {
   for (const one of instances) {
@@ -380,6 +381,29 @@ describe("a cover", () => {
     after.lift([{ held: changed, state: undefined }]);
     await until(async () => (await one.copies.readHeld(keyOf("c")))?.stamp === changed.stamp, { what: "the copy" });
   });
+
+  it("that ran out before anybody knew whether its writer committed is not taken away by one who gives up", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis() });
+    await believing(one);
+    await one.save("c", 1);
+    await copiesOf([one], "c", 1);
+    const held = (await one.get("c")).what?.held;
+    if (held === undefined) throw new Error("it is not there");
+    const { copy } = copyKeys(keyOf("c"));
+    const coverStamp = async () =>
+      Number((await one.redis.getBuffers([copy]))[0]?.toString("latin1", AT.cover, AT.until));
+    await one.copies.cover([{ ...held, stamp: held.stamp + 1 }]);
+    await one.redis.command("setrange", copy, AT.until, "1".padStart(16, "0"));
+    const next = await one.copies.cover([{ ...held, stamp: held.stamp + 2 }]);
+    expect(await coverStamp()).toBe(held.stamp + 2);
+    next.withdraw();
+    await until(async () => (await coverStamp()) === held.stamp + 1, { what: "the cover of before" });
+    expect(await one.copied("c")).toBeUndefined();
+    // Nor does it keep out what the truth says.
+    expect(await one.value("c")).toEqual({ value: 1, layer: "sqlite" });
+    await copiesOf([one], "c", 1);
+  });
 });
 
 describe("a reader that is slow", () => {
@@ -418,6 +442,32 @@ describe("a reader that is slow", () => {
       expect((await one.value("c")).value).toBe(value);
       expect(await one.copied("c")).not.toBe(value - 1);
     }
+  });
+
+  it("does not bring back what was given a moment to live, and has expired", async () => {
+    const { database } = await openTruth("postgres");
+    const redisUrl = await freshRedis();
+    const [one, other] = await Promise.all([0, 1].map(() => startHot({ database, redisUrl })));
+    if (one === undefined || other === undefined) throw new Error("no instances");
+    await one.save("c", 1);
+    const [reached, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const slow = await startHot({ redisUrl, database: slowToHear(database, reached.resolve, gate.promise) });
+    await believing(one, other, slow);
+    await one.redis.command("flushdb");
+    const reading = slow.value("c");
+    await reached.promise;
+    const expiry = { ttlMs: 1, sliding: false };
+    const given = { kind: "save", key: keyOf("c"), requestId: "", messages: [], state: stateWith(2), expiry } as const;
+    const saved = await one.ledger.carryOut(given);
+    if (saved.kind !== "done") throw new Error("it was not saved");
+    const { copy } = copyKeys(keyOf("c"));
+    const isFilled = async () => (await one.copied("c")) === 2 || (await one.redis.command("exists", copy)) === 0;
+    await until(isFilled, { what: "the copy" });
+    await until(() => Date.now() * 1000 > (saved.held.expiresUs ?? 0) + 1_000, { what: "the end" });
+    gate.resolve();
+    expect((await reading).value).toBe(1);
+    await slow.redis.ping();
+    expect(await other.copied("c")).not.toBe(1);
   });
 
   it("leaves no old copy behind where a flush took the cover away", async () => {

@@ -3,7 +3,7 @@ import type { Changed, Copy } from "./hot-copies.ts";
 
 /** A cover that was put over a copy. */
 export interface Covered extends Stamped {
-  /** The cover that was there before and had not run out; zeros: none. */
+  /** The cover that was there before, though it may have run out: under it lies what nobody may read. Zeros: none. */
   readonly before: { readonly stamp: number; readonly until: number };
   /** In which life of the server it was put there. */
   readonly life: string;

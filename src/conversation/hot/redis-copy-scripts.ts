@@ -5,8 +5,9 @@ import { OWN_END } from "./legacy-document.ts";
 /*
  * Every script takes pairs of keys, a copy and its document (twice the copy where that lies in another slot); in a cluster one pair
  * only. What a copy looks like is said in copy-bytes.ts. A stamp that cannot be read makes it no copy, so what someone else put in its
- * place is simply replaced. A cover is gone when its time is over, by the clock of the server. A document that somebody else wrote is
- * not dropped, since it may be all there is of what is yet to be imported; only what is committed takes its place.
+ * place is simply replaced. A cover keeps nothing out when its time is over, by the clock of the server; but what lies under it is not
+ * read before it is made anew, since whoever put it there may have committed. A document that somebody else wrote is not dropped,
+ * since it may be all there is of what is yet to be imported; only what is committed takes its place.
  */
 const COMMON = `
 local time = redis.call('TIME')
@@ -44,7 +45,7 @@ local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30
  * the call fails.
  *
  * KEYS  pairs       ARGV  1 life   2 milliseconds to last   then for each pair: the stamp
- * Result: now, then for each pair: stamp and end of the cover that was there before (0: none)
+ * Result: now, then for each pair: stamp and end of the cover that was there before, whether or not its time is over (0: none)
  */
 export const coverScript = defineScript({
   name: "conversation-cover",
@@ -53,7 +54,7 @@ local result, lasts, refusal = {now}, tonumber(ARGV[2]), nil
 for i = 1, #KEYS, 2 do
   local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[2 + (i + 1) / 2])
   local before, till = 0, 0
-  if there and there.covered then before, till = there.cover, there.till end
+  if there then before, till = there.cover, there.till end
   local cover = digits(stamp) .. digits(now + lasts)
   local done
   if there and there.stamp > 0 and there.stamp < stamp and there.life == ARGV[1] then
@@ -88,7 +89,6 @@ for i = 1, #KEYS, 2 do
   local is = there and there.cover == tonumber(ARGV[a + 1])
   if is then
     local before, till = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-    if till <= now then before, till = 0, 0 end
     if before == 0 and there.stamp == 0 then redis.call('UNLINK', key)
     else redis.call('SETRANGE', key, ${AT.cover}, digits(before) .. digits(till)) end
   end

@@ -116,13 +116,15 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
     });
   }
 
+  /** Never shorter than a cover, though it have expired by then: else an older one that comes late would find nothing in its way. */
   function livesMs({ expiresUs, keptUntilUs }: Held): number {
     const endsUs = expiresUs ?? keptUntilUs;
-    return endsUs === undefined ? LONGEST_MS : Math.min(LONGEST_MS, Math.ceil(endsUs / 1000 - clock.now()));
+    if (endsUs === undefined) return LONGEST_MS;
+    return Math.max(COVER_MS, Math.min(LONGEST_MS, Math.ceil(endsUs / 1000 - clock.now())));
   }
 
   function fillArguments({ held, state }: Changed, life: string): readonly RedisArgument[] {
-    const lives = Math.max(1, livesMs(held));
+    const lives = livesMs(held);
     const bytes = state ?? (held.presence === "live" ? undefined : NO_STATE);
     if (bytes !== undefined) return [held.stamp, lives, encodeCopy({ held, state: bytes }, life), "", ""];
     return [held.stamp, lives, "", encodeHeld(held), String(held.stateVersion).padStart(16, "0")];
