@@ -40,6 +40,30 @@ function ledgerOver(database: Database) {
   });
 }
 
+/** The same, and how often it went to the database for a transaction, and in them for a state. */
+function watchedLedger(database: Database) {
+  let [transactions, states] = [0, 0];
+  const ledger = ledgerOver({
+    ...database,
+    transaction: (work) => {
+      transactions++;
+      return database.transaction((tx) =>
+        work({
+          ...tx,
+          query: (sql, params) => {
+            if (sql.startsWith("SELECT state FROM")) states++;
+            return tx.query(sql, params);
+          },
+        }),
+      );
+    },
+  });
+  const begin = () => {
+    [transactions, states] = [0, 0];
+  };
+  return { ledger, begin, counts: () => ({ transactions, states }) };
+}
+
 describe.each(KINDS)("the ledger in %s", (kind) => {
   it("carries the others out when the database refuses one of them", async () => {
     await using open = await openLedgers(kind);
@@ -93,6 +117,37 @@ describe.each(KINDS)("the ledger in %s", (kind) => {
     expect(one.commits() - before).toBe(5);
     for (const id of ids.slice(1)) expect((await stateOf(one, key(id)))?.length).toBe(large.length);
     await expectCounts(one.database, "conversation");
+  });
+
+  it("reads a large state once for all who expected another version, and not those of many in one commit", async () => {
+    await using open = await openLedgers(kind);
+    const [{ database }] = open.instances;
+    const watched = watchedLedger(database);
+    const bytes = Buffer.alloc(3 * 1024 * 1024, "x");
+    const ids = Array.from({ length: 12 }, (_, at) => `c${at}`);
+    for (const id of ids) await done(watched, save("", { key: key(id), state: { ...state(""), bytes } }));
+    const refused = (id: string) => watched.ledger.carryOut(save("y", { key: key(id), expectedVersion: 1 }));
+    watched.begin();
+    const same = await Promise.all(Array.from({ length: 30 }, () => refused("c0")));
+    expect(watched.counts()).toEqual({ transactions: 1, states: 1 });
+    watched.begin();
+    const others = await Promise.all(ids.map(refused));
+    expect(watched.counts()).toEqual({ transactions: 4, states: 12 });
+    for (const outcome of [...same, ...others]) {
+      expect(outcome.kind === "conflict" && outcome.conflict.state?.length).toBe(bytes.length);
+    }
+  });
+
+  it("puts no more than some thousand messages into one commit, however small they are", async () => {
+    await using open = await openLedgers(kind);
+    const [{ database }] = open.instances;
+    const watched = watchedLedger(database);
+    const messages = Array.from({ length: 500 }, (_, at) => message(`m${at}`));
+    watched.begin();
+    const ids = Array.from({ length: 12 }, (_, at) => `c${at}`);
+    await Promise.all(ids.map((id) => done(watched, append(messages, { key: key(id), create: true }))));
+    expect(watched.counts().transactions).toBe(3);
+    for (const id of ids) expect((await messagesOf({ database }, key(id))).length).toBe(messages.length);
   });
 });
 

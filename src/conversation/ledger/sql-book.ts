@@ -12,7 +12,7 @@ import { currentVersion } from "./sql-version-row.ts";
 export interface SqlBook extends Book {
   /** Whether watchers have something of what was entered. */
   readonly isTold: boolean;
-  /** How many bytes of what was entered wait in memory. */
+  /** How many bytes of what was entered, and of the states that were read for it, wait in memory. */
   readonly bytes: number;
   /** Writes all that was entered. The last thing before the commit. */
   write(): Promise<void>;
@@ -24,6 +24,11 @@ export interface SqlBookOptions {
   readonly clock: Clock;
   /** Those that will be carried out on it. */
   readonly orders: readonly Order[];
+}
+
+interface VersionState {
+  readonly version: number;
+  readonly state: Uint8Array;
 }
 
 /** A plan that reads a whole table, made while that is small, would be kept while it grows. All that is asked here has an index. */
@@ -42,14 +47,24 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
   let bytes = 0;
   const known = new Map<string, Held | undefined>();
   /** The last state that was entered, by conversation. */
-  const states = new Map<string, { readonly version: number; readonly state: Uint8Array }>();
+  const states = new Map<string, VersionState>();
+  /** The last one that was read: all who expected another version are told the same. */
+  const read = new Map<string, VersionState>();
   /** Messages that were entered, by conversation and id. */
   const fresh = new Map<string, Map<string, KnownMessage>>();
   const answers = new Map<string, Uint8Array>();
 
   async function stateOf(of: Held, stateVersion: number): Promise<Uint8Array | undefined> {
-    const entered = states.get(textOf(of));
-    return entered?.version === stateVersion ? entered.state : lookup.state(of, stateVersion);
+    const text = textOf(of);
+    const entered = states.get(text);
+    if (entered?.version === stateVersion) return entered.state;
+    const seen = read.get(text);
+    if (seen?.version === stateVersion) return seen.state;
+    const state = await lookup.state(of, stateVersion);
+    if (state === undefined) return undefined;
+    read.set(text, { version: stateVersion, state });
+    bytes += state.length;
+    return state;
   }
 
   return {

@@ -23,6 +23,8 @@ export interface SqlLedgerOptions {
 /** Writes at the same time share a commit of about this much, so that none occupies SQLite's thread, or memory, for long. */
 const MOST_ORDERS = 200;
 const MOST_BYTES = 8 * 1024 * 1024;
+/** As which a message counts beside its own: to find a place for a small one and to store it takes time as well. */
+const MESSAGE_BYTES = 4096;
 /** What the database undid for reasons of its own, and says so, goes again. */
 const ATTEMPTS = 5;
 
@@ -169,7 +171,7 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
 
 function bytesOf(order: Order): number {
   let bytes = "state" in order ? order.state.bytes.length : 0;
-  if ("messages" in order) for (const { body } of order.messages) bytes += body.length;
+  if ("messages" in order) for (const { body } of order.messages) bytes += MESSAGE_BYTES + body.length;
   return bytes;
 }
 
