@@ -211,6 +211,14 @@ describe.each(KINDS)("Patch over %s", (kind) => {
     expect(await writes.patch(request)).toEqual(merged);
   });
 
+  it("answers a retry that asks for the state as the first attempt, which did not", async () => {
+    await using opened = await openWrites(kind);
+    const [writes] = opened.instances;
+    await writes.save({ id, state: { a: 1 } });
+    const first = await writes.patch({ id, patch: { b: 2 }, requestId: "r" });
+    expect(await writes.patch({ id, patch: { b: 2 }, requestId: "r", returnState: true })).toEqual(first);
+  });
+
   it("needs a conversation, and says why there is none", async () => {
     await using opened = await openWrites(kind);
     const [writes] = opened.instances;

@@ -45,7 +45,8 @@ export function saveConflictReply(refused: RefusedWrite): EncodedReply {
 
 export function patchReply({ held, state }: Done, returnState: boolean): EncodedReply {
   const summary = field(SUMMARY.number, summaryBytes(held));
-  const parts = returnState ? [summary, field(STATE.number, stateIn(state))] : [summary];
+  // A retry that wants more than the first attempt did is answered as that was.
+  const parts = returnState && state !== undefined ? [summary, field(STATE.number, state)] : [summary];
   return new EncodedReply(messageOf(...parts));
 }
 
