@@ -5,12 +5,12 @@ import type { Queue } from "./queue.ts";
 export type GiveWay = (workMs: number, left: number, signal: AbortSignal) => Promise<void>;
 
 const LOOK_MS = 10;
-const REST = 2;
+const REST = 3;
 const LONGEST_MS = 250;
 
 /**
  * For an archive that is in this very thread: while records come in, taking them in goes first. They are safe as soon as they are
- * queued; that is what the queue is for. The archiver rests twice as long as it worked, unless someone waits for what it does,
+ * queued; that is what the queue is for. The archiver rests three times as long as it worked, unless someone waits for what it does,
  * or `mostWaiting` records wait already.
  */
 export function createGiveWay({ traffic }: Pick<Queue, "traffic">, mostWaiting: number): GiveWay {
