@@ -1,5 +1,6 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
+import { NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
 import { createCleanupRpc } from "../../src/conversation/upkeep/cleanup-rpc.ts";
 import {
   type ConversationStateServiceCleanupResponse,
@@ -45,6 +46,24 @@ async function withExpired(open: OpenUpkeep, collections: readonly string[], cou
 }
 
 describe.each(KINDS)("Cleanup in %s", (kind) => {
+  it("says that it is degraded while Redis could not be told of what it removed", async () => {
+    let complete = false;
+    const cover = async () => ({ complete, lift: () => undefined, withdraw: () => undefined });
+    await using open = await openUpkeep(kind, { copies: { ...NO_COPIES, cover } });
+    await withExpired(open, ["conversation", "support"]);
+    let marks = 0;
+    const degraded = () => {
+      marks++;
+    };
+    expect(await cleanUp(open, { dryRun: true }, { degraded })).toMatchObject({ removedConversations: 10n });
+    expect(marks).toBe(0);
+    await cleanUp(open, { collection: "conversation" }, { degraded });
+    expect(marks).toBe(1);
+    complete = true;
+    await cleanUp(open, { collection: "support" }, { degraded });
+    expect(marks).toBe(1);
+  });
+
   it("removes what has expired in all collections that the caller may use, and says what it was", async () => {
     await using open = await openUpkeep(kind);
     await withExpired(open, ["conversation", "support", "private"]);

@@ -46,6 +46,7 @@ export function createCleanupRpc({
         removed: (key) => {
           if (named.length < NAMED) named.push(create(ConversationKeySchema, key));
         },
+        degraded: () => call.degraded(),
       });
       return create(ConversationStateServiceCleanupResponseSchema, {
         removedConversations: BigInt(removed.conversations),

@@ -18,6 +18,8 @@ export interface RemovalOrder {
   readonly goOn: () => boolean | Promise<boolean>;
   /** Told of each conversation that is removed. */
   readonly removed?: (key: ConversationKey) => void;
+  /** Told that Redis could not be told of some of them. */
+  readonly degraded?: () => void;
 }
 
 export interface Removed {
@@ -38,7 +40,11 @@ export interface RemovalParts {
 }
 
 export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal {
-  async function expire(expired: readonly Expired[], failures: unknown[]): Promise<readonly Expired[]> {
+  async function expire(
+    expired: readonly Expired[],
+    failures: unknown[],
+    degraded: RemovalOrder["degraded"],
+  ): Promise<readonly Expired[]> {
     const outcomes = await Promise.allSettled(
       expired.map(({ collection, id }) => ledger.carryOut({ kind: "expire", key: { collection, id }, requestId: "" })),
     );
@@ -47,6 +53,7 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
       if (outcome.reason instanceof UnavailableError) throw outcome.reason;
       failures.push(outcome.reason);
     }
+    if (outcomes.some((outcome) => outcome.status === "fulfilled" && outcome.value.degraded === true)) degraded?.();
     // Another instance may have been faster, or a writer has begun the conversation anew.
     return expired.filter((_, at) => {
       const outcome = outcomes[at];
@@ -54,7 +61,7 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     });
   }
 
-  return async ({ includes, limit, dryRun, goOn, removed }) => {
+  return async ({ includes, limit, dryRun, goOn, removed, degraded }) => {
     const nowUs = clock.now() * 1000;
     const counts = { conversations: 0, messages: 0, tombstones: 0 };
     /** One that cannot be removed does not keep the others. */
@@ -82,7 +89,7 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     }
 
     const wereExpired = await takeAll(remains.expired(nowUs), async (portion) => {
-      const gone = dryRun ? portion : await expire(portion, failures);
+      const gone = dryRun ? portion : await expire(portion, failures, degraded);
       counts.conversations += gone.length;
       for (const { messageCount } of gone) counts.messages += messageCount;
       if (removed !== undefined) for (const { collection, id } of gone) removed({ collection, id });
