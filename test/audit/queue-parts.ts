@@ -7,7 +7,9 @@ import { seal } from "../../src/audit/record/leaf.ts";
 import type { Sealed } from "../../src/audit/record/record.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import type { Redis } from "../../src/infra/redis.ts";
+import { open } from "../infra/redis-clients.ts";
 import { entryOf } from "../support/audit-entries.ts";
+import { freshRedis } from "../support/fresh.ts";
 
 export const STREAM = "audit_queue:stream";
 export const PRODUCERS = `{${STREAM}}:producers`;
@@ -63,4 +65,20 @@ export async function inStream(redis: Redis): Promise<string[]> {
     const count = Number(last) - Number(first) + 1;
     return Array.from({ length: count }, (_, at) => `${producer}/${Number(first) + at}`);
   });
+}
+
+/** A queue of its own, on a Redis of its own. */
+export async function freshQueue(maxLength?: number) {
+  const redis = open(await freshRedis(), { commandTimeoutMs: 10_000 });
+  const queue = openQueue(redis, openGrowth(), maxLength);
+  // From now on the server knows the script, so that a call to it takes one command, in its turn.
+  await queue.drained(new AbortController().signal);
+  return { redis, queue };
+}
+
+/** A producer with 1 to 3 in the queue. */
+export async function withThree() {
+  const { redis, queue } = await freshQueue();
+  await queue.append({ records: recordsOf("p", 1, 3), seeds: seedsFor("p") });
+  return { redis, queue };
 }

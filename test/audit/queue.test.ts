@@ -1,53 +1,29 @@
-import { describe, expect, it, onTestFinished } from "vitest";
-import { createRedisBacklog } from "../../src/audit/queue/redis-backlog.ts";
+import { describe, expect, it } from "vitest";
 import { createRedisQueue } from "../../src/audit/queue/redis-queue.ts";
-import { GROUP } from "../../src/audit/queue/redis-queue-keys.ts";
 import { idOf } from "../../src/audit/record/record.ts";
 import { open } from "../infra/redis-clients.ts";
-import { freshRedis } from "../support/fresh.ts";
 import { startRedisCluster } from "../support/redis-cluster.ts";
 import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 import {
   ACCEPT_US,
   fieldsOf,
+  freshQueue,
   inStream,
   openGrowth,
   openQueue,
   PRODUCERS,
-  QUARANTINE,
   recordOf,
   recordsOf,
   STREAM,
   seedsFor,
   tailOf,
+  withThree,
 } from "./queue-parts.ts";
-
-async function fresh(maxLength?: number) {
-  const redis = open(await freshRedis(), { commandTimeoutMs: 10_000 });
-  const queue = openQueue(redis, openGrowth(), maxLength);
-  // From now on the server knows the script, so that a call to it takes one command, in its turn.
-  await queue.drained(new AbortController().signal);
-  return { redis, queue };
-}
-
-/** A producer with 1 to 3 in the queue. */
-async function withThree() {
-  const { redis, queue } = await fresh();
-  await queue.append({ records: recordsOf("p", 1, 3), seeds: seedsFor("p") });
-  return { redis, queue };
-}
-
-/** The same, each in an entry of its own. */
-async function withThreeEntries() {
-  const { redis, queue } = await fresh();
-  for (const record of recordsOf("p", 1, 3)) await queue.append({ records: [record], seeds: seedsFor("p") });
-  return { redis, queue };
-}
 
 describe("appending", () => {
   it("queues what rises, in order", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     const records = [recordOf("a", 1), recordOf("b", 7), recordOf("a", 2), recordOf("b", 9)];
     const seeds = new Map(Object.entries({ a: 0, b: 6 }));
     expect(await queue.append({ records, seeds })).toEqual(["queued", "queued", "queued", "queued"]);
@@ -70,7 +46,7 @@ describe("appending", () => {
   });
 
   it("queues of a row of records those that do not wait, with the bytes of each", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     const at = (...sequences: number[]) => sequences.map((sequence) => recordOf("p", sequence));
     expect(await queue.append({ records: at(3, 4, 8), settled: true })).toEqual(Array(3).fill("queued"));
     const outcomes = await queue.append({ records: recordsOf("p", 1, 10), settled: true });
@@ -83,7 +59,7 @@ describe("appending", () => {
   });
 
   it("puts a batch into few entries, and a large record into one of its own", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     const large = { ...recordOf("p", 101), leaf: Buffer.alloc(256 * 1024, 1) };
     const records = [...recordsOf("p", 1, 100), large, ...recordsOf("p", 102, 200)];
     await queue.append({ records, seeds: seedsFor("p") });
@@ -92,7 +68,7 @@ describe("appending", () => {
   });
 
   it("calls what is not above the largest late, until the archive was asked", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     const seeds = new Map([["p", 10]]);
     expect(await queue.append({ records: [recordOf("p", 12), recordOf("p", 9), recordOf("p", 13)], seeds })).toEqual([
       "queued",
@@ -121,14 +97,14 @@ describe("appending", () => {
   });
 
   it("does not learn a producer's largest sequence from a record that nobody compared with the archive", async () => {
-    const { queue } = await fresh();
+    const { queue } = await freshQueue();
     expect(await queue.append({ records: [recordOf("p", 5)], settled: true })).toEqual(["queued"]);
     expect(await queue.lastSequence("p")).toBeUndefined();
     expect(await queue.append({ records: [recordOf("p", 6)] })).toEqual(["stranger"]);
   });
 
   it("keeps no mark of producers that are requests", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     const records = [recordOf("@r.abc", 1), recordOf("@r.abc", 2)];
     expect(await queue.append({ records })).toEqual(["late", "late"]);
     expect(await queue.append({ records, settled: true })).toEqual(["queued", "queued"]);
@@ -138,7 +114,7 @@ describe("appending", () => {
   });
 
   it("tells sequences apart up to 2^53 - 1", async () => {
-    const { queue } = await fresh();
+    const { queue } = await freshQueue();
     const last = Number.MAX_SAFE_INTEGER;
     const records = [recordOf("p", last - 1), recordOf("p", last)];
     expect(await queue.append({ records, seeds: new Map([["p", last - 2]]) })).toEqual(["queued", "queued"]);
@@ -148,7 +124,7 @@ describe("appending", () => {
   });
 
   it("takes a thousand producers in one call", async () => {
-    const { queue } = await fresh();
+    const { queue } = await freshQueue();
     const names = Array.from({ length: 1_000 }, (_, at) => `p${at}`);
     const records = names.map((name) => recordOf(name, 1));
     expect(await queue.append({ records })).toEqual(names.map(() => "stranger"));
@@ -157,7 +133,7 @@ describe("appending", () => {
   });
 
   it("is refused as a whole when there is no room", async () => {
-    const { redis, queue } = await fresh(3);
+    const { redis, queue } = await freshQueue(3);
     const seeds = seedsFor("p");
     const refused = queue.append({ records: recordsOf("p", 1, 4), seeds });
     await expect(refused).rejects.toMatchObject({ kind: "unavailable", reason: "AUDIT_QUEUE_FULL" });
@@ -181,7 +157,7 @@ describe("appending", () => {
   });
 
   it("says that it is unavailable when the key of the stream is something else", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     await redis.command("set", STREAM, "not a stream");
     const refused = queue.append({ records: [recordOf("p", 1)], seeds: seedsFor("p") });
     await expect(refused).rejects.toMatchObject({ kind: "unavailable", reason: "AUDIT_QUEUE_UNUSABLE" });
@@ -201,7 +177,7 @@ describe("looking into the queue", () => {
   });
 
   it("lists the sequences of a producer with thousands that wait", async () => {
-    const { queue } = await fresh();
+    const { queue } = await freshQueue();
     for (let first = 1; first <= 3_000; first += 500) {
       await queue.append({ records: recordsOf("p", first, first + 499), seeds: seedsFor("p") });
     }
@@ -209,7 +185,7 @@ describe("looking into the queue", () => {
   });
 
   it("tells how much waits and since when", async () => {
-    const { queue } = await fresh();
+    const { queue } = await freshQueue();
     expect(await queue.condition()).toEqual({
       unarchived: 0,
       bytes: 0,
@@ -309,7 +285,7 @@ describe("when Redis loses something", () => {
   });
 
   it("never says held of what is not in the stream, whatever is lost when", async () => {
-    const { redis, queue } = await fresh();
+    const { redis, queue } = await freshQueue();
     let random = 7;
     const draw = (below: number) => {
       random = (random * 1_103_515_245 + 12_345) % 2_147_483_648;
@@ -346,144 +322,6 @@ describe("when Redis loses something", () => {
   });
 });
 
-describe("a loss", () => {
-  const losses: readonly [string, readonly string[]][] = [
-    ["the stream", [STREAM]],
-    ["the hash of producers", [PRODUCERS]],
-    ["everything", [STREAM, PRODUCERS, tailOf("p"), tailOf("q")]],
-  ];
-  const forever = new AbortController().signal;
-
-  it.each(losses)("of %s is told, once, by whatever is asked next", async (_, keys) => {
-    for (const ask of ["append", "drained", "condition"] as const) {
-      const { redis } = await withThree();
-      let losses = 0;
-      const queue = openQueue(redis, openGrowth(), 100, () => {
-        losses += 1;
-      });
-      // The archiver is there, and makes the stream and its group again.
-      const backlog = createRedisBacklog({ redis, streamKey: STREAM, consumer: "one" });
-      onTestFinished(() => backlog.close());
-      await backlog.open();
-      await queue.append({ records: [recordOf("p", 10)], settled: true });
-      expect(losses).toBe(0);
-      await redis.command("del", ...keys);
-      await backlog.open();
-      if (ask === "append") await queue.append({ records: [recordOf("p", 11)], settled: true });
-      else if (ask === "condition") await queue.condition();
-      else await Promise.race([queue.drained(forever), until(() => losses === 1, { what: "the loss to be seen" })]);
-      expect(losses, ask).toBe(1);
-      await queue.append({ records: [recordOf("p", 12)], settled: true });
-      await queue.condition();
-      expect(losses, ask).toBe(1);
-    }
-  });
-
-  it("is not told of a stream that was emptied by archiving", async () => {
-    const { redis } = await fresh();
-    let losses = 0;
-    const queue = openQueue(redis, openGrowth(), 100, () => {
-      losses += 1;
-    });
-    for (let sequence = 1; sequence < 5; sequence++) {
-      await queue.append({ records: [recordOf("p", sequence)], settled: true });
-      const [entry] = (await redis.command("xrange", STREAM, "-", "+")) as [string, unknown][];
-      await redis.command("xdel", STREAM, String(entry?.[0]));
-      await queue.drained(forever);
-      await queue.condition();
-    }
-    expect(losses).toBe(0);
-  });
-});
-
-describe("waiting until all is archived", () => {
-  const forever = new AbortController().signal;
-
-  /** As the archiver does when it is done with the first entries. */
-  async function remove(redis: ReturnType<typeof open>, count: number): Promise<void> {
-    const entries = await redis.command("xrange", STREAM, "-", "+", "COUNT", count);
-    if (Array.isArray(entries)) await redis.command("xdel", STREAM, ...entries.map(([id]) => String(id)));
-  }
-
-  it("does not wait when nothing waits", async () => {
-    const { redis, queue } = await withThreeEntries();
-    await remove(redis, 3);
-    await queue.drained(forever);
-  });
-
-  it("waits for what was there at the time of the call, and for no more", async () => {
-    const { redis, queue } = await withThreeEntries();
-    const ended: string[] = [];
-    const early = queue.drained(forever).then(() => ended.push("early"));
-    // In order on one connection: the first has looked when this is answered.
-    await new Promise(setImmediate);
-    await queue.append({ records: recordsOf("p", 4, 6) });
-    const late = queue.drained(forever).then(() => ended.push("late"));
-    await remove(redis, 2);
-    await queue.condition();
-    expect(ended).toEqual([]);
-    expect(queue.traffic).toEqual({ appended: 6, awaited: true });
-    await remove(redis, 1);
-    await early;
-    expect(ended).toEqual(["early"]);
-    await remove(redis, 1);
-    await late;
-    expect(queue.traffic.awaited).toBe(false);
-  });
-
-  it("ends when the stream is lost: what was in it is not there any more", async () => {
-    const { redis, queue } = await withThree();
-    const drained = queue.drained(forever);
-    await new Promise(setImmediate);
-    await redis.command("flushdb");
-    // Within a millisecond, Redis could give out the same ids again.
-    await redis.command("xadd", STREAM, "9999999999999-0", ...fieldsOf(recordOf("p", 9)));
-    await drained;
-    expect(await inStream(redis)).toEqual(["p/9"]);
-  });
-
-  it("does not wait for entries of others that were looked at", async () => {
-    const { redis, queue } = await fresh();
-    await redis.command("xadd", STREAM, "*", "event", "of someone else");
-    for (const record of recordsOf("p", 1, 2)) await queue.append({ records: [record], seeds: seedsFor("p") });
-    await redis.command("xgroup", "create", STREAM, GROUP, "0");
-    await redis.command("xreadgroup", "GROUP", GROUP, "c", "COUNT", 2, "STREAMS", STREAM, ">");
-    const [foreign, first] = (await redis.command("xrange", STREAM, "-", "+")) as [string][];
-    await redis.command("xack", STREAM, GROUP, String(foreign?.[0]));
-    await redis.command("hset", PRODUCERS, "/foreign", 1);
-    expect(await queue.condition()).toMatchObject({ unarchived: 2, foreign: 1, oldestAcceptUs: ACCEPT_US + 1 });
-    await redis.command("xack", STREAM, GROUP, String(first?.[0]));
-    await redis.command("xdel", STREAM, String(first?.[0]));
-    // The other one was not even delivered.
-    const hasty = queue.drained(AbortSignal.timeout(200));
-    await expect(hasty).rejects.toThrow();
-    await redis.command("xreadgroup", "GROUP", GROUP, "c", "COUNT", 2, "STREAMS", STREAM, ">");
-    await expect(queue.drained(AbortSignal.timeout(200))).rejects.toThrow();
-    const [, second] = (await redis.command("xrange", STREAM, "-", "+")) as [string][];
-    await redis.command("xack", STREAM, GROUP, String(second?.[0]));
-    await redis.command("xdel", STREAM, String(second?.[0]));
-    await queue.drained(forever);
-    expect(await redis.command("xlen", QUARANTINE)).toBe(0);
-  });
-
-  it("gives up when the caller does, and when Redis is away", async () => {
-    await using server = await startRedis();
-    const redis = open(server.url);
-    const queue = openQueue(redis);
-    await queue.append({ records: [recordOf("p", 1)], seeds: seedsFor("p") });
-    const caller = new AbortController();
-    const abandoned = queue.drained(caller.signal);
-    caller.abort(new Error("the caller hung up"));
-    await expect(abandoned).rejects.toThrow("the caller hung up");
-    const waiting = queue.drained(forever);
-    waiting.catch(() => {});
-    await queue.condition();
-    server.pause();
-    await expect(waiting).rejects.toMatchObject({ kind: "unavailable" });
-    server.resume();
-  });
-});
-
 it("works on a cluster, all keys in one slot", async () => {
   await using cluster = await startRedisCluster();
   const nodes = cluster.nodes.map(({ port }) => ({ host: "127.0.0.1", port }));
@@ -501,7 +339,7 @@ it("works on a cluster, all keys in one slot", async () => {
 });
 
 it("refuses a key for the stream that would put its keys into two slots of a cluster", async () => {
-  const { redis } = await fresh();
+  const { redis } = await freshQueue();
   for (const streamKey of ["", "a}b", "{}audit"]) {
     expect(() => createRedisQueue({ redis, streamKey, maxLength: 1, growth: openGrowth(), onLost: () => {} })).toThrow(
       RangeError,

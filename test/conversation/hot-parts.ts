@@ -170,3 +170,10 @@ export function said(id: string, content = `said ${id}`): Message {
   );
   return { ...message(id, content), body };
 }
+
+/** Waits until each of them has a copy of this value. */
+export async function copiesOf(instances: readonly HotInstance[], id: string, value: number): Promise<void> {
+  for (const one of instances) {
+    await until(async () => (await one.copied(id)) === value, { what: `a copy that says ${value}` });
+  }
+}

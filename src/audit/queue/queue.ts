@@ -44,7 +44,7 @@ export interface QueueCondition {
 
 /** What this instance has to do with the queue. */
 export interface QueueTraffic {
-  /** Records that it has queued so far. */
+  /** Records that it has brought so far, those that were known already included. */
   readonly appended: number;
   /** Whether someone waits in `drained`. */
   readonly awaited: boolean;

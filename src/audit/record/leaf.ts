@@ -2,10 +2,17 @@ import { create, equals, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { type AuditEntry, AuditEntrySchema, AuditLeafSchema, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
 import { Fields } from "../../infra/fields.ts";
-import { BYTES, UNUSUAL, VARINT, varintBytes, WireReader, writeVarint } from "../../infra/wire-reader.ts";
+import {
+  BYTES,
+  UNUSUAL,
+  unlessUnusual,
+  VARINT,
+  varintBytes,
+  WireReader,
+  writeVarint,
+} from "../../infra/wire-reader.ts";
 import { checkEntry } from "./entry.ts";
 import { parseId, type RecordId, type Sealed } from "./record.ts";
-import { unlessUnusual } from "./requests.ts";
 import { type Scanned, scanEntry, scanTime } from "./scan.ts";
 import { EntryTexts } from "./texts.ts";
 

@@ -6,7 +6,7 @@ import {
   AuditServiceIngestRequestSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import { decode } from "../../infra/decode.ts";
-import { BYTES, UNUSUAL, VARINT, WireReader } from "../../infra/wire-reader.ts";
+import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
 import { LIMITS } from "./entry.ts";
 import { type Scanned, scanEntry } from "./scan.ts";
 
@@ -38,15 +38,6 @@ export function decodeIngest(bytes: Uint8Array): AuditServiceIngestRequest {
 
 export function decodeAppend(bytes: Uint8Array): AuditServiceAppendRequest {
   return unlessUnusual(() => scanAppend(bytes)) ?? decode(AuditServiceAppendRequestSchema, bytes);
-}
-
-export function unlessUnusual<T>(scan: () => T): T | undefined {
-  try {
-    return scan();
-  } catch (thrown) {
-    if (thrown === UNUSUAL) return undefined;
-    throw thrown;
-  }
 }
 
 function scanIngest(bytes: Uint8Array): AuditServiceIngestRequest {

@@ -30,7 +30,8 @@ export interface Cover {
  * Copies of conversations in Redis, for reading. A change covers the copy first, then is committed, then the copy is made anew. So no
  * crash between the steps leaves an old copy, and no reader that was slow can put one back: it is older than the cover. What is as
  * old as the cover takes its place, since it is what the cover was put there for: that holds only because writers put their covers
- * there one after the other, each when what it waits for is all that can be committed next. Nothing here rejects because Redis is away: a read is slower then, and a change is marked.
+ * there one after the other, each when what it waits for is all that can be committed next. Nothing here rejects because Redis is
+ * away: a read is slower then, and a change is marked.
  */
 export interface HotCopies {
   /** Undefined: there is none that can be believed; the truth has to be asked. */

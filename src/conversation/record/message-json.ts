@@ -1,11 +1,9 @@
 import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
 import { NullValue, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { FieldViolation } from "../../infra/failure.ts";
+import { MOST_LEVELS } from "./struct-scan.ts";
 
-/** How deep JSON in a message may be nested; the outermost is the first level. As many as a state may have. */
-const MOST_LEVELS = 30;
-
-/** What is wrong with the JSON in a field, if anything: the first fault is enough. */
+/** What is wrong with the JSON in a field, if anything: the first fault is enough. It may be nested as deep as a state. */
 export function jsonFault(field: string, json: JsonValue): FieldViolation | undefined {
   return faultOf(field, json, 1);
 }
