@@ -82,10 +82,16 @@ describe("README.md", () => {
   });
 });
 
-describe("examples/cache.ts", () => {
-  it("stores and reads", async () => {
-    const { output, code } = await runBash("node examples/cache.ts", { HOLDFAST_URL: `http://${server.grpcAddress}` });
-    expect(output).toMatch(/^hello from TypeScript version \d+n$/m);
+const EXAMPLES: readonly [string, RegExp][] = [
+  ["examples/cache.ts", /^hello from TypeScript version \d+n$/m],
+  ["examples/conversation.ts", /^2 steps and 2 messages at version \d+n$/m],
+];
+
+describe.each(EXAMPLES)("%s", (path, said) => {
+  it("is named here, and does what it is for", async () => {
+    expect(readme).toContain(`(${path})`);
+    const { output, code } = await runBash(`node ${path}`, { HOLDFAST_URL: `http://${server.grpcAddress}` });
+    expect(output).toMatch(said);
     expect(code).toBe(0);
   });
 });
