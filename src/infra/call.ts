@@ -63,6 +63,7 @@ export interface Mounted {
   readonly service: DescService;
   readonly rpcs: Readonly<Record<string, unknown>>;
   readonly decoders?: Readonly<Record<string, RequestDecoder | undefined>>;
+  readonly jsonGuard?: JsonGuard;
 }
 
 /**
@@ -71,16 +72,23 @@ export interface Mounted {
  */
 export type RequestDecoder = (bytes: Uint8Array) => Message;
 
+/**
+ * Looks at the text of a request in JSON before anything is made of it. Throws a Failure for one that would take so long that nobody
+ * else is served meanwhile; all else, also what is no JSON, it leaves to others.
+ */
+export type JsonGuard = (text: string) => void;
+
 /** Whether this build answers at least one of its RPCs. */
 export function isImplemented({ rpcs }: Mounted): boolean {
   return Object.keys(rpcs).length > 0;
 }
 
-/** Requests of the RPCs that `decoders` names are decoded by these where they come in binary. */
+/** Requests of the RPCs that `decoders` names are decoded by these where they come in binary; `jsonGuard` sees the others of all. */
 export function mount<S extends DescService>(
   service: S,
   rpcs: Rpcs<S>,
   decoders: { readonly [K in keyof S["method"]]?: (bytes: Uint8Array) => Input<S["method"][K]> } = {},
+  jsonGuard?: JsonGuard,
 ): Mounted {
-  return { service, rpcs: rpcs as Readonly<Record<string, unknown>>, decoders };
+  return { service, rpcs: rpcs as Readonly<Record<string, unknown>>, decoders, ...(jsonGuard && { jsonGuard }) };
 }

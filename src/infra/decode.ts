@@ -5,20 +5,37 @@ import { type DescField, type DescMessage, fromBinary, type MessageShape } from 
  * memory, so that a request of 16 MiB could take gigabytes.
  */
 const MOST_PARTS = 500_000;
-/** A shorter request cannot hold so many. */
-const HARMLESS_BYTES = 2 * MOST_PARTS;
+/** What takes the least has a tag and a length. */
+const LEAST_BYTES = 2;
 /** The decoder goes no deeper. */
 const MOST_LEVELS = 100;
 
-/** Decodes protobuf binary of whoever sent it. Throws when the bytes are no such message, or one that is made to take memory. */
-export function decode<Desc extends DescMessage>(desc: Desc, bytes: Uint8Array): MessageShape<Desc> {
-  if (bytes.length > HARMLESS_BYTES) new PartCounter(bytes).count(partsOf(desc), bytes.length, 0);
+/** Of bytes that hold more messages than may be. */
+export class CrowdedError extends Error {
+  constructor(most: number) {
+    super(`it holds more than ${most} messages; send several smaller requests`);
+    this.name = "CrowdedError";
+  }
+}
+
+/**
+ * Decodes protobuf binary of whoever sent it. Throws when the bytes are no such message, or one that is made to take memory
+ * (CrowdedError).
+ */
+export function decode<Desc extends DescMessage>(
+  desc: Desc,
+  bytes: Uint8Array,
+  mostParts = MOST_PARTS,
+): MessageShape<Desc> {
+  if (bytes.length > LEAST_BYTES * mostParts) {
+    new PartCounter(bytes, mostParts).count(partsOf(desc), bytes.length, 0);
+  }
   return fromBinary(desc, bytes);
 }
 
 /** The same for JSON, whose brackets and commas tell how much there is of it. */
 export function refuseCrowdedJson(text: string): void {
-  if (text.length <= HARMLESS_BYTES) return;
+  if (text.length <= 2 * MOST_PARTS) return;
   let parts = 0;
   let quoted = false;
   for (let at = 0; at < text.length; at++) {
@@ -27,15 +44,13 @@ export function refuseCrowdedJson(text: string): void {
       if (code === BACKSLASH) at++;
       else if (code === QUOTE) quoted = false;
     } else if (code === QUOTE) quoted = true;
-    else if ((code === COMMA || code === BRACE || code === BRACKET) && ++parts > 2 * MOST_PARTS) throw tooMany();
+    else if ((code === COMMA || code === BRACE || code === BRACKET) && ++parts > 2 * MOST_PARTS) {
+      throw new CrowdedError(MOST_PARTS);
+    }
   }
 }
 
 const [QUOTE, BACKSLASH, COMMA, BRACE, BRACKET] = [0x22, 0x5c, 0x2c, 0x7b, 0x5b];
-
-function tooMany(): Error {
-  return new Error(`it holds more than ${MOST_PARTS} messages; send several smaller requests`);
-}
 
 /** The fields of a message by their number: those that hold messages with what these hold, the others undefined. */
 type Parts = ReadonlyMap<number, (() => Parts) | undefined>;
@@ -66,9 +81,11 @@ class PartCounter {
   private readonly bytes: Uint8Array;
   private at = 0;
   private parts = 0;
+  private readonly most: number;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, most: number) {
     this.bytes = bytes;
+    this.most = most;
   }
 
   count(fields: Parts, end: number, level: number): void {
@@ -76,7 +93,9 @@ class PartCounter {
       const tag = this.varint();
       const number = Math.floor(tag / 8);
       const inner = fields.get(number);
-      if ((inner !== undefined || !fields.has(number)) && ++this.parts > MOST_PARTS) throw tooMany();
+      if ((inner !== undefined || !fields.has(number)) && ++this.parts > this.most) {
+        throw new CrowdedError(this.most);
+      }
       switch (tag & 7) {
         case 0:
           this.varint();

@@ -34,7 +34,7 @@ export function requestDecoder(
       if (bytes.length > LARGE_BYTES) large.add(message);
       return message;
     } catch (error) {
-      return new Malformed(malformed(desc, error));
+      return new Malformed(error instanceof Failure ? error : malformed(desc, error));
     }
   };
 }

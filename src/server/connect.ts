@@ -39,7 +39,7 @@ export interface ConnectPlaneOptions {
   readonly authenticator: Authenticator;
 }
 
-type OptionsOf = (method: DescMethod) => Partial<ConnectRouterOptions>;
+type OptionsOf = (method: Method) => Partial<ConnectRouterOptions>;
 
 /** The RPCs as connect-node mounts them: Connect, gRPC-Web, and gRPC where the connection is HTTP/2. */
 export interface ConnectPlane {
@@ -227,7 +227,7 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
   return {
     requestGate,
     routes(router, optionsOf) {
-      for (const method of methods.values()) mountMethod(router, method, optionsOf(method.desc));
+      for (const method of methods.values()) mountMethod(router, method, optionsOf(method));
     },
     contextValues: (peer) => createContextValues().set(peerKey, peer),
   };

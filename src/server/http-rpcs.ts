@@ -28,9 +28,9 @@ export function createRpcs(options: RpcsOptions) {
   const router = createConnectRouter(shared);
   // A newer client that sends fields unknown here uses the binary form, which passes over them. JSON is written by people, whose
   // typing errors must not be passed over.
-  plane.routes(router, ({ input }) => ({
+  plane.routes(router, ({ desc, jsonGuard }) => ({
     ...shared,
-    jsonOptions: { ignoreUnknownFields: false, textDecoder: createJsonDecoder(input) },
+    jsonOptions: { ignoreUnknownFields: false, textDecoder: createJsonDecoder(desc.input, jsonGuard) },
   }));
   const rpcs = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
 

@@ -1,4 +1,5 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import type { JsonGuard } from "../infra/call.ts";
 import { refuseCrowdedJson } from "../infra/decode.ts";
 import { Failure, type FieldViolation } from "../infra/failure.ts";
 import { didYouMean } from "../infra/suggest.ts";
@@ -9,12 +10,13 @@ import { didYouMean } from "../infra/suggest.ts";
  *
  * A body that is not UTF-8 is refused, too: decoded leniently, it would be stored as something else.
  */
-export function createJsonDecoder(desc: DescMessage): { decode(bytes?: Uint8Array): string } {
+export function createJsonDecoder(desc: DescMessage, guard?: JsonGuard): { decode(bytes?: Uint8Array): string } {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   return {
     decode(bytes) {
       const text = utf8.decode(bytes);
       refuseCrowdedJson(text);
+      guard?.(text);
       const violations: FieldViolation[] = [];
       inspect(desc, parsed(text), "", violations);
       if (violations.length === 0) return text;

@@ -1,6 +1,6 @@
 import { type DescMethod, getOption, type Message } from "@bufbuild/protobuf";
 import { scope as scopeOption } from "../gen/holdfast/v1/options_pb.js";
-import type { CallContext, EncodedReply, Mounted, RequestDecoder } from "../infra/call.ts";
+import type { CallContext, EncodedReply, JsonGuard, Mounted, RequestDecoder } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
 import type { Counter, Histogram } from "../infra/metrics.ts";
 import type { CallMetrics, Plane } from "./calls.ts";
@@ -30,6 +30,7 @@ export interface Method {
   readonly handler: Handler;
   /** Decodes its requests in place of the ordinary decoder. */
   readonly decoder: RequestDecoder | undefined;
+  readonly jsonGuard: JsonGuard | undefined;
   readonly plane: Plane;
   /** The scope a caller must have. Empty: none. */
   readonly scope: string;
@@ -48,6 +49,7 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
       desc,
       handler: handlerOf(desc, mounted.rpcs[desc.localName], missing(name)),
       decoder: mounted.decoders?.[desc.localName],
+      jsonGuard: mounted.jsonGuard,
       plane,
       scope: getOption(desc, scopeOption),
       namespacesOf: namespacesReader(desc),

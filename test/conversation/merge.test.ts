@@ -4,7 +4,8 @@ import { describe, expect, it } from "vitest";
 import type { Merge } from "../../src/conversation/change/order.ts";
 import { jsonTextOf, structOfJson } from "../../src/conversation/record/json.ts";
 import { createMerge, mergePatch } from "../../src/conversation/record/merge.ts";
-import { MOST_STATE_BYTES } from "../../src/conversation/record/state.ts";
+import { checkStruct, MOST_STATE_BYTES } from "../../src/conversation/record/state.ts";
+import { MOST_VALUES } from "../../src/conversation/record/struct-values.ts";
 import { Fields } from "../../src/infra/fields.ts";
 import { anyObject, decodedStruct } from "./struct-arbitrary.ts";
 
@@ -162,6 +163,21 @@ describe("a merge that a caller orders", () => {
     expect(() => merge(structOfJson({ a: half }))).toThrow(
       expect.objectContaining({ kind: "too_large", reason: "STATE_TOO_LARGE" }),
     );
+  });
+
+  it("fails when the state would hold too many values, which those that are merged do not", () => {
+    const list = (values: number) => Array.from({ length: values }, (_, i) => i);
+    const state = structOfJson({ a: list(MOST_VALUES / 2), b: 1 });
+    const left = MOST_VALUES / 2 - 3;
+    const merge = mergeOf({ c: { d: list(left) }, b: null });
+    const { bytes } = merge(state);
+    expect(decodedStruct(bytes)).toEqual({ a: list(MOST_VALUES / 2), c: { d: list(left) } });
+    expect(checkStruct(new Fields(), "state", bytes)).toBe(bytes);
+    for (const others of [{ b: 2 }, { c: { d: list(left + 1) }, b: null }, { c: { d: list(left), e: [] }, b: null }]) {
+      expect(() => mergeOf({ c: { d: list(left) }, ...others })(state)).toThrow(
+        expect.objectContaining({ reason: "STATE_TOO_LARGE", metadata: { field: "state", values_limit: "16384" } }),
+      );
+    }
   });
 
   it("may be carried out again on another state", () => {

@@ -10,6 +10,7 @@ import {
   type SaveRequest,
   stateBytesOf,
 } from "../../src/conversation/record/requests.ts";
+import { MOST_VALUES } from "../../src/conversation/record/struct-values.ts";
 import {
   ConversationStateServiceAppendMessagesRequestSchema as AppendSchema,
   type ConversationStateServiceSaveRequest,
@@ -146,5 +147,31 @@ describe("requests in JSON", () => {
     expect(patchBytesOf(create(PatchSchema, { patch: json }))).toEqual(structOfJson(json));
     expect(patchBytesOf(create(AppendSchema, { patch: json }))).toEqual(structOfJson(json));
     expect(stateBytesOf(create(SaveSchema))).toBeUndefined();
+  });
+});
+
+describe("a request that holds far too much", () => {
+  const list = (length: number) => ({ list: Array.from({ length }, () => null) });
+  const message = (values: number) => ({ role: "user", content: "x", metadata: list(values) });
+  const appending = (messages: number, values: number) => {
+    const init = { messages: Array.from({ length: messages }, () => message(values)) };
+    return toBinary(AppendSchema, create(AppendSchema, init as Parameters<typeof create<typeof AppendSchema>>[1]));
+  };
+
+  it("is read when it holds no more than it may", () => {
+    expect(decodeAppend(appending(1_000, Math.floor(MOST_VALUES / 1_000))).messages).toHaveLength(1_000);
+  });
+
+  it("is refused before its messages are decoded", () => {
+    expect(() => decodeAppend(appending(10, 20_000))).toThrow(
+      expect.objectContaining({ reason: "TOO_MANY_MESSAGES", metadata: { field: "messages", values_limit: "16384" } }),
+    );
+  });
+
+  it("is refused when its state would have to be decoded with it", () => {
+    const twice = Buffer.concat([save(list(100_000)), save({ a: 1 })]);
+    expect(() => decodeSave(twice)).toThrow(
+      expect.objectContaining({ reason: "STATE_TOO_LARGE", metadata: { field: "state", values_limit: "16384" } }),
+    );
   });
 });

@@ -5,6 +5,7 @@ import { field, messageOf, numberField, type Part } from "../../src/conversation
 import { structOfJson } from "../../src/conversation/record/json.ts";
 import { checkStruct } from "../../src/conversation/record/state.ts";
 import { MOST_LEVELS } from "../../src/conversation/record/struct-scan.ts";
+import { MOST_VALUES } from "../../src/conversation/record/struct-values.ts";
 import type { FieldViolation } from "../../src/infra/failure.ts";
 import { Fields } from "../../src/infra/fields.ts";
 import { anyObject, anySpoiling, decodedStruct, encodedStruct, spoil } from "./struct-arbitrary.ts";
@@ -43,6 +44,17 @@ function nested(levels: number, list: boolean): JsonObject {
   for (let level = 2; level < levels; level++) value = list ? [value] : { in: value };
   return { in: value };
 }
+
+/** Objects of so many values, those in between counted. */
+const crowds = {
+  members: (values: number): JsonObject =>
+    Object.fromEntries(Array.from({ length: values }, (_, i) => [`member ${i}`, i])),
+  elements: (values: number): JsonObject => ({ list: Array.from({ length: values - 1 }, () => null) }),
+  "lists and objects": (values: number): JsonObject => ({
+    rows: Array.from({ length: Math.floor((values - 1) / 4) }, () => ({ a: [], b: { c: "" } })),
+    ...Object.fromEntries(Array.from({ length: (values - 1) % 4 }, (_, i) => [`${i}`, true])),
+  }),
+};
 
 const entry = (...parts: readonly Part[]) => field(1, ...parts);
 const key = (name: string) => field(1, Buffer.from(name));
@@ -107,8 +119,8 @@ describe("a struct that is checked as bytes", () => {
     expect(checked(structOfJson(state)).violations).toEqual([]);
   });
 
-  it("tells twenty wrong members of a million", () => {
-    const state = { list: Array.from({ length: 100_000 }, () => Number.NaN) };
+  it("tells twenty wrong members of thousands", () => {
+    const state = { list: Array.from({ length: 10_000 }, () => Number.NaN) };
     expect(checked(structOfJson(state)).violations).toHaveLength(20);
   });
 
@@ -128,9 +140,36 @@ describe("a struct that is checked as bytes", () => {
   });
 
   it("may have objects of many members", () => {
-    const state = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`member ${i}`, { a: i, b: { a: i } }]));
+    const state = Object.fromEntries(Array.from({ length: 4_000 }, (_, i) => [`member ${i}`, { a: i, b: { a: i } }]));
     const bytes = structOfJson(state);
     expect(checked(bytes).plain).toBe(bytes);
+  });
+
+  it.each(Object.entries(crowds))("may hold so many values and no more: %s", (_, crowd) => {
+    const most = structOfJson(crowd(MOST_VALUES));
+    expect(checked(most)).toEqual({ plain: most, violations: [] });
+    expect(() => checked(structOfJson(crowd(MOST_VALUES + 1)))).toThrow(
+      expect.objectContaining({
+        kind: "too_large",
+        reason: "STATE_TOO_LARGE",
+        message: "state: holds more than 16384 values: members of objects and elements of lists, at any depth",
+        metadata: { field: "state", values_limit: "16384" },
+      }),
+    );
+  });
+
+  it("may not hold more values when it is written unusually, either, or fields that nobody knows", () => {
+    const odd = numberField(9, 5);
+    const most = Buffer.concat([structOfJson(crowds.elements(MOST_VALUES)), odd]);
+    expect(checked(most).plain).toEqual(structOfJson(crowds.elements(MOST_VALUES)));
+    const tooMany = [
+      Buffer.concat([odd, structOfJson(crowds.elements(MOST_VALUES + 1))]),
+      Buffer.concat([odd, structOfJson(crowds.elements(1_000_000))]),
+      Buffer.concat(Array.from({ length: 1_000_000 }, () => odd)),
+    ];
+    for (const bytes of tooMany) {
+      expect(() => checked(bytes)).toThrow(expect.objectContaining({ reason: "STATE_TOO_LARGE" }));
+    }
   });
 
   it.each([2, 40, 60, 1_000])("has each member once, the one that came last, of %i", (count) => {

@@ -2,15 +2,18 @@ import type { Fields } from "../../infra/fields.ts";
 import { WireReader } from "../../infra/wire-reader.ts";
 import type { Merge } from "../change/order.ts";
 import { field, fieldOf, joined, type Part } from "./conversation-bytes.ts";
-import { checkStruct, stateOf } from "./state.ts";
+import { checkStruct, mergedState } from "./state.ts";
 import { NULL, STRUCT } from "./struct-fields.ts";
 import { eachMember, intact, type Member } from "./struct-members.ts";
 
+/** Merges a patch, and tells it: plainly written. */
+export type PatchMerge = Merge & { readonly patch: Uint8Array };
+
 /** Checks a merge patch that a caller sent, as serialized google.protobuf.Struct. Undefined when something was refused. */
-export function createMerge(fields: Fields, path: string, patch: Uint8Array): Merge | undefined {
+export function createMerge(fields: Fields, path: string, patch: Uint8Array): PatchMerge | undefined {
   const plain = checkStruct(fields, path, patch);
   // What is merged of two that are in order is in order, unless it is too large.
-  return plain && ((state) => stateOf(mergePatch(state, plain)));
+  return plain && Object.assign((state: Uint8Array) => mergedState(mergePatch(state, plain)), { patch: plain });
 }
 
 /**

@@ -7,9 +7,11 @@ import {
   ConversationStateServicePatchRequestSchema as PatchSchema,
   ConversationStateServiceSaveRequestSchema as SaveSchema,
 } from "../../gen/holdfast/v1/conversation_pb.js";
-import { decode } from "../../infra/decode.ts";
+import { CrowdedError, decode } from "../../infra/decode.ts";
+import type { Failure } from "../../infra/failure.ts";
 import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
 import { joined } from "./conversation-bytes.ts";
+import { MOST_PARTS, tooManyInMessages, tooManyValues } from "./struct-values.ts";
 import { structOfJson } from "./struct-writer.ts";
 
 /** A request whose `state` was left as it came: serialized, and not looked at. Then the message has no `state`. */
@@ -52,16 +54,35 @@ interface Parted<Desc extends DescMessage> {
   readonly struct: Uint8Array | undefined;
 }
 
-/** Decodes requests of one type but for one field. What is not written in the usual way is decoded whole. */
+/**
+ * Decodes requests of one type but for one field. What is not written in the usual way is decoded whole. Throws a Failure for one
+ * that would hold up everyone else.
+ */
 function partedDecoder<Desc extends DescMessage>(desc: Desc, but: DescField): (bytes: Uint8Array) => Parted<Desc> {
   const tags = new Set(desc.fields.map(tagOf));
   const tag = tagOf(but);
   return (bytes) => {
     const found = unlessUnusual(() => find(bytes, tag, tags));
-    if (found === undefined || found.start === found.end) return { message: decode(desc, bytes), struct: undefined };
-    const rest = joined([bytes.subarray(0, found.start), bytes.subarray(found.end)]);
-    return { message: decode(desc, rest), struct: bytes.subarray(found.content, found.end) };
+    if (found === undefined) {
+      return { message: decodeBounded(desc, bytes, () => tooManyValues(but.name)), struct: undefined };
+    }
+    const hasStruct = found !== NOT_FOUND;
+    const rest = hasStruct ? joined([bytes.subarray(0, found.start), bytes.subarray(found.end)]) : bytes;
+    const message = decodeBounded(desc, rest, () => tooManyInMessages("messages"));
+    return { message, struct: hasStruct ? bytes.subarray(found.content, found.end) : undefined };
   };
+}
+
+function decodeBounded<Desc extends DescMessage>(
+  desc: Desc,
+  bytes: Uint8Array,
+  tooMany: () => Failure,
+): MessageShape<Desc> {
+  try {
+    return decode(desc, bytes, MOST_PARTS);
+  } catch (error) {
+    throw error instanceof CrowdedError ? tooMany() : error;
+  }
 }
 
 /** As it stands before a field of these requests, which have neither floats nor packed lists. */

@@ -1,6 +1,6 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { ConversationSchema } from "../../gen/holdfast/v1/conversation_pb.js";
-import { decode } from "../../infra/decode.ts";
+import { CrowdedError, decode } from "../../infra/decode.ts";
 import { Failure } from "../../infra/failure.ts";
 import type { Fields } from "../../infra/fields.ts";
 import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
@@ -10,6 +10,7 @@ import { LIMITS } from "./fields.ts";
 import { NUMBER, STRING } from "./struct-fields.ts";
 import { eachMember, type Member } from "./struct-members.ts";
 import { faultsOf } from "./struct-scan.ts";
+import { MOST_PARTS, refuseTooManyValues, tooManyValues } from "./struct-values.ts";
 import { structOfJson } from "./struct-writer.ts";
 
 /** The limit that the contract states. */
@@ -21,9 +22,14 @@ export function checkState(fields: Fields, field: string, bytes: Uint8Array): St
   return plain && stateOf(plain);
 }
 
-/** A state that is plainly written, with what is known of it. Throws when it is too large. */
-export function stateOf(plain: Uint8Array): State {
+/** A state that two were merged to which are in order, with what is known of it. Throws when it is too large. */
+export function mergedState(plain: Uint8Array): State {
   refuseTooLarge("state", plain);
+  refuseTooManyValues("state", plain);
+  return stateOf(plain);
+}
+
+function stateOf(plain: Uint8Array): State {
   return { ...factsOf(plain), bytes: plain };
 }
 
@@ -36,6 +42,7 @@ export function checkStruct(fields: Fields, field: string, bytes: Uint8Array): U
     const rewritten = rewrite(fields, field, bytes);
     if (rewritten === undefined) return undefined;
     plain = rewritten;
+    refuseTooLarge(field, plain);
     faults = faultsOf(plain, field);
   }
   for (const { field: member, description } of faults) fields.refuse(member, description);
@@ -49,8 +56,9 @@ const CONVERSATION_STATE = 2;
 function rewrite(fields: Fields, field: string, bytes: Uint8Array): Uint8Array | undefined {
   let state: JsonObject | undefined;
   try {
-    state = decode(ConversationSchema, messageOf(messageField(CONVERSATION_STATE, bytes))).state;
+    state = decode(ConversationSchema, messageOf(messageField(CONVERSATION_STATE, bytes)), MOST_PARTS).state;
   } catch (error) {
+    if (error instanceof CrowdedError) throw tooManyValues(field);
     const why = error instanceof Error ? error.message : "not readable";
     fields.refuse(field, `is not a valid google.protobuf.Struct: ${why}`);
     return undefined;
@@ -64,7 +72,7 @@ function refuseTooLarge(field: string, { length }: Uint8Array): void {
     "too_large",
     "STATE_TOO_LARGE",
     `${field}: is ${length} bytes long, encoded; the limit is ${MOST_STATE_BYTES}`,
-    { metadata: { bytes: String(length), limit: String(MOST_STATE_BYTES) } },
+    { metadata: { field, bytes: String(length), limit: String(MOST_STATE_BYTES) } },
   );
 }
 

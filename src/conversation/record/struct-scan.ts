@@ -15,6 +15,7 @@ import {
 } from "./struct-fields.ts";
 import { StructKeys } from "./struct-keys.ts";
 import { StructPath } from "./struct-path.ts";
+import { MOST_VALUES, tooManyValues } from "./struct-values.ts";
 
 /** How deep objects and lists may be nested; the struct itself is the first level. */
 export const MOST_LEVELS = 30;
@@ -24,7 +25,7 @@ const MOST_FAULTS = 20;
 /**
  * Finds what is wrong with a serialized google.protobuf.Struct in one pass over its bytes: a small part of what decoding it into
  * objects takes. Throws UNUSUAL when it is not plainly written: each entry a key and a value, each value of one kind, tags of one
- * byte, no key twice.
+ * byte, no key twice. Throws a Failure when it holds too many values.
  */
 export function faultsOf(bytes: Uint8Array, field: string): readonly FieldViolation[] {
   return new StructScan(bytes, field).faults();
@@ -36,6 +37,7 @@ class StructScan {
   readonly #path: StructPath;
   readonly #field: string;
   readonly #faults: FieldViolation[] = [];
+  #values = 0;
 
   constructor(bytes: Uint8Array, field: string) {
     this.#reader = new WireReader(bytes);
@@ -85,6 +87,7 @@ class StructScan {
   /** `level` is that of the object or list which holds it. */
   #value(end: number, level: number): void {
     const reader = this.#reader;
+    if (++this.#values > MOST_VALUES) throw tooManyValues(this.#field);
     switch (reader.bytes[reader.at++]) {
       case NULL:
         if (reader.bytes[reader.at++] !== 0) throw UNUSUAL;
