@@ -44,7 +44,10 @@ function sealed(question: string, texts: readonly string[]): string {
 }
 
 function open(question: string, token: string): string[] | undefined {
-  const [version, ...texts] = Buffer.from(token, "base64url").toString().split(" ");
+  const bytes = Buffer.from(token, "base64url");
+  // What is no base64url, or too much at the end, would be passed over.
+  if (bytes.toString("base64url") !== token) return undefined;
+  const [version, ...texts] = bytes.toString().split(" ");
   const digest = texts.pop();
   return version === VERSION && digest === digestOf(question, texts.join(" ")) ? texts : undefined;
 }

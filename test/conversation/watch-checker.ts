@@ -1,5 +1,6 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { watchOrderOf } from "../../src/conversation/watch/requests.ts";
+import type { Place } from "../../src/conversation/watch/start.ts";
 import {
   type ConversationChange,
   ConversationStateServiceWatchRequestSchema,
@@ -98,10 +99,17 @@ function chainFaults(changes: readonly ConversationChange[]): readonly string[] 
 
 /** The place that a token stands for. */
 export function placeIn(token: string): number {
-  return Number(Buffer.from(token, "base64url").toString().split(" ")[1]);
+  return Number(Buffer.from(token, "base64url").toString().split(" ")[2]);
+}
+
+/** Which changes those of a database are. */
+export async function logOf({ query }: Pick<Database, "query">): Promise<number> {
+  const [head] = await query<{ log: number }>("SELECT log FROM conversation_head WHERE id = 1");
+  if (head === undefined) throw new Error("the database has no head");
+  return head.log;
 }
 
 /** A token for another place of the same watch. */
-export function tokenAt(request: WatchRequest, place: number): string {
+export function tokenAt(request: WatchRequest, place: Place): string {
   return watchOrderOf(create(ConversationStateServiceWatchRequestSchema, request)).tokenOf(place);
 }

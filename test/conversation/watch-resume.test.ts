@@ -5,7 +5,7 @@ import { pruneChanges } from "../../src/conversation/watch/sql-prune.ts";
 import type { ConversationChange } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import type { Database } from "../../src/infra/database.ts";
 import { append, KINDS, patch, remove, save } from "./ledgers.ts";
-import { changesAfter, dueOf, faultsOf, placeIn, type Row, type Told, tokenAt } from "./watch-checker.ts";
+import { changesAfter, dueOf, faultsOf, logOf, placeIn, type Row, type Told, tokenAt } from "./watch-checker.ts";
 import {
   openWatches,
   realMessage,
@@ -83,6 +83,7 @@ interface RestlessOptions {
   readonly instances: readonly [WatchInstance, ...WatchInstance[]];
   readonly history: History;
   readonly roll: Roll;
+  readonly log: number;
   /** A bug: begins again one place too far. */
   readonly skips: boolean;
 }
@@ -103,10 +104,10 @@ class RestlessWatcher implements Told {
 
   /** Until it has heard of everything up to this place. */
   async readTo(place: number): Promise<void> {
-    const { request, instances, roll, skips } = this.#options;
+    const { request, instances, roll, log, skips } = this.#options;
     while (this.#place < place) {
       const from = this.#place + (skips && this.#breaks > 0 ? 1 : 0);
-      const start = { case: "resumeToken" as const, value: tokenAt(request, from) };
+      const start = { case: "resumeToken" as const, value: tokenAt(request, { log, place: from }) };
       const one = new TestWatch(pick(roll, instances), { ...request, start, heartbeatInterval: { seconds: 1n } });
       await one.next();
       for (let left = roll(12); left >= 0 && this.#place < place; left--) {
@@ -152,7 +153,8 @@ async function watchRestlessly(kind: (typeof KINDS)[number], { skips = false, pr
   ] as const;
   const roll = dice(prunes ? 2 : 1);
   const history = new History(first.database);
-  const watchers = WATCHES.map((request) => new RestlessWatcher({ request, instances, history, roll, skips }));
+  const log = await logOf(first.database);
+  const watchers = WATCHES.map((request) => new RestlessWatcher({ request, instances, history, roll, log, skips }));
   for (let round = 0; round < 4; round++) {
     const reading = watchers.map((watcher) => watcher.readTo(history.last));
     for (let part = 0; part < 10; part++) {

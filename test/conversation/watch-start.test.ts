@@ -39,7 +39,6 @@ function expectedStart(rows: readonly Row[], version: number, latest: number): n
     const first = oldest.kind === 1 ? oldest : rows.findLast(({ kind }) => kind === 1);
     return first === undefined ? GAP : first.seq;
   }
-  if (version > latest) return GAP;
   const next = rows.find((row) => row.version > version);
   if (next === undefined) return Number.NaN;
   const isWhole = next !== oldest || (next.previous_version > 0 && next.previous_version <= version);
@@ -53,17 +52,19 @@ describe.each(KINDS)("where a watch over %s begins after a version", (kind) => {
     const changes = createSqlChanges(database);
     const versions = await live(open);
     const latest = versions.at(-1) ?? 0;
-    const asked = [
-      0,
-      1,
-      ...versions.flatMap((version) => [version - 1, version, version + 1]),
-      Number.MAX_SAFE_INTEGER,
-    ];
+    const asked = [0, 1, ...versions.flatMap((version) => [version - 1, version, version + 1])].filter(
+      (version) => version <= latest,
+    );
     for (let forgotten = 0; forgotten <= 2 * versions.length; forgotten++) {
       const rows = await database.query<Row>(
         "SELECT seq, kind, version, previous_version FROM conversation_change WHERE id = $1 ORDER BY seq",
         [KEY.id],
       );
+      const beyond = begin(changes, SCOPE, { version: latest + 1 });
+      await expect(beyond).rejects.toMatchObject({
+        ...{ kind: "precondition", reason: "VERSION_NOT_REACHED" },
+        metadata: { field: "after_version", ...KEY, version: String(latest) },
+      });
       for (const version of asked) {
         const { at, head } = await begin(changes, SCOPE, { version });
         const expected = expectedStart(rows, version, latest);
@@ -102,6 +103,13 @@ describe.each(KINDS)("where a watch over %s begins after a version", (kind) => {
     expect((await begin(forgetful, SCOPE, start)).at).toBe(GAP);
     const opening = await changes.opening(KEY.collection, KEY.id);
     expect(await begin(changes, SCOPE, "now")).toEqual({ ...opening, at: 100 });
-    expect((await begin(changes, SCOPE, { place: 101 })).at).toBe(GAP);
+    const { log } = opening;
+    expect((await begin(changes, SCOPE, { log, place: 100 })).at).toBe(100);
+    for (const foreign of [
+      { log, place: 101 },
+      { log: log + 1, place: 1 },
+    ]) {
+      await expect(begin(changes, SCOPE, foreign)).rejects.toMatchObject({ violations: [{ field: "resume_token" }] });
+    }
   });
 });

@@ -223,13 +223,50 @@ describe.each(KINDS)("a watch over %s", (kind) => {
         expect(one.events).not.toContain("compacted");
       }
     }
-    const isAhead = await after((versions[4] ?? 0) + 1_000_000_000);
-    await isAhead.hasEvent("compacted");
-    await done(open.first, save("", { key, ...live(), expectedVersion: 0 }));
-    await isAhead.has(1);
-    expect(isAhead.kinds).toEqual(["CREATED"]);
-    const huge = await watch({ ...key, start: { case: "afterVersion", value: 2n ** 64n - 1n } });
-    await huge.run().hasEvent("compacted");
+  });
+
+  it("refuses a version that the conversation has not reached, whether it is there, deleted or forgotten", async () => {
+    const key = freshKey();
+    const after = (value: bigint) => watch({ ...key, start: { case: "afterVersion", value } });
+    const refusesBeyond = async (version: number) => {
+      for (const value of [BigInt(version) + 1n, 2n ** 64n - 1n]) {
+        expect((await after(value)).ended).toMatchObject({
+          ...{ kind: "precondition", reason: "VERSION_NOT_REACHED" },
+          metadata: { field: "after_version", ...key, version: String(version) },
+        });
+      }
+      expect((await after(BigInt(version))).ended).toBeUndefined();
+    };
+    const { held } = await saved(key);
+    await refusesBeyond(held.version);
+    await done(open.first, remove({ key }));
+    const [tombstone] = await open.first.database.query<{ version: number }>(
+      "SELECT version FROM conversation WHERE collection = $1",
+      [key.collection],
+    );
+    await refusesBeyond(tombstone?.version ?? 0);
+    await forgetAll();
+    await refusesBeyond(tombstone?.version ?? 0);
+  });
+
+  it("refuses tokens of another database, and of changes that this one has lost", async () => {
+    const key = freshKey();
+    await saved(key);
+    await using other = await openWatches(kind);
+    for (let more = 0; more < 3; more++) await done(other.first, save("", { key, ...live() }));
+    const request = { collection: key.collection };
+    const { token: foreign } = await watch(request, other.first);
+    const start = (value: string) => ({ ...request, start: { case: "resumeToken" as const, value } });
+    expect((await watch(start(foreign))).ended).toMatchObject({
+      ...{ kind: "invalid", violations: [{ field: "resume_token" }] },
+      message: expect.stringContaining("another database"),
+    });
+    const { database } = other.first;
+    await database.write("UPDATE conversation_head SET seq = seq - 1");
+    expect((await watch(start(foreign), other.first)).ended).toMatchObject({
+      ...{ kind: "invalid", violations: [{ field: "resume_token" }] },
+      message: expect.stringContaining("has lost"),
+    });
   });
 
   it("says when changes after the place, or the version, are no longer kept, and goes on with what comes", async () => {
@@ -341,7 +378,7 @@ describe.each(KINDS)("a watch over %s", (kind) => {
         resumed(token, of),
       ),
       resumed(token, { ...key, filter: { userId: "ada" } }),
-      ...["", "nonsense", token.slice(1), `${token}A`, writeToken("", [1])].map((value) => resumed(value, key)),
+      ...["", "nonsense", token.slice(1), `${token}A`, writeToken("", [1, 1])].map((value) => resumed(value, key)),
     ];
     for (const one of await Promise.all(wrong)) expect(one.ended).toMatchObject(refused);
     expect((await resumed(token, { ...key, includeState: true, filter: {} })).ended).toBeUndefined();

@@ -3,8 +3,7 @@ import type {
   ConversationStateServiceGetRequest,
 } from "../../gen/holdfast/v1/conversation_pb.js";
 import { EncodedReply, type Rpcs } from "../../infra/call.ts";
-import { Failure } from "../../infra/failure.ts";
-import { versionNotKept } from "../change/absence.ts";
+import { versionNotKept, versionNotReached } from "../change/absence.ts";
 import type { KeptVersion } from "../ledger/book.ts";
 import { type CollectionPolicy, type ConversationKey, type Held, textOf } from "../record/conversation.ts";
 import { conversationParts, field, messageOf, numberField } from "../record/conversation-bytes.ts";
@@ -98,7 +97,9 @@ export function createGetRpc(options: GetRpcOptions): Required<Pick<Rpcs<typeof 
           reading.note(call, key, source);
           return absentReply(found.presence);
         }
-        if (held.version < wish.minVersion) throw versionNotReached(held, wish.minVersion);
+        if (held.version < wish.minVersion) {
+          throw versionNotReached(held, "min_version", wish.minVersion, held.version);
+        }
         if (lastMessages === 0 || held.messageCount === 0) {
           reading.note(call, key, source);
           return foundReply(held, found.state, []);
@@ -142,12 +143,6 @@ function asOf(held: Held, kept: KeptVersion): Held {
   const { userId, status, complexityLevel, confidenceScore } = kept;
   const facts = { userId, status, complexityLevel, confidenceScore };
   return { ...held, ...facts, version, stateVersion, messageCount, stateBytes, updatedUs };
-}
-
-function versionNotReached(held: Held, minVersion: number): Failure {
-  const message = `min_version: the conversation is at version ${held.version}, which is older than ${minVersion}`;
-  const metadata = { field: "min_version", version: String(held.version) };
-  return new Failure("precondition", "VERSION_NOT_REACHED", message, { metadata });
 }
 
 /** The fields of a GetResponse. */

@@ -22,6 +22,8 @@ export interface ChangePage {
 export interface Opening {
   /** The place of the last change of all. */
   readonly head: number;
+  /** Which changes these are: places among others mean nothing here. */
+  readonly log: number;
   readonly held: Held | undefined;
 }
 

@@ -4,7 +4,7 @@ import { readToken, writeToken } from "../../infra/token.ts";
 import { ConversationFields, LIMITS } from "../record/fields.ts";
 import { filterOf, matchesAll, textOfFilter } from "../record/filter.ts";
 import type { Scope } from "./change.ts";
-import { GAP, type Start } from "./start.ts";
+import { GAP, type Place, type Start } from "./start.ts";
 
 /** A WatchRequest that was checked. */
 export interface WatchOrder {
@@ -14,7 +14,7 @@ export interface WatchOrder {
   readonly includeMessages: boolean;
   readonly heartbeatMs: number;
   /** The token of a place, for this collection, id and filter. */
-  tokenOf(place: number): string;
+  tokenOf(place: Place): string;
 }
 
 export function watchOrderOf(request: ConversationStateServiceWatchRequest): WatchOrder {
@@ -29,7 +29,7 @@ export function watchOrderOf(request: ConversationStateServiceWatchRequest): Wat
   return {
     scope: { collection, id: request.id || undefined, filter: matchesAll(filter) ? undefined : filter },
     ...{ start, heartbeatMs, includeState: request.includeState, includeMessages: request.includeMessages },
-    tokenOf: (place) => writeToken(question, [place]),
+    tokenOf: ({ log, place }) => writeToken(question, [log, place]),
   };
 }
 
@@ -46,8 +46,8 @@ function startOf(
       // No version that this server gives out is beyond.
       return { version: Math.min(Number(start.value), Number.MAX_SAFE_INTEGER) };
     case "resumeToken": {
-      const [place] = readToken(question, start.value, 1) ?? [];
-      if (place !== undefined && place >= GAP) return { place };
+      const [log, place] = readToken(question, start.value, 2) ?? [];
+      if (log !== undefined && place !== undefined && place >= GAP) return { log, place };
       fields.refuse("resume_token", "is not a token that Watch returned for this collection, id and filter");
       return "now";
     }

@@ -1,9 +1,8 @@
 import type { Database, SqlRow, SqlValue } from "../../infra/database.ts";
 import type { Kind } from "../ledger/book.ts";
 import { HELD_COLUMNS, type HeldRow, heldOf } from "../ledger/sql-row.ts";
-import type { Held } from "../record/conversation.ts";
 import type { Change, Scope } from "./change.ts";
-import type { ChangePage, Changes, Mark, PageLimits } from "./changes.ts";
+import type { ChangePage, Changes, Mark, Opening, PageLimits } from "./changes.ts";
 
 const COLUMNS = [
   ...["seq", "collection", "id", "kind", "version", "previous_version", "generation", "state_version"],
@@ -35,7 +34,7 @@ type PageRow = { head: number; follower: number | null; total: number } & (
   | { [K in keyof ChangeRow]: null }
 );
 /** With no conversation, all columns of one are null. */
-type OpeningRow = { head: number } & (HeldRow | { [K in keyof HeldRow]: null });
+type OpeningRow = { head: number; log: number } & (HeldRow | { [K in keyof HeldRow]: null });
 type OpeningOfRow = OpeningRow & {
   [K in `${"first" | "last"}_${keyof MarkRow & string}`]: number | null;
 };
@@ -44,11 +43,11 @@ const HELD = HELD_COLUMNS.map((column) => `c.${column}`).join(", ");
 const OF = "collection = $1 AND id = $2";
 /** The head and the conversation, as they are together. */
 const OPENED = `FROM conversation_head h LEFT JOIN conversation c ON c.collection = $1 AND c.id = $2`;
-const OPENING = `SELECT h.seq AS head, ${HELD} ${OPENED} WHERE h.id = 1`;
+const OPENING = `SELECT h.seq AS head, h.log, ${HELD} ${OPENED} WHERE h.id = 1`;
 const MARK = ["seq", "kind", "version", "previous_version", "generation"] as const;
 const MARKS = `SELECT ${MARK.join(", ")} FROM conversation_change WHERE ${OF}`;
 const markAs = (name: "first" | "last") => MARK.map((column) => `${name}.${column} AS ${name}_${column}`).join(", ");
-const OPENING_OF = `SELECT h.seq AS head, ${HELD}, ${markAs("first")}, ${markAs("last")} ${OPENED}
+const OPENING_OF = `SELECT h.seq AS head, h.log, ${HELD}, ${markAs("first")}, ${markAs("last")} ${OPENED}
   LEFT JOIN (${MARKS} ORDER BY seq LIMIT 1) first ON 1 = 1
   LEFT JOIN (${MARKS} ORDER BY seq DESC LIMIT 1) last ON 1 = 1
   WHERE h.id = 1`;
@@ -117,8 +116,8 @@ function pageOf(rows: readonly PageRow[], after: number, limits: PageLimits): Ch
   return { gap, changes, next: last !== undefined && isFull ? last.seq : head, head };
 }
 
-function openingOf(row: OpeningRow): { head: number; held: Held | undefined } {
-  return { head: row.head, held: row.collection === null ? undefined : heldOf(row) };
+function openingOf(row: OpeningRow): Opening {
+  return { head: row.head, log: row.log, held: row.collection === null ? undefined : heldOf(row) };
 }
 
 function markIn(row: OpeningOfRow, name: "first" | "last"): Mark | undefined {

@@ -1,10 +1,18 @@
+import { invalidField } from "../../infra/failure.ts";
+import { versionNotReached } from "../change/absence.ts";
 import { KIND } from "../ledger/book.ts";
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import type { Scope } from "./change.ts";
 import type { Changes, Mark, OpeningOf } from "./changes.ts";
 
 /** Where a watch is to begin: with what comes after now, after a place, or after a version of its conversation. */
-export type Start = "now" | { readonly place: number } | { readonly version: number };
+export type Start = "now" | Place | { readonly version: number };
+
+/** A place among the changes of one database. */
+export interface Place {
+  readonly log: number;
+  readonly place: number;
+}
 
 /** The place of whoever was told that there is a gap, and not yet from where it goes on: whatever is kept is too late for it. */
 export const GAP = -1;
@@ -15,6 +23,8 @@ export interface Begun {
   readonly at: number;
   /** The latest place of all. */
   readonly head: number;
+  /** Which changes these places are among. */
+  readonly log: number;
   readonly held: Held | undefined;
 }
 
@@ -24,13 +34,26 @@ export async function begin(changes: Changes, { collection, id }: Scope, start: 
     const opening = await changes.openingOf(key);
     const find: Find = (first, last, holds) => firstWhere(changes, key, first, last, holds);
     const { version } = start;
+    const latest = latestOf(opening);
+    if (latest !== undefined && version > latest) throw versionNotReached(key, "after_version", version, latest);
     const at = await (version === 0 ? sinceCreation(opening, find) : sinceVersion(opening, version, find));
     return { ...opening, at: at ?? GAP };
   }
   const opening = await changes.opening(collection, id);
-  const at = typeof start === "object" && "place" in start ? start.place : opening.head;
-  // One that is further on than the head was given out by another database, or by this one before it lost something.
-  return { ...opening, at: at <= opening.head ? at : GAP };
+  if (typeof start === "object" && "place" in start) {
+    const { log, place } = start;
+    if (log !== opening.log) throw invalidField("resume_token", "is of another database: watch without one");
+    if (place > opening.head) {
+      throw invalidField("resume_token", "is of changes that this database has lost: watch without one");
+    }
+    return { ...opening, at: place };
+  }
+  return { ...opening, at: opening.head };
+}
+
+/** Undefined: nothing is kept of such a conversation. */
+function latestOf({ kept, held }: OpeningOf): number | undefined {
+  return (kept?.last ?? held)?.version;
 }
 
 /** Whoever knows nothing has missed nothing of earlier lives of the conversation. */
@@ -45,11 +68,10 @@ async function sinceCreation({ held, head, kept }: OpeningOf, find: Find): Promi
 
 /** None is kept without all that follow it: so if one is that is not after the version, nothing is missing. */
 async function sinceVersion(opening: OpeningOf, version: number, find: Find): Promise<number | undefined> {
-  const { held, head, kept } = opening;
-  const latest = (kept?.last ?? held)?.version;
-  if (version === latest) return head;
+  const { head, kept } = opening;
+  if (version === latestOf(opening)) return head;
   // What is not known here may be of anything.
-  if (kept === undefined || latest === undefined || version > latest) return undefined;
+  if (kept === undefined) return undefined;
   const { first, last } = kept;
   // One that was created anew does not say what came before.
   if (first.version > version)

@@ -52,13 +52,14 @@ export function createWatchRpcs({
   return {
     async *watch(request, call) {
       const order = watchOrderOf(request);
-      const { scope, tokenOf, heartbeatMs } = order;
+      const { scope, heartbeatMs } = order;
       const policy = policyFor(scope.collection);
       if (policy === undefined) throw new UnknownCollectionError(scope.collection);
       const begun = await begin(changes, scope, order.start);
       call.servedBy(servedBy);
       const presence = presenceOf(begun.held, clock.now() * 1000, policy.tombstoneMs);
-      yield eventReply(tokenOf(begun.at), {
+      const { log } = begun;
+      yield eventReply(order.tokenOf({ log, place: begun.at }), {
         case: "opened",
         value: {
           $typeName: "holdfast.v1.ConversationWatchOpened",
@@ -69,14 +70,13 @@ export function createWatchRpcs({
       });
       const { signal } = call;
       for await (const event of followChanges({ feed, changes, scope, begun, heartbeatMs, signal })) {
-        yield await replyTo(event, order, contents);
+        yield await replyTo(event, order.tokenOf({ log, place: event.at }), order, contents);
       }
     },
   };
 }
 
-async function replyTo(event: WatchEvent, order: WatchOrder, contents: Contents) {
-  const token = order.tokenOf(event.at);
+async function replyTo(event: WatchEvent, token: string, order: WatchOrder, contents: Contents) {
   switch (event.kind) {
     case "change":
       return changeReply(token, await fill(event, order, contents));

@@ -7,15 +7,36 @@ import type { Migration } from "../migrations.ts";
 export const conversation: Migration = {
   version: 4,
   name: "conversation",
-  sqlite: [...tables({ text: "TEXT", blob: "BLOB", double: "REAL" }), ...indexes()],
-  postgres: [...tables({ text: 'TEXT COLLATE "C"', blob: "BYTEA", double: "DOUBLE PRECISION" }), ...indexes()],
+  sqlite: [
+    ...tables({ text: "TEXT", blob: "BLOB", double: "REAL", random: "ABS(RANDOM() % 9007199254740991)" }),
+    ...indexes(),
+  ],
+  postgres: [
+    ...tables({
+      ...{ text: 'TEXT COLLATE "C"', blob: "BYTEA", double: "DOUBLE PRECISION" },
+      random: "FLOOR(RANDOM() * 9007199254740991)::BIGINT",
+    }),
+    ...indexes(),
+  ],
 };
 
-function tables({ text, blob, double }: { text: string; blob: string; double: string }): readonly string[] {
+interface Dialect {
+  readonly text: string;
+  readonly blob: string;
+  readonly double: string;
+  /** A number that JavaScript can hold. */
+  readonly random: string;
+}
+
+function tables({ text, blob, double, random }: Dialect): readonly string[] {
   return [
-    // Whoever writes conversations holds this row: so all changes have one order, and seq tells it.
-    "CREATE TABLE conversation_head (id BIGINT PRIMARY KEY, seq BIGINT NOT NULL)",
-    "INSERT INTO conversation_head (id, seq) VALUES (1, 0)",
+    // Whoever writes conversations holds this row: so all changes have one order, and seq tells it. log tells these
+    // changes from those of any other database, whose places would mean nothing here.
+    "CREATE TABLE conversation_head (id BIGINT PRIMARY KEY, seq BIGINT NOT NULL, log BIGINT NOT NULL)",
+    `INSERT INTO conversation_head (id, seq, log) VALUES (1, 0, ${random})`,
+    // Until when there may be copies in Redis, of whatever instance.
+    "CREATE TABLE conversation_copies (id BIGINT PRIMARY KEY, until_us BIGINT NOT NULL)",
+    "INSERT INTO conversation_copies (id, until_us) VALUES (1, 0)",
     // stamp grows with everything that is written, version with the state and the messages. presence: 1 live, 2 expired and
     // removed, 3 deleted; the last two are tombstones, kept until kept_until_us. generation: the stamp of its creation, to
     // which its messages belong. state_version: the version that brought the state. cut_version: the last one that took messages
@@ -145,8 +166,9 @@ function indexes(): readonly string[] {
     "CREATE INDEX conversation_updated ON conversation (collection, updated_us, id, status, user_id, expires_us) WHERE presence = 1",
     "CREATE INDEX conversation_user ON conversation (collection, user_id, created_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_status ON conversation (collection, status, created_us, id) WHERE presence = 1",
-    "CREATE INDEX conversation_expires ON conversation (expires_us) WHERE presence = 1 AND expires_us IS NOT NULL",
-    "CREATE INDEX conversation_kept_until ON conversation (kept_until_us) WHERE kept_until_us IS NOT NULL",
+    // Many may end at the same moment. What a sweep asks of each is in these, so that it visits only those that it removes.
+    "CREATE INDEX conversation_expires ON conversation (expires_us, collection, id, message_count) WHERE presence = 1 AND expires_us IS NOT NULL",
+    "CREATE INDEX conversation_kept_until ON conversation (kept_until_us, collection, id, stamp) WHERE kept_until_us IS NOT NULL AND unhealed = 0",
     "CREATE INDEX conversation_unhealed ON conversation (collection, id) WHERE unhealed <> 0",
     "CREATE INDEX conversation_change_of ON conversation_change (collection, id, seq)",
     "CREATE INDEX conversation_change_in ON conversation_change (collection, seq)",
