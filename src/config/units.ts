@@ -30,10 +30,12 @@ export interface DurationLimits {
 export function duration({ bare, min, max }: DurationLimits): Kind<number> {
   const range = `from ${showDuration(min)} to ${showDuration(max)}`;
   const within = (ms: number | undefined) => (ms === undefined || ms < min || ms > max ? new Refusal() : ms);
+  const suchAs = (...examples: readonly string[]) =>
+    examplesOf(examples, (written) => !(within(parseDuration(written)) instanceof Refusal), showDuration(max));
   const wanted =
     bare === "refused"
-      ? `a duration ${range} with its unit, such as "180d" or "48h"`
-      : `a duration ${range}, such as "300ms", "90s", "5m" or "1h" (in the environment a bare number counts ${bare === "s" ? "seconds" : "milliseconds"})`;
+      ? `a duration ${range} with its unit, such as ${suchAs("180d", "48h")}`
+      : `a duration ${range}, such as ${suchAs("300ms", "5s", "5m", "1h")} (in the environment a bare number counts ${bare === "s" ? "seconds" : "milliseconds"})`;
   return {
     wanted,
     fromEnvironment: (written) => {
@@ -49,6 +51,14 @@ export function duration({ bare, min, max }: DurationLimits): Kind<number> {
     },
     show: showDuration,
   };
+}
+
+/** Those that the limits allow, as a list for people; else the one that they do. */
+function examplesOf(examples: readonly string[], isAllowed: (written: string) => boolean, other: string): string {
+  const allowed = examples.filter(isAllowed).map((written) => `"${written}"`);
+  if (allowed.length === 0) return `"${other}"`;
+  const last = allowed.at(-1);
+  return allowed.length === 1 ? `${last}` : `${allowed.slice(0, -1).join(", ")} or ${last}`;
 }
 
 /** A duration, or the word "never" for none. */
@@ -78,8 +88,10 @@ export function size({ min, max }: { min: number; max: number }): Kind<number> {
     const bytes = Number(amount) * factor;
     return bytes >= min && bytes <= max ? bytes : new Refusal();
   };
+  const isAllowed = (written: string) => !(parse(written) instanceof Refusal);
+  const suchAs = examplesOf(["64KiB", "4MiB", "1GiB"], isAllowed, String(showSize(max)));
   return {
-    wanted: `a size from ${showSize(min)} to ${showSize(max)}, in bytes or such as "64KiB", "4MiB", "1GiB"`,
+    wanted: `a size from ${showSize(min)} to ${showSize(max)}, in bytes or such as ${suchAs}`,
     fromEnvironment: parse,
     fromFile: (value) =>
       typeof value === "string" || typeof value === "number" ? parse(String(value)) : new Refusal(),
