@@ -21,12 +21,13 @@ export function namedRequest(
 }
 
 export class RequestIdReusedError extends Failure {
-  constructor(requestId: string) {
+  /** `of`: what the name stands for a request to, where that is to be told. */
+  constructor(requestId: string, of: Readonly<Record<string, string>> = {}) {
     super(
       "precondition",
       "REQUEST_ID_REUSED",
       "request_id: it named another request before; only a retry, with nothing in it changed, may have the same",
-      { metadata: { field: "request_id", request_id: requestId } },
+      { metadata: { ...of, field: "request_id", request_id: requestId } },
     );
   }
 }

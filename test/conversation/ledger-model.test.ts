@@ -140,7 +140,8 @@ function orderOf(wanted: Wish, collection: string, model: LedgerModel): Order {
   const current = model.presence(id) === "live" ? (model.current(id)?.version ?? 0) : 0;
   const versions = { none: undefined, zero: 0, current, other: current + 1 };
   const expectedVersion = versions[wanted.expected];
-  const base = { key: { collection, id }, requestId, answersState, expectedVersion };
+  const named = requestId === "" ? undefined : { id: requestId, meaning: wanted.kind };
+  const base = { key: { collection, id }, requestId, named, answersState, expectedVersion };
   const merge = (before: Uint8Array) =>
     state(
       Buffer.from(before).toString() + ("text" in wanted ? wanted.text : ""),

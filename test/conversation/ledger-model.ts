@@ -55,7 +55,7 @@ export class LedgerModel {
   readonly prepared = new Map<number, readonly Message[]>();
   policy: CollectionPolicy;
   nowUs = 0;
-  readonly #answers = new Map<string, { readonly ending: Ending; readonly untilUs: number }>();
+  readonly #answers = new Map<string, { meaning: string | undefined; ending: Ending; untilUs: number }>();
 
   constructor(policy: CollectionPolicy) {
     this.policy = policy;
@@ -78,11 +78,14 @@ export class LedgerModel {
   carryOut(order: Order): Ending {
     const name = JSON.stringify([order.key.id, order.requestId]);
     const earlier = this.#answers.get(name);
-    if (earlier !== undefined && earlier.untilUs > this.nowUs) return earlier.ending;
+    const meaning = order.named?.meaning;
+    if (earlier !== undefined && earlier.untilUs > this.nowUs) {
+      return refused("REQUEST_ID_REUSED", earlier.meaning !== meaning) ?? earlier.ending;
+    }
     const ending = this.#decide(order);
     if (order.requestId !== "" && ending.kind === "done") {
       const kept = order.answersState === true ? ending : { ...ending, state: undefined };
-      this.#answers.set(name, { ending: kept, untilUs: this.nowUs + REQUEST_US });
+      this.#answers.set(name, { meaning, ending: kept, untilUs: this.nowUs + REQUEST_US });
     }
     return ending;
   }

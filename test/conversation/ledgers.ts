@@ -1,10 +1,12 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
 import type { Order, OrderOf, Outcome } from "../../src/conversation/change/order.ts";
 import { type HotCopies, NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
 import type { Ledger } from "../../src/conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import type { CollectionPolicy, ConversationKey, Message, State } from "../../src/conversation/record/conversation.ts";
+import { ConversationMessageSchema } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import type { Database } from "../../src/infra/database.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
@@ -87,8 +89,9 @@ export function state(text: string, status = ""): State {
 }
 
 export function message(id: string, content = `content of ${id}`): Message {
-  const body = Buffer.from(content);
-  return { id, role: "user", body, contentHash: createHash("sha256").update(body).digest() };
+  const said = create(ConversationMessageSchema, { id, role: "user", content });
+  const contentHash = createHash("sha256").update(content).digest();
+  return { id, role: "user", body: toBinary(ConversationMessageSchema, said), contentHash };
 }
 
 export function save(text: string, given: Given<"save"> = {}): OrderOf<"save"> {

@@ -1,4 +1,5 @@
 import { create, fromBinary, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import type { Message } from "../../src/conversation/record/conversation.ts";
 import { ConversationFields } from "../../src/conversation/record/fields.ts";
@@ -87,8 +88,11 @@ describe("a message that is taken", () => {
     const [first] = take([given]);
     expect(stored(first ?? raise()).parts[0]?.$unknown).toEqual([unknown]);
     given.$unknown = [unknown];
+    given.createTime = create(TimestampSchema, { seconds: 5n });
     const [second] = take([given]);
-    expect(stored(second ?? raise())).toMatchObject({ content: "x", position: 0n, $unknown: [unknown] });
+    expect(stored(second ?? raise())).toMatchObject({
+      ...{ content: "x", position: 0n, $unknown: [unknown], createTime: { seconds: 5n } },
+    });
     expect(second?.contentHash).not.toEqual(first?.contentHash);
   });
 
@@ -122,10 +126,12 @@ describe("the hash of a message", () => {
     expect(hashOf(within({ b: [{ y: 1 }, { x: 2 }], a: one.a }))).not.toBe(hashOf(within(one)));
   });
 
-  it("is of what the caller gave: not of what the server adds, nor of the id or the place", () => {
+  it("is of what is said: not of what the server adds, nor of the id, the place or the time", () => {
     const given = { content: "x", metadata: { a: 1 } };
     const hash = hashOf(given);
     expect(hash).toHaveLength(32);
+    expect(hashOf({ ...given, createTime: "2023-11-14T22:13:20.123456Z" })).toBe(hash);
+    expect(hashOf({ content: "x", createTime: "2023-11-14T22:13:20.123456Z" })).toBe(hashOf({ content: "x" }));
     expect(hashOf({ ...given, id: "m-1" })).toBe(hash);
     expect(hashOf({ ...given, position: "9" })).toBe(hash);
   });
@@ -135,7 +141,6 @@ describe("the hash of a message", () => {
       { content: "x" },
       { content: "y" },
       { content: "x", role: "assistant" },
-      { content: "x", createTime: "2023-11-14T22:13:20.123456Z" },
       { content: "x", metadata: {} },
       { content: "x", metadata: { a: 1 } },
       { content: "x", metadata: { a: "1" } },

@@ -211,14 +211,6 @@ describe.each(KINDS)("Patch over %s", (kind) => {
     expect(await writes.patch(request)).toEqual(merged);
   });
 
-  it("answers a retry that asks for the state as the first attempt, which did not", async () => {
-    await using opened = await openWrites(kind);
-    const [writes] = opened.instances;
-    await writes.save({ id, state: { a: 1 } });
-    const first = await writes.patch({ id, patch: { b: 2 }, requestId: "r" });
-    expect(await writes.patch({ id, patch: { b: 2 }, requestId: "r", returnState: true })).toEqual(first);
-  });
-
   it("needs a conversation, and says why there is none", async () => {
     await using opened = await openWrites(kind);
     const [writes] = opened.instances;
@@ -284,7 +276,9 @@ describe.each(KINDS)("AppendMessages over %s", (kind) => {
     });
     const other = { ...given, metadata: { x: 2 } };
     await expect(writes.append({ id, messages: [message("b"), other] })).rejects.toMatchObject({
-      ...{ kind: "already_exists", reason: "MESSAGE_ID_REUSED", metadata: { message_id: "m1" } },
+      ...{ kind: "already_exists", reason: "MESSAGE_ID_REUSED" },
+      message: 'messages[1].id: "m1" is the message at position 1 already, with other content: metadata',
+      metadata: { field: "messages[1].id", collection: "conversation", id, message_id: "m1", position: "1" },
     });
     expect(await look(writes)).toMatchObject({ state: {}, summary: { messageCount: "1" } });
   });

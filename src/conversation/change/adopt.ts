@@ -1,7 +1,7 @@
 import { Failure } from "../../infra/failure.ts";
 import { type Book, KIND } from "../ledger/book.ts";
 import type { ConversationKey, Held, Presence } from "../record/conversation.ts";
-import { named, notThere } from "./absence.ts";
+import { keyIn, named, notThere } from "./absence.ts";
 import { lifetimeAfter } from "./expiry.ts";
 import { factsOf, newborn } from "./newborn.ts";
 import type { OrderOf, Outcome } from "./order.ts";
@@ -39,9 +39,10 @@ export async function adopt(setting: Setting<OrderOf<"adopt">>): Promise<Outcome
 /** What is copied takes nobody's place. */
 export function refuseTaken(key: ConversationKey, presence: Presence | undefined): void {
   if (presence === "live") {
-    throw new Failure("already_exists", "CONVERSATION_EXISTS", `${named(key)} is there already`);
+    const message = `${named(key)} is there already`;
+    throw new Failure("already_exists", "CONVERSATION_EXISTS", message, { metadata: keyIn(key) });
   }
-  refuseTombstone({ presence, order: { key } });
+  refuseTombstone({ presence, order: { key } }, "while its tombstone is kept, give the copy another target_id");
 }
 
 /** What was deleted while it was copied does not live on as the copy. */
@@ -58,5 +59,6 @@ async function originMustBeThere({ origin, originGeneration }: OrderOf<"adopt">,
 async function mustBePrepared({ key, generation }: OrderOf<"adopt">, book: Book): Promise<void> {
   const untilUs = await book.preparedUntilUs(key, generation);
   if (untilUs !== undefined && untilUs > book.nowUs + PREPARED_MARGIN_US) return;
-  throw new Failure("conflict", "COPY_OUTLIVED", `the messages of ${named(key)} took too long to copy; try again`);
+  const message = `the messages of ${named(key)} took too long to copy; try again`;
+  throw new Failure("conflict", "COPY_OUTLIVED", message, { metadata: keyIn(key) });
 }

@@ -1,4 +1,7 @@
-import type { Outcome } from "./order.ts";
+import { RequestIdReusedError } from "../../infra/named-request.ts";
+import type { Answered } from "../ledger/book.ts";
+import { keyIn } from "./absence.ts";
+import type { Order, Outcome } from "./order.ts";
 
 type Done = Extract<Outcome, { kind: "done" }>;
 
@@ -8,7 +11,20 @@ export function encodeAnswer({ held, created, appended, state }: Done, withState
   return withState && state !== undefined ? Buffer.concat([head, Buffer.from([1]), state]) : head;
 }
 
-export function decodeAnswer(bytes: Uint8Array): Done {
+/** Answers a retry as the first attempt was. Throws when the name was that of another request. */
+export function answerAgain(
+  { key, requestId, named }: Pick<Order, "key" | "requestId" | "named">,
+  { meaning, answer }: Answered,
+): Done {
+  if (meaning !== meaningOf({ named })) throw new RequestIdReusedError(named?.id ?? requestId, keyIn(key));
+  return decodeAnswer(answer);
+}
+
+export function meaningOf({ named }: Pick<Order, "named">): string {
+  return named?.meaning ?? "";
+}
+
+function decodeAnswer(bytes: Uint8Array): Done {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const end = buffer.indexOf("\n");
   const { held, created, appended } = JSON.parse(buffer.toString("utf8", 0, end)) as Pick<

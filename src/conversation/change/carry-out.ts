@@ -1,10 +1,18 @@
+import { Failure } from "../../infra/failure.ts";
 import { type Book, KIND, type Kind } from "../ledger/book.ts";
-import { type CollectionPolicy, type Held, presenceOf, type State } from "../record/conversation.ts";
+import {
+  type CollectionPolicy,
+  type ConversationKey,
+  type Held,
+  presenceOf,
+  type State,
+} from "../record/conversation.ts";
+import { keyIn } from "./absence.ts";
 import { adopt } from "./adopt.ts";
-import { decodeAnswer } from "./answer.ts";
+import { answerAgain } from "./answer.ts";
 import { lifetimeAfter } from "./expiry.ts";
 import { EMPTY_STATE, factsOf, newborn } from "./newborn.ts";
-import type { Order, OrderOf, Outcome } from "./order.ts";
+import type { Merge, Order, OrderOf, Outcome } from "./order.ts";
 import { NO_MESSAGES, type Placed, placeMessages } from "./placed-messages.ts";
 import { restore } from "./restore.ts";
 import {
@@ -23,8 +31,8 @@ import { buryExpired, expire, remove } from "./tombstone.ts";
 /** Carries one write out on the book, or throws the Failure that says why not. */
 export async function carryOut(order: Order, book: Book, policy: CollectionPolicy): Promise<Outcome> {
   if (order.requestId !== "") {
-    const answer = await book.answer(order.key, order.requestId);
-    if (answer !== undefined) return decodeAnswer(answer);
+    const answered = await book.answered(order.key, order.requestId);
+    if (answered !== undefined) return answerAgain(order, answered);
   }
   const held = await book.held(order.key);
   const presence = presenceOf(held, book.nowUs, policy.tombstoneMs);
@@ -55,7 +63,7 @@ async function save(setting: Setting<OrderOf<"save">>): Promise<Outcome> {
   if (conflict !== undefined) return conflict;
   refuseTombstone(setting);
   const live = presence === "live" ? held : undefined;
-  const placed = await placeMessages(order.messages, live, book);
+  const placed = await placeMessages(order, live, book);
   return enter(setting, live, {
     ...{ kind: live === undefined ? KIND.created : KIND.updated, state: order.state, placed },
     expiry: order.expiry,
@@ -67,14 +75,14 @@ async function patch(setting: Setting<OrderOf<"patch">>): Promise<Outcome> {
   const conflict = await conflictOf(setting);
   if (conflict !== undefined) return conflict;
   const live = mustBeLive(setting);
-  const state = order.merge(await book.state(live));
+  const state = mergedBy(order.merge, await book.state(live), order.key);
   return enter(setting, live, { kind: KIND.updated, state, placed: NO_MESSAGES, expiry: order.expiry });
 }
 
 async function append(setting: Setting<OrderOf<"append">>): Promise<Outcome> {
   const { order, book, held, presence } = setting;
   const live = presence === "live" ? held : undefined;
-  const placed = await placeMessages(order.messages, live, book);
+  const placed = await placeMessages(order, live, book);
   if (live !== undefined && placed.fresh.length === 0) {
     const { appended } = placed;
     return remembered(setting, {
@@ -90,7 +98,8 @@ async function append(setting: Setting<OrderOf<"append">>): Promise<Outcome> {
   if (conflict !== undefined) return conflict;
   if (!order.create) mustBeLive(setting);
   else refuseTombstone(setting);
-  const merged = order.merge?.(live === undefined ? new Uint8Array() : await book.state(live));
+  const { merge, key } = order;
+  const merged = merge && mergedBy(merge, live === undefined ? EMPTY_STATE.bytes : await book.state(live), key);
   const state = merged ?? (live === undefined ? EMPTY_STATE : undefined);
   const kind = live === undefined ? KIND.created : merged === undefined ? KIND.appended : KIND.updated;
   return enter(setting, live, { kind, state, placed, expiry: order.expiry });
@@ -105,6 +114,17 @@ async function extend({ order, book, policy, held, presence }: Setting<OrderOf<"
   };
   book.enter({ ...plain(held, after), kind: undefined });
   return { kind: "done", held: after, created: false, appended: [], state: undefined, changed: true };
+}
+
+/** What is merged may be more than a state can be. Whoever finds out does not know which one it is. */
+function mergedBy(merge: Merge, before: Uint8Array, key: ConversationKey): State {
+  try {
+    return merge(before);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    const metadata = { ...keyIn(key), ...error.metadata };
+    throw new Failure(error.kind, error.reason, error.message, { metadata, cause: error });
+  }
 }
 
 interface Changed {

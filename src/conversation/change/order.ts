@@ -1,3 +1,4 @@
+import type { NamedRequest } from "../../infra/named-request.ts";
 import type { ConversationKey, ExpiryOrder, Held, Message, Origin, State } from "../record/conversation.ts";
 
 /** What every write may demand. */
@@ -5,8 +6,10 @@ interface Demand {
   readonly key: ConversationKey;
   /** The version that must be there; 0: none may be. */
   readonly expectedVersion?: number | undefined;
-  /** Names the attempt; empty: a retry is another one. */
+  /** Names the attempt among those at the conversation; empty: a retry is another one. */
   readonly requestId: string;
+  /** What the caller named, and all that it asks: the same name for anything else is refused. */
+  readonly named?: NamedRequest | undefined;
   /** Whether a retry is to be answered with the state as well. */
   readonly answersState?: boolean | undefined;
 }

@@ -1,4 +1,4 @@
-import { type KeptVersion, KIND } from "../ledger/book.ts";
+import { type Book, type KeptVersion, KIND } from "../ledger/book.ts";
 import type { Held } from "../record/conversation.ts";
 import { versionNotKept } from "./absence.ts";
 import { lifetimeAfter } from "./expiry.ts";
@@ -27,7 +27,7 @@ export async function restore(setting: Setting<OrderOf<"restore">>): Promise<Out
   book.enter({
     ...plain(live, after),
     ...{ kind: KIND.restored, state: bytes, restoredVersion: kept.version, history: policy.history },
-    messagesOf: cuts ? { version: kept.version, untouched: untouchedSince(live, kept) } : undefined,
+    messagesOf: cuts ? { version: kept.version, untouched: await untouchedSince(live, kept, book) } : undefined,
   });
   return remembered(setting, {
     ...{ kind: "done", held: after, created: false, appended: [], state: bytes, changed: true },
@@ -43,6 +43,6 @@ function takesAway({ keepMessages }: OrderOf<"restore">, live: Held, kept: KeptV
 }
 
 /** How many of the first messages are those that they were. */
-function untouchedSince(live: Held, kept: KeptVersion): number {
-  return kept.version < live.cutVersion ? 0 : kept.messageCount;
+async function untouchedSince(live: Held, kept: KeptVersion, book: Book): Promise<number> {
+  return kept.version < live.cutVersion ? book.messagesSince(live, kept.version) : kept.messageCount;
 }

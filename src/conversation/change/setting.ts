@@ -1,8 +1,8 @@
 import { Failure } from "../../infra/failure.ts";
 import type { Book, Entry } from "../ledger/book.ts";
 import type { CollectionPolicy, Held, Presence } from "../record/conversation.ts";
-import { named, notThere } from "./absence.ts";
-import { encodeAnswer } from "./answer.ts";
+import { keyIn, named, notThere } from "./absence.ts";
+import { encodeAnswer, meaningOf } from "./answer.ts";
 import type { Order, Outcome } from "./order.ts";
 
 export type Done = Extract<Outcome, { kind: "done" }>;
@@ -33,12 +33,13 @@ export async function conflictOf({ order, book, held, presence }: Setting): Prom
 }
 
 /** A late writer does not bring back what was deleted; one that says that it must not exist knows what it does. */
-export function refuseTombstone({
-  order,
-  presence,
-}: Pick<Setting, "presence"> & { readonly order: Pick<Order, "key" | "expectedVersion"> }): void {
+export function refuseTombstone(
+  { order, presence }: Pick<Setting, "presence"> & { readonly order: Pick<Order, "key" | "expectedVersion"> },
+  wayOut = "to create it again, say so with expected_version 0",
+): void {
   if (presence !== "deleted" || order.expectedVersion === 0) return;
-  throw new Failure("precondition", "CONVERSATION_DELETED", `${named(order.key)} was deleted`);
+  const message = `${named(order.key)} was deleted; ${wayOut}`;
+  throw new Failure("precondition", "CONVERSATION_DELETED", message, { metadata: keyIn(order.key) });
 }
 
 export function absent(held: Held | undefined, presence: Presence | undefined): Outcome {
@@ -58,7 +59,9 @@ export function plain(before: Held | undefined, after: Held): Omit<Entry, "kind"
 /** A retry is answered the same, whatever comes between. */
 export function remembered({ order, book }: Setting, done: Done): Done {
   const { key, requestId } = order;
-  if (requestId !== "") book.remember(key, { requestId, answer: encodeAnswer(done, order.answersState === true) });
+  if (requestId === "") return done;
+  const answer = encodeAnswer(done, order.answersState === true);
+  book.remember(key, requestId, { meaning: meaningOf(order), answer });
   return done;
 }
 

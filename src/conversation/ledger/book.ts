@@ -31,7 +31,8 @@ export interface KeptVersion extends StateFacts {
 
 /** What was answered to an attempt that has a name. */
 export interface Answered {
-  readonly requestId: string;
+  /** What it asked, in short. */
+  readonly meaning: string;
   readonly answer: Uint8Array;
 }
 
@@ -69,13 +70,20 @@ export interface Book {
   state(held: Held): Promise<Uint8Array>;
   /** Those of the messages with these ids that are there. */
   messages(held: Held, ids: readonly string[]): Promise<ReadonlyMap<string, KnownMessage>>;
+  /** The message with this id, which is there: a serialized ConversationMessage. */
+  messageBody(held: Held, id: string): Promise<Uint8Array>;
+  /**
+   * How many of the first messages that are there were there under an earlier version of this life, too. Only while nothing was
+   * entered of them.
+   */
+  messagesSince(held: Held, version: number): Promise<number>;
   keptVersion(held: Held, version: number): Promise<KeptVersion | undefined>;
   stateOf(held: Held, stateVersion: number): Promise<Uint8Array | undefined>;
   /** Until when nobody removes the messages of a generation that is prepared; undefined when they are not prepared, or removed. */
   preparedUntilUs(key: ConversationKey, generation: number): Promise<number | undefined>;
   /** What was answered to an earlier attempt of this name. */
-  answer(key: ConversationKey, requestId: string): Promise<Uint8Array | undefined>;
+  answered(key: ConversationKey, requestId: string): Promise<Answered | undefined>;
   /** Keeps the answer for as long as it may be asked for again. */
-  remember(key: ConversationKey, answered: Answered): void;
+  remember(key: ConversationKey, requestId: string, answered: Answered): void;
   enter(entry: Entry): void;
 }

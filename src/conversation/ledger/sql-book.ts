@@ -2,7 +2,7 @@ import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
 import type { Order } from "../change/order.ts";
 import { type Held, textOf } from "../record/conversation.ts";
-import type { Book, KnownMessage } from "./book.ts";
+import type { Answered, Book, KnownMessage } from "./book.ts";
 import { createLookup, type Lookup } from "./sql-lookup.ts";
 import { nameOf, prefetch } from "./sql-prefetch.ts";
 import { carryOutRows } from "./sql-rows.ts";
@@ -31,6 +31,10 @@ interface VersionState {
   readonly state: Uint8Array;
 }
 
+interface EnteredMessage extends KnownMessage {
+  readonly body: Uint8Array;
+}
+
 /** A plan that reads a whole table, made while that is small, would be kept while it grows. All that is asked here has an index. */
 const BY_INDEX = "SET LOCAL enable_seqscan = off";
 const RAISE_HEAD = "UPDATE conversation_head SET seq = $1 WHERE id = 1";
@@ -51,8 +55,8 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
   /** The last one that was read: all who expected another version are told the same. */
   const read = new Map<string, VersionState>();
   /** Messages that were entered, by conversation and id. */
-  const fresh = new Map<string, Map<string, KnownMessage>>();
-  const answers = new Map<string, Uint8Array>();
+  const fresh = new Map<string, Map<string, EnteredMessage>>();
+  const answers = new Map<string, Answered>();
 
   async function stateOf(of: Held, stateVersion: number): Promise<Uint8Array | undefined> {
     const text = textOf(of);
@@ -101,22 +105,28 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
       }
       return found;
     },
+    async messageBody(of, id) {
+      const body = fresh.get(textOf(of))?.get(id)?.body ?? (await lookup.messageBody(of, id));
+      if (body === undefined) throw new Error(`the message "${id}" of ${textOf(of)} is missing`);
+      return body;
+    },
+    messagesSince: (of, version) => lookup.messagesSince(of, version),
     async keptVersion(of, version) {
       const kept = await lookup.keptVersion(of, version);
       return kept ?? (version === of.version ? currentVersion(of) : undefined);
     },
     preparedUntilUs: (key, generation) => lookup.garbageDueUs(key, generation),
-    async answer(key, requestId) {
+    async answered(key, requestId) {
       const entered = answers.get(nameOf({ ...key, name: requestId }));
       if (entered !== undefined) return entered;
       const row = await lookup.answer(key, requestId);
-      return row !== undefined && row.expires_us > nowUs ? row.answer : undefined;
+      return row !== undefined && row.expires_us > nowUs ? row : undefined;
     },
-    remember({ collection, id }, answered) {
+    remember(key, requestId, answered) {
       isEmpty = false;
       bytes += answered.answer.length;
-      answers.set(nameOf({ collection, id, name: answered.requestId }), answered.answer);
-      sheet.remember({ collection, id }, answered);
+      answers.set(nameOf({ ...key, name: requestId }), answered);
+      sheet.remember(key, requestId, answered);
     },
     enter(entry) {
       const { after, state, messages, firstPosition } = entry;
@@ -127,9 +137,9 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
       // What is gone is gone for those that follow, too.
       if (after.presence !== "live" || entry.messagesOf !== undefined) fresh.delete(text);
       if (messages.length > 0) {
-        const entered = fresh.get(text) ?? new Map<string, KnownMessage>();
-        for (const [at, { id, contentHash }] of messages.entries()) {
-          entered.set(id, { position: firstPosition + at, contentHash });
+        const entered = fresh.get(text) ?? new Map<string, EnteredMessage>();
+        for (const [at, { id, contentHash, body }] of messages.entries()) {
+          entered.set(id, { position: firstPosition + at, contentHash, body });
         }
         fresh.set(text, entered);
       }

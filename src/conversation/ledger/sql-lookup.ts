@@ -5,13 +5,15 @@ import { HELD_COLUMNS, type HeldRow, heldOf } from "./sql-row.ts";
 import { keptVersionOf, type VersionRow } from "./sql-version-row.ts";
 
 export type MessageRow = { message_id: string; position: number; content_hash: Uint8Array };
-export type AnswerRow = { answer: Uint8Array; expires_us: number };
+export type AnswerRow = { meaning: string; answer: Uint8Array; expires_us: number };
 
 /** What the tables hold, one thing at a time. */
 export interface Lookup {
   held(key: ConversationKey): Promise<Held | undefined>;
   state(key: ConversationKey, version: number): Promise<Uint8Array | undefined>;
   messages(held: Held, ids: readonly string[]): Promise<readonly MessageRow[]>;
+  messageBody(held: Held, id: string): Promise<Uint8Array | undefined>;
+  messagesSince(held: Held, version: number): Promise<number>;
   answer(key: ConversationKey, requestId: string): Promise<AnswerRow | undefined>;
   keptVersion(key: ConversationKey, version: number): Promise<KeptVersion | undefined>;
   garbageDueUs(key: ConversationKey, generation: number): Promise<number | undefined>;
@@ -21,9 +23,14 @@ export const OF = "collection = $1 AND id = $2";
 
 const HELD = `SELECT ${HELD_COLUMNS.join(", ")} FROM conversation WHERE ${OF}`;
 const STATE = `SELECT state FROM conversation_state WHERE ${OF} AND version = $3`;
-const MESSAGE = `SELECT message_id, position, content_hash FROM conversation_message
-  WHERE ${OF} AND generation = $3 AND message_id = $4 AND removed IS NULL`;
-const ANSWER = `SELECT answer, expires_us FROM conversation_request WHERE ${OF} AND request_id = $3`;
+const OF_MESSAGE = `${OF} AND generation = $3 AND message_id = $4 AND removed IS NULL`;
+const MESSAGE = `SELECT message_id, position, content_hash FROM conversation_message WHERE ${OF_MESSAGE}`;
+const BODY = `SELECT body FROM conversation_message WHERE ${OF_MESSAGE}`;
+/* Messages that are there were added in the order of their places, those that a Restore brought back as well. So the last of them
+ * that is old enough is found from the end, past those alone that are not. */
+const LAST_SINCE = `SELECT position FROM conversation_message
+  WHERE ${OF} AND generation = $3 AND position <= $4 AND removed IS NULL AND added <= $5 ORDER BY position DESC LIMIT 1`;
+const ANSWER = `SELECT meaning, answer, expires_us FROM conversation_request WHERE ${OF} AND request_id = $3`;
 const VERSION = `SELECT * FROM conversation_version WHERE ${OF} AND version = $3`;
 const GARBAGE = `SELECT due_us FROM conversation_garbage WHERE ${OF} AND generation = $3`;
 
@@ -43,6 +50,20 @@ export function createLookup(kind: Database["kind"], tx: SqlSession): Lookup {
         ids.map((messageId) => tx.query<MessageRow>(MESSAGE, [collection, id, generation, messageId])),
       );
       return found.flat();
+    },
+    async messageBody({ collection, id, generation }, messageId) {
+      const [row] = await tx.query<{ body: Uint8Array }>(BODY, [collection, id, generation, messageId]);
+      return row?.body;
+    },
+    async messagesSince({ collection, id, generation, messageCount }, version) {
+      const [row] = await tx.query<{ position: number }>(LAST_SINCE, [
+        collection,
+        id,
+        generation,
+        messageCount,
+        version,
+      ]);
+      return row?.position ?? 0;
     },
     async answer({ collection, id }, requestId) {
       const [row] = await tx.query<AnswerRow>(ANSWER, [collection, id, requestId]);

@@ -25,7 +25,7 @@ const MESSAGE = `SELECT found.* FROM ${NAMED} CROSS JOIN LATERAL (
   WHERE ${OF_WANTED} AND generation = ${current("generation")} AND message_id = wanted.name AND removed IS NULL
   LIMIT 1) AS found`;
 const ANSWER = `SELECT found.* FROM ${NAMED} CROSS JOIN LATERAL (
-  SELECT collection, id, request_id, answer, expires_us FROM conversation_request
+  SELECT collection, id, request_id, meaning, answer, expires_us FROM conversation_request
   WHERE ${OF_WANTED} AND request_id = wanted.name LIMIT 1) AS found`;
 
 type KeyRow = { collection: string; id: string };

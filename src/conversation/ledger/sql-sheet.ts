@@ -46,8 +46,9 @@ const PUT_CHANGE = insertRows("conversation_change", {
 });
 const PUT_REQUEST = insertRows(
   "conversation_request",
-  { collection: "text", id: "text", request_id: "text", answer: "bytea", expires_us: "bigint" },
-  "ON CONFLICT (collection, id, request_id) DO UPDATE SET answer = excluded.answer, expires_us = excluded.expires_us",
+  { collection: "text", id: "text", request_id: "text", meaning: "text", answer: "bytea", expires_us: "bigint" },
+  `ON CONFLICT (collection, id, request_id) DO UPDATE
+    SET meaning = excluded.meaning, answer = excluded.answer, expires_us = excluded.expires_us`,
 );
 const PUT_GARBAGE = insertRows(
   "conversation_garbage",
@@ -56,14 +57,15 @@ const PUT_GARBAGE = insertRows(
 );
 const KEEP_GENERATION = eachRow(`DELETE FROM conversation_garbage WHERE ${OF} AND generation = $3`);
 
-/* Takes away what a restored version, $5, does not have, and brings back what it has and later ones had not. The first ones, up to $6,
- * need not be looked at. */
+/* Takes away what a restored version, $5, does not have, and brings back what it has and later ones had not. Only those between two
+ * places, behind $6 and up to $7, are looked at. */
 const REMOVE_LATER = eachRow(`UPDATE conversation_message SET removed = $4
-  WHERE ${OF} AND generation = $3 AND removed IS NULL AND added > $5 AND position > $6`);
+  WHERE ${OF} AND generation = $3 AND removed IS NULL AND added > $5 AND position > $6 AND position <= $7`);
 const BRING_BACK = eachRow(`INSERT INTO conversation_message
     (collection, id, generation, position, added, removed, message_id, role, content_hash, body)
   SELECT collection, id, generation, position, $4, NULL, message_id, role, content_hash, body FROM conversation_message
-  WHERE ${OF} AND generation = $3 AND added <= $5 AND removed > $5 AND position > $6`);
+  WHERE ${OF} AND generation = $3 AND added <= $5 AND removed > $5
+    AND position > $6 AND position <= $7`);
 
 const VERSIONS = "FROM conversation_version WHERE collection =";
 /** More than a conversation has versions. */
@@ -127,14 +129,15 @@ export class Sheet {
   readonly #requests: SqlValue[][] = [];
   readonly #garbage: SqlValue[][] = [];
   readonly #adopted: SqlValue[][] = [];
-  readonly #restored: SqlValue[][] = [];
+  readonly #takenAway: SqlValue[][] = [];
+  readonly #broughtBack: SqlValue[][] = [];
 
   constructor(nowUs: number) {
     this.#nowUs = nowUs;
   }
 
-  remember({ collection, id }: ConversationKey, { requestId, answer }: Answered): void {
-    this.#requests.push([collection, id, requestId, answer, this.#nowUs + REQUEST_US]);
+  remember({ collection, id }: ConversationKey, requestId: string, { meaning, answer }: Answered): void {
+    this.#requests.push([collection, id, requestId, meaning, answer, this.#nowUs + REQUEST_US]);
   }
 
   /** `seq` counts if anybody is told. */
@@ -154,7 +157,9 @@ export class Sheet {
     }
     if (entry.messagesOf !== undefined) {
       const { version, untouched } = entry.messagesOf;
-      this.#restored.push([...of, after.generation, after.version, version, untouched]);
+      const change = [...of, after.generation, after.version, version, untouched];
+      this.#takenAway.push([...change, before?.messageCount ?? 0]);
+      this.#broughtBack.push([...change, after.messageCount]);
     }
     for (const [at, { id, role, contentHash, body }] of messages.entries()) {
       const place = [after.generation, firstPosition + at, after.version];
@@ -196,8 +201,8 @@ export class Sheet {
     return [
       [KEEP_GENERATION, this.#adopted],
       [PUT_GARBAGE, this.#garbage],
-      [REMOVE_LATER, this.#restored],
-      [BRING_BACK, this.#restored],
+      [REMOVE_LATER, this.#takenAway],
+      [BRING_BACK, this.#broughtBack],
       [PUT_STATE, pages.flatMap(({ states }) => states)],
       [PUT_MESSAGE, this.#messages],
       [PUT_VERSION, pages.flatMap(({ versions }) => versions)],

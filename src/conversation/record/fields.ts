@@ -40,8 +40,11 @@ export class ConversationFields extends Fields {
   }
 
   expectedVersion(value: bigint | undefined, mayBeZero: boolean): number | undefined {
-    if (value === 0n && !mayBeZero)
-      this.refuse("expected_version", "must not be 0: it has to be there; leave it unset");
+    if (value === 0n && !mayBeZero) {
+      const why =
+        "must not be 0, which says that there is no conversation: name the version you know, or leave it unset";
+      this.refuse("expected_version", why);
+    }
     return value === undefined ? undefined : versionFrom(value);
   }
 

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { type JsonValue, toBinary } from "@bufbuild/protobuf";
-import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import {
   type ConversationMessage,
   ConversationMessageSchema,
@@ -14,9 +13,9 @@ import { textField } from "./summary-bytes.ts";
 
 const HASH_BYTES = 16;
 
-/** What a caller gave as a message, apart from its id and its place. */
+/** What a caller gave as a message, apart from its id, its time and its place: a client that tries again may take the time anew. */
 export interface Content {
-  /** A serialized ConversationMessage. */
+  /** A serialized ConversationMessage without them. */
   readonly bytes: Uint8Array;
   /** The same for the same content, however its maps are ordered. */
   readonly hash: Uint8Array;
@@ -40,24 +39,19 @@ function digest(contents: readonly (Uint8Array | string)[]): Uint8Array {
   return hash.digest().subarray(0, HASH_BYTES);
 }
 
-const {
-  role: ROLE,
-  content: CONTENT,
-  parts: PARTS,
-  createTime: TIME,
-  metadata: METADATA,
-} = ConversationMessageSchema.field;
+const { role: ROLE, content: CONTENT, parts: PARTS, metadata: METADATA } = ConversationMessageSchema.field;
 const { text: TEXT } = ConversationPartSchema.field;
 
 /** Serializes a message by hand, but for what is rare: the generated code takes most of the time of an append. */
 function bytesOf(message: ConversationMessage, parts: readonly ConversationPart[]): Uint8Array {
-  const { role, content, createTime, metadata, $unknown = [] } = message;
+  const { $typeName, role, content, metadata, $unknown = [] } = message;
   // What a newer client says beyond what is known here is kept.
-  if ($unknown.length > 0)
-    return toBinary(ConversationMessageSchema, { ...message, parts: [...parts], id: "", position: 0n });
+  if ($unknown.length > 0) {
+    const said = { $typeName, $unknown, role, content, parts: [...parts], ...(metadata && { metadata }) };
+    return toBinary(ConversationMessageSchema, { ...said, id: "", position: 0n });
+  }
   const fields: Part[] = [textField(ROLE.number, role), textField(CONTENT.number, content)];
   for (const part of parts) fields.push(partField(part));
-  if (createTime !== undefined) fields.push(field(TIME.number, toBinary(TimestampSchema, createTime)));
   if (metadata !== undefined) fields.push(field(METADATA.number, structOfJson(metadata)));
   return joined(fields);
 }
@@ -70,7 +64,7 @@ function partField(part: ConversationPart): Part {
 }
 
 /** The JSON in a message, in the order of its fields. */
-function jsonIn({ metadata, parts }: ConversationMessage): JsonValue[] {
+export function jsonIn({ metadata, parts }: ConversationMessage): JsonValue[] {
   const json: JsonValue[] = metadata === undefined ? [] : [metadata];
   for (const { kind } of parts) {
     if (kind.case === "data") json.push(kind.value);

@@ -1,12 +1,15 @@
 import { randomUUID } from "node:crypto";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { toBinary } from "@bufbuild/protobuf";
+import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { type ConversationMessage, ConversationMessageSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import { Failure } from "../../infra/failure.ts";
 import type { Message } from "./conversation.ts";
-import { joined, type Part } from "./conversation-bytes.ts";
+import { field as fieldOf, joined, type Part } from "./conversation-bytes.ts";
 import { ConversationFields, LIMITS } from "./fields.ts";
-import { type Content, contentOf } from "./message-content.ts";
+import { type Content, contentOf, jsonIn } from "./message-content.ts";
+import { valuesIn } from "./message-json.ts";
 import { checkJson, checkPart } from "./message-parts.ts";
+import { MOST_VALUES, tooManyInMessage, tooManyInMessages } from "./struct-values.ts";
 import { textField, timeField } from "./summary-bytes.ts";
 
 /**
@@ -26,6 +29,7 @@ export function messagesOf(
   const seen = new Set<string>();
   const messages: Message[] = [];
   let bytes = 0;
+  let values = 0;
   for (const [at, message] of given.entries()) {
     const own = new ConversationFields();
     check(own, message);
@@ -33,6 +37,10 @@ export function messagesOf(
     seen.add(message.id);
     for (const fault of own.violations) fields.refuse(`${field}[${at}].${fault.field}`, fault.description);
     if (own.violations.length > 0) continue;
+    const its = partsAndValues(message);
+    if (its > MOST_VALUES) throw tooManyInMessage(`${field}[${at}]`);
+    values += its;
+    if (values > MOST_VALUES) throw tooManyInMessages(field);
     const content = contentOf(message);
     bytes += content.bytes.length;
     if (content.bytes.length > LIMITS.messageBytes) {
@@ -46,6 +54,13 @@ export function messagesOf(
     throw new Failure("too_large", "TOO_MANY_MESSAGES", message, { metadata: { field } });
   }
   return messages;
+}
+
+/** What making something of a message takes the time by. */
+function partsAndValues(message: ConversationMessage): number {
+  let count = message.parts.length;
+  for (const json of jsonIn(message)) count += valuesIn(json, MOST_VALUES - count);
+  return count;
 }
 
 function check(fields: ConversationFields, message: ConversationMessage): void {
@@ -70,10 +85,12 @@ export function isTime({ seconds, nanos }: Timestamp): boolean {
 
 const { id: ID, createTime: TIME } = ConversationMessageSchema.field;
 
-/** A serialized message may be put together of parts: what the server gives stands before what the caller gave. */
+/** A serialized message may be put together of parts: what is no content stands before what is. */
 function messageOf({ id: given, role, createTime }: ConversationMessage, content: Content, nowUs: number): Message {
   const id = given === "" ? randomUUID() : given;
-  const parts: Part[] = [textField(ID.number, id)];
-  if (createTime === undefined) parts.push(timeField(TIME.number, nowUs));
-  return { id, role, contentHash: content.hash, body: joined([...parts, content.bytes]) };
+  const time: Part =
+    createTime === undefined
+      ? timeField(TIME.number, nowUs)
+      : fieldOf(TIME.number, toBinary(TimestampSchema, createTime));
+  return { id, role, contentHash: content.hash, body: joined([textField(ID.number, id), time, content.bytes]) };
 }

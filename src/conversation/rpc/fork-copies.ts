@@ -1,3 +1,4 @@
+import type { Answered } from "../ledger/book.ts";
 import type { ConversationKey } from "../record/conversation.ts";
 
 /** The messages of a conversation as they were under a version. */
@@ -17,7 +18,7 @@ export interface PreparedGeneration extends ConversationKey {
  */
 export interface ForkCopies {
   /** What was answered to an earlier attempt of this name. */
-  answer(target: ConversationKey, requestId: string): Promise<Uint8Array | undefined>;
+  answered(target: ConversationKey, requestId: string): Promise<Answered | undefined>;
   /** A generation that the target never had. */
   prepare(target: ConversationKey): Promise<PreparedGeneration>;
   /** How many there were to copy: fewer than the version has, when the original was removed meanwhile. */

@@ -2,16 +2,16 @@ import { createHash, randomUUID } from "node:crypto";
 import type { ConversationStateServiceForkRequest as ForkRequest } from "../../gen/holdfast/v1/conversation_pb.js";
 import type { ConversationKey, ExpiryOrder } from "../record/conversation.ts";
 import { ConversationFields, LIMITS, versionFrom } from "../record/fields.ts";
-import { attempt } from "./write-orders.ts";
+import { type Attempt, forkAttempt } from "./attempts.ts";
 
 /** What a request to fork orders, checked. */
-export interface ForkOrder {
+export interface ForkOrder extends Attempt {
   readonly source: ConversationKey;
   /** 0: the current one. */
   readonly version: number;
-  readonly target: ConversationKey;
+  /** Of the copy. */
+  readonly key: ConversationKey;
   readonly expiry: ExpiryOrder | undefined;
-  readonly requestId: string;
 }
 
 export function forkOrder(request: ForkRequest): ForkOrder {
@@ -20,10 +20,11 @@ export function forkOrder(request: ForkRequest): ForkOrder {
   const collection = fields.collection("target_collection", request.targetCollection, source.collection);
   fields.text("target_id", request.targetId, LIMITS.idBytes, true);
   const expiry = fields.expiry("expiry", request.expiry);
-  const requestId = attempt("Fork", fields, request);
+  fields.requestId(request.requestId);
   fields.done();
-  const id = request.targetId === "" ? givenId(source, requestId) : request.targetId;
-  return { source, version: versionFrom(request.version), target: { collection, id }, expiry, requestId };
+  const attempt = forkAttempt(request, { source, expiry });
+  const id = request.targetId === "" ? givenId(source, attempt.requestId) : request.targetId;
+  return { source, version: versionFrom(request.version), key: { collection, id }, expiry, ...attempt };
 }
 
 /** The id of a copy that was given none. A retry has to come upon the same one, where the first answer is kept. */

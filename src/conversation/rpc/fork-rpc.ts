@@ -5,7 +5,7 @@ import type { Database } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import { notThere, versionNotKept } from "../change/absence.ts";
 import { refuseTaken } from "../change/adopt.ts";
-import { decodeAnswer } from "../change/answer.ts";
+import { answerAgain } from "../change/answer.ts";
 import type { OrderOf } from "../change/order.ts";
 import type { CarriedOut, Ledger } from "../ledger/ledger.ts";
 import type { Truth } from "../read/truth.ts";
@@ -83,21 +83,23 @@ export function createForkRpc(options: ForkRpcOptions): Required<Pick<Rpcs<typeo
   }
 
   async function fork(order: ForkOrder, signal: AbortSignal): Promise<CarriedOut> {
-    const { target, requestId, expiry } = order;
-    const answer = requestId === "" ? undefined : await copies.answer(target, requestId);
-    if (answer !== undefined) return decodeAnswer(answer);
+    const { key, requestId, named, expiry } = order;
+    // Before the answer, so that the one whom a retry finds in its place is not the first attempt, which ended in between.
+    const there = await truth.held(key);
+    const answered = requestId === "" ? undefined : await copies.answered(key, requestId);
+    if (answered !== undefined) return answerAgain(order, answered);
     const original = await readOriginal(order);
     const { held, version, state, messageCount } = original;
     // Asked before all the work as well as at its end.
-    refuseTaken(target, presenceNow(target, await truth.held(target)));
-    const prepared = await copies.prepare(target);
+    refuseTaken(key, presenceNow(key, there));
+    const prepared = await copies.prepare(key);
     const { generation } = prepared;
     let adopted = false;
     try {
       await copyMessages(original, prepared, signal);
       const origin = { collection: held.collection, id: held.id, version };
       const adopt: OrderOf<"adopt"> = {
-        ...{ kind: "adopt", key: target, requestId, answersState: true },
+        ...{ kind: "adopt", key, requestId, named, answersState: true },
         ...{ generation, state, messageCount, origin, originGeneration: held.generation, expiry },
       };
       const outcome = await ledger.carryOut(adopt);

@@ -2,6 +2,7 @@ import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import { createPauses } from "../../infra/pauses.ts";
+import { keyIn } from "../change/absence.ts";
 import type { ForkCopies, MessagesToCopy, PreparedGeneration } from "./fork-copies.ts";
 
 export interface SqlForkCopiesOptions {
@@ -18,7 +19,7 @@ const LEASE_US = 3_600_000_000;
 const OF_GENERATION = "collection = $1 AND id = $2 AND generation = $3";
 const VISIBLE = `${OF_GENERATION} AND added <= $4 AND (removed IS NULL OR removed > $4) AND position > $5`;
 
-const ANSWER = `SELECT answer FROM conversation_request
+const ANSWER = `SELECT meaning, answer FROM conversation_request
   WHERE collection = $1 AND id = $2 AND request_id = $3 AND expires_us > $4`;
 const TAKEN = `SELECT generation FROM conversation_garbage WHERE collection = $1 AND id = $2
   UNION SELECT generation FROM conversation WHERE collection = $1 AND id = $2`;
@@ -56,13 +57,20 @@ export function createSqlForkCopies({ database, clock }: SqlForkCopiesOptions): 
   async function renew(tx: SqlSession, { collection, id, generation }: PreparedGeneration): Promise<void> {
     const now = nowUs();
     const renewed = await tx.query(RENEW, [collection, id, generation, now + LEASE_US, now]);
-    if (renewed.length === 0) throw new UnavailableError("FORK_INTERRUPTED", "the copy took too long; try again");
+    if (renewed.length > 0) return;
+    const metadata = keyIn({ collection, id });
+    throw new UnavailableError("FORK_INTERRUPTED", "the copy took too long; try again", { metadata });
   }
 
   return {
-    async answer({ collection, id }, requestId) {
-      const [row] = await database.query<{ answer: Uint8Array }>(ANSWER, [collection, id, requestId, nowUs()]);
-      return row?.answer;
+    async answered({ collection, id }, requestId) {
+      const [row] = await database.query<{ meaning: string; answer: Uint8Array }>(ANSWER, [
+        collection,
+        id,
+        requestId,
+        nowUs(),
+      ]);
+      return row;
     },
 
     prepare: ({ collection, id }) =>

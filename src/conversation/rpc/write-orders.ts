@@ -4,10 +4,10 @@ import type {
   ConversationStateServiceRestoreRequest as RestoreRequest,
 } from "../../gen/holdfast/v1/conversation_pb.js";
 import { requireNoFencing } from "../../infra/fencing.ts";
-import type { Merge, OrderOf } from "../change/order.ts";
+import type { OrderOf } from "../change/order.ts";
 import type { State } from "../record/conversation.ts";
 import { ConversationFields, versionFrom } from "../record/fields.ts";
-import { createMerge } from "../record/merge.ts";
+import { createMerge, type PatchMerge } from "../record/merge.ts";
 import { messagesOf } from "../record/message.ts";
 import {
   type AppendRequest,
@@ -17,6 +17,7 @@ import {
   stateBytesOf,
 } from "../record/requests.ts";
 import { checkState } from "../record/state.ts";
+import { appendAttempt, patchAttempt, restoreAttempt, saveAttempt } from "./attempts.ts";
 
 /** What requests order, checked. Each throws for a request that is wrong. */
 
@@ -30,22 +31,23 @@ export function saveOrder(request: SaveRequest, nowUs: number): OrderOf<"save"> 
   const expectedVersion = fields.expectedVersion(request.expectedVersion, true);
   const expiry = fields.expiry("expiry", request.expiry);
   const messages = messagesOf(fields, "messages", request.messages, nowUs);
-  const requestId = attempt("Save", fields, request);
-  return { kind: "save", key, state: settled(fields, state), expectedVersion, expiry, messages, requestId };
+  fields.requestId(request.requestId);
+  const order = { key, state: settled(fields, state), expectedVersion, expiry, messages };
+  return { kind: "save", ...order, ...saveAttempt(request, order) };
 }
 
 export function patchOrder(request: PatchRequest): OrderOf<"patch"> {
   const fields = begin(request);
   const key = fields.key(request);
   const bytes = patchBytesOf(request);
-  let merge: Merge | undefined;
+  let merge: PatchMerge | undefined;
   if (bytes === undefined) fields.refuse("patch", "is required; an empty one is a patch");
   else merge = createMerge(fields, "patch", bytes);
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
   const expiry = fields.expiry("expiry", request.expiry);
-  const requestId = attempt("Patch", fields, request);
-  const answersState = request.returnState;
-  return { kind: "patch", key, merge: settled(fields, merge), expectedVersion, expiry, requestId, answersState };
+  fields.requestId(request.requestId);
+  const order = { key, merge: settled(fields, merge), expectedVersion, expiry, answersState: request.returnState };
+  return { kind: "patch", ...order, ...patchAttempt(request, order) };
 }
 
 export function appendOrder(request: AppendRequest, nowUs: number): OrderOf<"append"> {
@@ -61,9 +63,10 @@ export function appendOrder(request: AppendRequest, nowUs: number): OrderOf<"app
   }
   const expectedVersion = fields.expectedVersion(request.expectedVersion, true);
   const expiry = fields.expiry("expiry", request.expiry);
-  const requestId = attempt("AppendMessages", fields, request);
+  fields.requestId(request.requestId);
   fields.done();
-  return { kind: "append", key, messages, create, merge, expectedVersion, expiry, requestId };
+  const order = { key, messages, create, merge, expectedVersion, expiry };
+  return { kind: "append", ...order, ...appendAttempt(request, order) };
 }
 
 export function deleteOrder(request: DeleteRequest): OrderOf<"delete"> {
@@ -87,25 +90,15 @@ export function restoreOrder(request: RestoreRequest): OrderOf<"restore"> {
   const key = fields.key(request);
   if (request.version === 0n) fields.refuse("version", "is required");
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
-  const requestId = attempt("Restore", fields, request);
+  fields.requestId(request.requestId);
   fields.done();
-  const { keepMessages } = request;
-  const version = versionFrom(request.version);
-  return { kind: "restore", key, version, keepMessages, expectedVersion, requestId, answersState: true };
+  const order = { key, version: versionFrom(request.version), keepMessages: request.keepMessages, expectedVersion };
+  return { kind: "restore", ...order, answersState: true, ...restoreAttempt(request) };
 }
 
 function begin({ fencing }: Pick<SaveRequest, "fencing">): ConversationFields {
   requireNoFencing(fencing);
   return new ConversationFields();
-}
-
-/** The name of an attempt. That of another RPC is another attempt: its answer would say something else. */
-export function attempt(
-  rpc: string,
-  fields: ConversationFields,
-  { requestId }: { readonly requestId: string },
-): string {
-  return fields.requestId(requestId) === "" ? "" : `${rpc} ${requestId}`;
 }
 
 /** What was checked, once nothing was refused. */

@@ -127,11 +127,12 @@ function tables({ text, blob, double, random }: Dialect): readonly string[] {
       summary ${blob} NOT NULL,
       changed_us BIGINT NOT NULL
     )`,
-    // answer: what was answered, serialized.
+    // answer: what was answered, serialized. meaning: what was asked, in short: the same name with another meaning is no retry.
     `CREATE TABLE conversation_request (
       collection ${text} NOT NULL,
       id ${text} NOT NULL,
       request_id ${text} NOT NULL,
+      meaning TEXT NOT NULL,
       answer ${blob} NOT NULL,
       expires_us BIGINT NOT NULL,
       PRIMARY KEY (collection, id, request_id)
