@@ -26,6 +26,7 @@ import { connectError } from "./connect-error.ts";
 import { callErrorOf } from "./errors.ts";
 import type { Method } from "./method.ts";
 import { type Provenance, provenanceHeaders, unknownProvenance } from "./reply-metadata.ts";
+import { requestTooLarge } from "./request-too-large.ts";
 
 /** Who is at the other end of a request. */
 export interface HttpPeer {
@@ -280,7 +281,7 @@ function protocolFailure(call: Call, error: ConnectError): Failure {
   if (error.cause instanceof Failure) return error.cause;
   switch (error.code) {
     case Code.ResourceExhausted:
-      return new Failure("too_large", "MESSAGE_TOO_LARGE", error.rawMessage);
+      return requestTooLarge(error.rawMessage);
     case Code.Unimplemented:
       return new Failure("unimplemented", "PROTOCOL_NOT_SUPPORTED", error.rawMessage);
     default:

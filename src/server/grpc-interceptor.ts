@@ -10,6 +10,7 @@ import { authenticateMetadata, type GrpcContext, grpcStatus } from "./grpc-call.
 import type { LateService } from "./late-service.ts";
 import type { Method } from "./method.ts";
 import { replyMetadata, unknownProvenance } from "./reply-metadata.ts";
+import { requestTooLarge } from "./request-too-large.ts";
 
 type Carrier = ServerInterceptingCallInterface;
 
@@ -78,7 +79,7 @@ function inherited(carrier: Carrier): Carrier["sendStatus"] {
 function foreignFailure(code: number, details: string): Failure {
   switch (code) {
     case grpcCode.RESOURCE_EXHAUSTED:
-      return new Failure("too_large", "MESSAGE_TOO_LARGE", details);
+      return requestTooLarge(details);
     case grpcCode.DEADLINE_EXCEEDED:
       return new Failure("deadline", "DEADLINE_EXCEEDED", "the deadline passed before the request was complete");
     case grpcCode.UNIMPLEMENTED:

@@ -181,7 +181,7 @@ describe("JSON of bad values", () => {
     expect(await post(set, huge)).toMatchObject({
       status: 429,
       code: "resource_exhausted",
-      reasons: ["MESSAGE_TOO_LARGE"],
+      reasons: ["REQUEST_TOO_LARGE"],
     });
   });
 });

@@ -200,7 +200,7 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
 
   it("refuses a message longer than it reads at all", async () => {
     const huge = { key: "k", value: { kind: { case: "raw", value: new Uint8Array(18 << 20) } } };
-    const expected = { code: "RESOURCE_EXHAUSTED", domain: "holdfast", reason: "MESSAGE_TOO_LARGE" };
+    const expected = { code: "RESOURCE_EXHAUSTED", domain: "holdfast", reason: "REQUEST_TOO_LARGE" };
     expect(await call(method.set, huge)).toMatchObject(expected);
   });
 

@@ -167,15 +167,17 @@ describe("a unary call", () => {
     const { error } = await h.client.say({ data: new Uint8Array(10_001) });
     expect(error?.code).toBe(status.RESOURCE_EXHAUSTED);
     expect(error?.details).toContain("10000");
+    expect(error?.details).toContain("HOLDFAST_MAX_MESSAGE_BYTES");
     expect(error?.metadata.get("holdfast-degraded")).toEqual(["false"]);
-    expect(detailsOf(error)["google.rpc.ErrorInfo"]).toMatchObject({ reason: "MESSAGE_TOO_LARGE" });
+    expect(detailsOf(error)["google.rpc.ErrorInfo"]).toMatchObject({ reason: "REQUEST_TOO_LARGE" });
     const http = await post(h, "Say", JSON.stringify({ text: "x".repeat(10_001) }));
     expect(http.status).toBe(429);
     expect(http.body).toMatchObject({
       code: "resource_exhausted",
-      details: [{ debug: { reason: "MESSAGE_TOO_LARGE" } }],
+      details: [{ debug: { reason: "REQUEST_TOO_LARGE" } }],
     });
     expect(http.body.message).toContain("10000");
+    expect(http.body.message).toContain("HOLDFAST_MAX_MESSAGE_BYTES");
     expect(h.lines.map((line) => line.code)).toEqual(["RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]);
     expect((await h.client.say({ data: new Uint8Array(9_000) })).error).toBeUndefined();
   });
