@@ -3,6 +3,7 @@ import { cache } from "./0001-cache.ts";
 import { audit } from "./0002-audit.ts";
 import { auditGroups } from "./0003-audit-groups.ts";
 import { conversation } from "./0004-conversation.ts";
+import { lock } from "./0005-lock.ts";
 
 /** Every migration of this build. A new one goes to the end with the next number. */
-export const migrations: readonly Migration[] = [cache, audit, auditGroups, conversation];
+export const migrations: readonly Migration[] = [cache, audit, auditGroups, conversation, lock];

@@ -1,0 +1,74 @@
+import type { Database, SqlSession } from "../../infra/database.ts";
+import { MOST_EPOCHS } from "../record/token.ts";
+import type { Head, Heads, Mode } from "./head.ts";
+import type { SqlClock } from "./sql-clock.ts";
+
+export type HeadRow = {
+  epoch: number;
+  mode: Mode | "";
+  longest_ms: number;
+  quiet_until_ms: number;
+  floor: number;
+};
+
+const COLUMNS = "epoch, mode, longest_ms, quiet_until_ms, floor";
+
+/** In Postgres it is held until the transaction ends: "update" against all others, "share" against whoever changes it. */
+export async function readHead(
+  kind: Database["kind"],
+  session: Pick<SqlSession, "query">,
+  hold: "update" | "share" | "none",
+): Promise<HeadRow> {
+  const suffix = kind === "sqlite" || hold === "none" ? "" : ` FOR ${hold === "update" ? "UPDATE" : "SHARE"}`;
+  const [row] = await session.query<HeadRow>(`SELECT ${COLUMNS} FROM lock_head WHERE id = 1${suffix}`);
+  if (row === undefined) throw new Error("lock_head has lost its row");
+  return row;
+}
+
+export function createSqlHeads(database: Database, clock: SqlClock): Heads {
+  const { kind } = database;
+
+  async function begin(tx: SqlSession, row: HeadRow, mode: Mode, quietUntilMs: number): Promise<number> {
+    const epoch = row.epoch + 1;
+    if (epoch >= MOST_EPOCHS) throw new Error(`fencing tokens are used up: ${MOST_EPOCHS} epochs`);
+    await tx.query(
+      "UPDATE lock_head SET epoch = $1, mode = $2, longest_ms = $3, quiet_until_ms = $4 WHERE id = 1",
+      // What was granted before is waited out; a new epoch of the same mode goes on with the leases it has.
+      [epoch, mode, row.mode === mode ? row.longest_ms : 0, quietUntilMs],
+    );
+    return epoch;
+  }
+
+  return {
+    async read() {
+      const row = await readHead(kind, database, "none");
+      return headOf(row, await clock(database));
+    },
+    become: (mode) =>
+      database.transaction(async (tx) => {
+        const row = await readHead(kind, tx, "update");
+        const nowMs = await clock(tx);
+        if (row.mode === mode) return headOf(row, nowMs);
+        const quietUntilMs = Math.max(row.quiet_until_ms, nowMs + row.longest_ms);
+        const epoch = await begin(tx, row, mode, quietUntilMs);
+        return { mode, epoch, longestMs: 0, quietMs: quietUntilMs - nowMs };
+      }),
+    async allowLeases(mode, longestMs) {
+      const rows = await database.write(
+        `UPDATE lock_head SET longest_ms = CASE WHEN longest_ms < $1 THEN $1 ELSE longest_ms END
+        WHERE id = 1 AND mode = $2 RETURNING 1 AS allowed`,
+        [longestMs, mode],
+      );
+      return rows.length > 0;
+    },
+    nextEpoch: (mode) =>
+      database.transaction(async (tx) => {
+        const row = await readHead(kind, tx, "update");
+        return row.mode === mode ? begin(tx, row, mode, row.quiet_until_ms) : undefined;
+      }),
+  };
+}
+
+function headOf({ mode, epoch, longest_ms, quiet_until_ms }: HeadRow, nowMs: number): Head {
+  return { mode, epoch, longestMs: longest_ms, quietMs: Math.max(0, quiet_until_ms - nowMs) };
+}

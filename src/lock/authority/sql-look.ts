@@ -1,0 +1,62 @@
+import type { Database } from "../../infra/database.ts";
+import { UnavailableError } from "../../infra/failure.ts";
+import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
+import { namespaceOf } from "../record/name.ts";
+import type { Authority, Listed, ListQuery, Looked } from "./authority.ts";
+import type { SqlClock } from "./sql-clock.ts";
+import { readHead } from "./sql-heads.ts";
+import { RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
+
+/** Rows that one call looks at, at most: a filter that fits nothing must not walk through all. */
+const MOST_ROWS = 5_000;
+
+/** Reads of locks, which need no transaction: each is one statement. */
+export function createSqlLook(database: Database, clock: SqlClock): Pick<Authority, "look" | "list"> {
+  const { kind } = database;
+
+  async function guarded<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const { mode } = await readHead(kind, database, "none");
+      if (mode !== kind) throw new LockAuthorityChangingError(`${mode || "nobody"} decides now, not ${kind}`);
+      return await work();
+    } catch (error) {
+      if (!(error instanceof UnavailableError) || error instanceof LockAuthorityChangingError) throw error;
+      throw new LockAuthorityUnavailableError(`${kind} does not answer`, error);
+    }
+  }
+
+  async function look(name: string): Promise<Looked> {
+    const [row] = await database.query<RecordRow>(`SELECT ${RECORD_COLUMNS} FROM lock_record WHERE name = $1`, [name]);
+    if (row === undefined) return { lease: undefined, lastToken: 0 };
+    const nowMs = await clock(database);
+    const { grant } = recordOf(row);
+    const remainingMs = grant.expireMs - nowMs;
+    const isHeld = grant.end === "" && remainingMs > 0;
+    return { lease: isHeld ? { grant, remainingMs } : undefined, lastToken: grant.token };
+  }
+
+  async function list({ prefix, owner, mayUse, limit, after }: ListQuery): Promise<Listed> {
+    const nowMs = await clock(database);
+    const rows = await database.query<RecordRow>(
+      `SELECT ${RECORD_COLUMNS} FROM lock_record WHERE ended = '' AND name > $1 AND name >= $2 ORDER BY name LIMIT ${MOST_ROWS}`,
+      [after ?? "", prefix],
+    );
+    const leases: Listed["leases"][number][] = [];
+    let last: string | undefined;
+    for (const row of rows) {
+      if (!row.name.startsWith(prefix)) return { leases, after: undefined };
+      const { grant } = recordOf(row);
+      const fits = grant.expireMs > nowMs && (owner === undefined || grant.owner === owner);
+      last = row.name;
+      if (!fits || !mayUse(namespaceOf(row.name))) continue;
+      leases.push({ grant, remainingMs: grant.expireMs - nowMs });
+      if (leases.length === limit) return { leases, after: last };
+    }
+    return { leases, after: rows.length === MOST_ROWS ? last : undefined };
+  }
+
+  return {
+    look: (name) => guarded(() => look(name)),
+    list: (query) => guarded(() => list(query)),
+  };
+}
