@@ -516,7 +516,9 @@ export declare const ConversationPartSchema: GenMessage<ConversationPart>;
  */
 export declare type ConversationMessage = Message<"holdfast.v1.ConversationMessage"> & {
   /**
-   * Names the message within its conversation, for ever: up to 128 bytes. If empty, the server gives one.
+   * Names the message within its conversation, for ever: up to 128 bytes. If empty, the server gives one. With another
+   * role, content, parts or metadata than the message that has it, it is refused (MESSAGE_ID_REUSED); the error names
+   * the field (`messages[i].id`) and what differs.
    *
    * @generated from field: string id = 1;
    */
@@ -544,7 +546,8 @@ export declare type ConversationMessage = Message<"holdfast.v1.ConversationMessa
   parts: ConversationPart[];
 
   /**
-   * When it was said, by the caller's clock, kept as given. If unset, when the server appended it.
+   * When it was said, by the caller's clock, kept as given. If unset, when the server appended it. It is no part of the
+   * content: a message that is there already keeps its own.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 5;
    */
@@ -628,8 +631,8 @@ export declare type ConversationStateServiceSaveRequest = Message<"holdfast.v1.C
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and writes
-   * nothing. If empty, a retry of a call that succeeded writes again: it may overwrite what came between, or conflict
-   * with itself.
+   * nothing. Another request with the same id is refused (REQUEST_ID_REUSED). If empty, a retry of a call that
+   * succeeded writes again: it may overwrite what came between, or conflict with itself.
    *
    * @generated from field: string request_id = 8;
    */
@@ -939,7 +942,8 @@ export declare type ConversationStateServiceExtendTtlRequest = Message<"holdfast
   id: string;
 
   /**
-   * The new expiry, which stays in force for later writes. If unset, as the collection's policy says.
+   * The new expiry, which stays in force for later writes. If unset, as the collection's policy says, even where the
+   * conversation had longer.
    *
    * @generated from field: holdfast.v1.ConversationExpiry expiry = 3;
    */
@@ -1138,15 +1142,17 @@ export declare type ConversationStateServiceAppendMessagesRequest = Message<"hol
   expiry?: ConversationExpiry | undefined;
 
   /**
-   * Merged into the state in the same commit, as Patch would. If unset, the state stays.
+   * Merged into the state in the same commit, as Patch would. If unset, the state stays. Not merged when every message
+   * is there already: a retry does not merge it over what came since.
    *
    * @generated from field: google.protobuf.Struct patch = 7;
    */
   patch?: JsonObject | undefined;
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and appends
-   * nothing. If empty, a retry appends again those messages that carry no id.
+   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and
+   * appends nothing. Another request with the same id is refused (REQUEST_ID_REUSED). If empty, a retry appends again
+   * those messages that carry no id.
    *
    * @generated from field: string request_id = 8;
    */
@@ -1207,7 +1213,8 @@ export declare const ConversationAppendedSchema: GenMessage<ConversationAppended
  */
 export declare type ConversationStateServiceAppendMessagesResponse = Message<"holdfast.v1.ConversationStateServiceAppendMessagesResponse"> & {
   /**
-   * One element a message, in the order given.
+   * One element a message, in the order given. When each is a duplicate, nothing was written: neither the messages nor
+   * the patch nor the expiry.
    *
    * @generated from field: repeated holdfast.v1.ConversationAppended appended = 1;
    */
@@ -1416,7 +1423,8 @@ export declare type ConversationStateServicePatchRequest = Message<"holdfast.v1.
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and writes
-   * nothing. If empty, a retry merges again: it may overwrite what came between, or conflict with itself.
+   * nothing. Another request with the same id is refused (REQUEST_ID_REUSED). If empty, a retry merges again: it may
+   * overwrite what came between, or conflict with itself.
    *
    * @generated from field: string request_id = 8;
    */
@@ -1559,7 +1567,9 @@ export declare type ConversationStateServiceWatchRequest = Message<"holdfast.v1.
    */
   start: {
     /**
-     * After the last resume_token seen on an earlier Watch of the same collection, id and filter.
+     * After the last resume_token seen on an earlier Watch. One of another collection, id, filter or database is
+     * refused with INVALID_ARGUMENT; so is one of changes that the database has lost (restored from a backup): then
+     * watch without it and read again.
      *
      * @generated from field: string resume_token = 4;
      */
@@ -1567,7 +1577,8 @@ export declare type ConversationStateServiceWatchRequest = Message<"holdfast.v1.
     case: "resumeToken";
   } | {
     /**
-     * After this version of the conversation. Needs an id. 0: from its creation.
+     * After this version of the conversation. Needs an id. 0: from its creation. FAILED_PRECONDITION
+     * (VERSION_NOT_REACHED) when the conversation has an older one.
      *
      * @generated from field: uint64 after_version = 5;
      */
@@ -1655,7 +1666,8 @@ export declare type ConversationChange = Message<"holdfast.v1.ConversationChange
 
   /**
    * The messages the change appended, if include_messages was set; the first 1,000 or 2 MiB of them, fewer when state
-   * and messages together would pass 4 MiB. ListMessages has the rest.
+   * and messages together would pass 4 MiB. ListMessages has the rest. Those that a Restore, a deletion or the expiry
+   * has taken away since are left out, also of the change that appended them.
    *
    * @generated from field: repeated holdfast.v1.ConversationMessage messages = 7;
    */
@@ -2333,7 +2345,8 @@ export declare type ConversationStateServiceRestoreRequest = Message<"holdfast.v
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and writes
-   * nothing. If empty, a retry restores again: it may overwrite what came between, or conflict with itself.
+   * nothing. Another request with the same id is refused (REQUEST_ID_REUSED). If empty, a retry restores again: it may
+   * overwrite what came between, or conflict with itself.
    *
    * @generated from field: string request_id = 6;
    */
@@ -2423,7 +2436,8 @@ export declare type ConversationStateServiceForkRequest = Message<"holdfast.v1.C
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and copies
-   * nothing. If empty, a retry of a call that succeeded makes a second copy, or finds the target taken.
+   * nothing. Another request with the same id is refused (REQUEST_ID_REUSED). If empty, a retry of a call that
+   * succeeded makes a second copy, or finds the target taken.
    *
    * @generated from field: string request_id = 7;
    */
@@ -2586,16 +2600,18 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
  * is there as well, and any other needs no set-up: holdfast.yaml gives it a policy. Where an API key names namespaces,
  * they are the collections it may use. Ids: 1 to 512 bytes of UTF-8.
  *
- * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, without NaN or infinity; numbers are doubles, so send
- * a larger integer than 2^53 as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and
- * `confidence_score` (a number) are what List, GetStatus and Watch know of it; each is optional, and one of another
- * type, longer than 512 bytes or with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the
- * top level: messages have their own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more
- * by default has to raise its limit to read such a state.
+ * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, with up to 16,384 values (members of objects and
+ * elements of lists, at every depth), without NaN or infinity; numbers are doubles, so send a larger integer than 2^53
+ * as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and `confidence_score` (a number)
+ * are what List, GetStatus and Watch know of it; each is optional, and one of another type, longer than 512 bytes or
+ * with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the top level: messages have their
+ * own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its
+ * limit to read such a state.
  *
- * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no NaN
- * or infinity either. A request carries up to 1,000 and 4 MiB of them. What is over its limit is refused with
- * RESOURCE_EXHAUSTED (STATE_TOO_LARGE, MESSAGE_TOO_LARGE, TOO_MANY_MESSAGES) and nothing is changed.
+ * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no
+ * NaN or infinity either. A request carries up to 1,000 and 4 MiB of them, with up to 16,384 parts and values of JSON.
+ * What is over its limit is refused with RESOURCE_EXHAUSTED and nothing is changed: STATE_TOO_LARGE (also when it is a
+ * patch that would make the state so), MESSAGE_TOO_LARGE for one message, TOO_MANY_MESSAGES for all of them together.
  *
  * Versions: every change of the state or the messages gives the conversation a new, larger version, also across
  * deletion and re-creation. All changes of one conversation stand in one order, that of their versions, on every
@@ -2607,6 +2623,10 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
  * expected_version, a write that needs it to be there is NOT_FOUND (CONVERSATION_NOT_FOUND, CONVERSATION_EXPIRED or
  * CONVERSATION_DELETED).
  *
+ * Request ids: a request_id names one request of one RPC at one conversation (of Fork: at the copy). With anything else
+ * in it, but for the times of messages, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and nothing is
+ * written.
+ *
  * Expiry: a conversation that has expired is gone for every reader and writer from that moment on, whether or not it has
  * been removed yet. Answers tell it from one that was deleted and from one that never was (see ConversationPresence).
  *
@@ -2617,8 +2637,9 @@ export declare const ConversationStateService: GenService<{
    * Stores the state and replaces what was there, atomically; the messages stay. Creates the conversation when it never
    * was or has expired (then without its old messages).
    *
-   * A deleted conversation is not brought back by a late writer: FAILED_PRECONDITION (CONVERSATION_DELETED) for as long as
-   * its tombstone is kept, unless expected_version is 0. Give a request_id to make a retry safe.
+   * A deleted conversation is not brought back by a late writer: FAILED_PRECONDITION (CONVERSATION_DELETED) for as long
+   * as its tombstone is kept, unless expected_version is 0: that creates it again. Give a request_id to make a retry
+   * safe.
    *
    * @generated from rpc holdfast.v1.ConversationStateService.Save
    */
@@ -2662,9 +2683,9 @@ export declare const ConversationStateService: GenService<{
     output: typeof ConversationStateServiceExistsResponseSchema;
   },
   /**
-   * Gives a conversation a new expiry, counted from now; it may be earlier than the old one. The state, the messages
-   * and the version stay, so nobody's expected_version is spoilt, and Watch does not report it. That the conversation
-   * is not there is a value (see presence): what has expired is not brought back.
+   * Gives a conversation a new expiry, counted from now; it may be earlier than the old one, also without `expiry`. The
+   * state, the messages and the version stay, so nobody's expected_version is spoilt, and Watch does not report it.
+   * That the conversation is not there is a value (see presence): what has expired is not brought back.
    *
    * @generated from rpc holdfast.v1.ConversationStateService.ExtendTtl
    */
@@ -2692,8 +2713,8 @@ export declare const ConversationStateService: GenService<{
    *
    * A message whose id the conversation holds already is not appended again; the reply names its place. If its content
    * differs, the call is ALREADY_EXISTS (MESSAGE_ID_REUSED). When every message is there already, nothing is written:
-   * expected_version is not compared and no patch is merged. So with ids on all messages, or a request_id, a retry is safe.
-   * NOT_FOUND when the conversation is not there; see `create`.
+   * expected_version is not compared, no patch is merged and the expiry stays. So with ids on all messages, or a
+   * request_id, a retry is safe. NOT_FOUND when the conversation is not there; see `create`.
    *
    * @generated from rpc holdfast.v1.ConversationStateService.AppendMessages
    */

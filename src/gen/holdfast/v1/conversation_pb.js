@@ -459,16 +459,18 @@ export const ConversationMessageOrder = /*@__PURE__*/
  * is there as well, and any other needs no set-up: holdfast.yaml gives it a policy. Where an API key names namespaces,
  * they are the collections it may use. Ids: 1 to 512 bytes of UTF-8.
  *
- * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, without NaN or infinity; numbers are doubles, so send
- * a larger integer than 2^53 as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and
- * `confidence_score` (a number) are what List, GetStatus and Watch know of it; each is optional, and one of another
- * type, longer than 512 bytes or with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the
- * top level: messages have their own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more
- * by default has to raise its limit to read such a state.
+ * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, with up to 16,384 values (members of objects and
+ * elements of lists, at every depth), without NaN or infinity; numbers are doubles, so send a larger integer than 2^53
+ * as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and `confidence_score` (a number)
+ * are what List, GetStatus and Watch know of it; each is optional, and one of another type, longer than 512 bytes or
+ * with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the top level: messages have their
+ * own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its
+ * limit to read such a state.
  *
- * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no NaN
- * or infinity either. A request carries up to 1,000 and 4 MiB of them. What is over its limit is refused with
- * RESOURCE_EXHAUSTED (STATE_TOO_LARGE, MESSAGE_TOO_LARGE, TOO_MANY_MESSAGES) and nothing is changed.
+ * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no
+ * NaN or infinity either. A request carries up to 1,000 and 4 MiB of them, with up to 16,384 parts and values of JSON.
+ * What is over its limit is refused with RESOURCE_EXHAUSTED and nothing is changed: STATE_TOO_LARGE (also when it is a
+ * patch that would make the state so), MESSAGE_TOO_LARGE for one message, TOO_MANY_MESSAGES for all of them together.
  *
  * Versions: every change of the state or the messages gives the conversation a new, larger version, also across
  * deletion and re-creation. All changes of one conversation stand in one order, that of their versions, on every
@@ -479,6 +481,10 @@ export const ConversationMessageOrder = /*@__PURE__*/
  * is enough to try again. A conversation that is not there conflicts with every expected_version but 0. Without
  * expected_version, a write that needs it to be there is NOT_FOUND (CONVERSATION_NOT_FOUND, CONVERSATION_EXPIRED or
  * CONVERSATION_DELETED).
+ *
+ * Request ids: a request_id names one request of one RPC at one conversation (of Fork: at the copy). With anything else
+ * in it, but for the times of messages, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and nothing is
+ * written.
  *
  * Expiry: a conversation that has expired is gone for every reader and writer from that moment on, whether or not it has
  * been removed yet. Answers tell it from one that was deleted and from one that never was (see ConversationPresence).
