@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { type Commit, checkHistory, type Fault, type History, type Read, type Write } from "./conversation-checker.ts";
+import { checkHistory, type Fault } from "./conversation-checker.ts";
+import type { Commit, History, Read, Write } from "./conversation-history.ts";
 
 /* Promises: the checker that the chaos run relies on accepts what may be, and catches what must not be. */
 

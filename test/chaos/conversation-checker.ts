@@ -1,73 +1,6 @@
-/** A write that was called, and what became of it. Times are those of one clock, in milliseconds. */
-export interface Write {
-  readonly name: string;
-  readonly conversation: string;
-  /** The ids of the messages to append; none: the state is written. */
-  readonly messages: readonly string[];
-  /** For the state: the version it must follow, and what is written. */
-  readonly expected: number;
-  readonly mark: string;
-  readonly calledAt: number;
-  /** Undefined: nobody knows whether it was committed. */
-  readonly answer: WriteAnswer | undefined;
-}
-
-export interface WriteAnswer {
-  readonly at: number;
-  readonly version: number;
-  /** Of its messages. */
-  readonly positions: readonly number[];
-  /** Whether it was there already, so that the version may be that of another write. */
-  readonly duplicate: boolean;
-}
-
-/** A version of a conversation as somebody saw it. */
-export interface Read {
-  readonly by: string;
-  readonly conversation: string;
-  readonly calledAt: number;
-  readonly answeredAt: number;
-  readonly version: number;
-  readonly mark: string;
-  /** How often the state has been written, as the state says. */
-  readonly writes: number;
-  readonly messageCount: number;
-  /** It came from the truth, which is never behind. Others may be while the system is not healthy. */
-  readonly fromTruth: boolean;
-}
-
-/** A change as a watch tells it. */
-export interface Commit {
-  readonly conversation: string;
-  readonly version: number;
-  readonly previousVersion: number;
-  /** The ids of the messages that it appended. */
-  readonly messages: readonly string[];
-}
-
-export interface Listing {
-  readonly by: string;
-  readonly conversation: string;
-  readonly messages: readonly { readonly id: string; readonly position: number }[];
-}
-
-export interface Span {
-  readonly from: number;
-  readonly to: number;
-}
-
-export interface History {
-  readonly writes: readonly Write[];
-  readonly reads: readonly Read[];
-  /** What was committed, as watches tell from the creation of each conversation on, in the end. */
-  readonly commits: readonly { readonly by: string; readonly changes: readonly Commit[] }[];
-  /** What watches told all the while. */
-  readonly told: readonly { readonly by: string; readonly changes: readonly Commit[] }[];
-  /** The messages, in the end. */
-  readonly listings: readonly Listing[];
-  /** When nothing was wrong with the system. */
-  readonly healthy: readonly Span[];
-}
+import { checkCommits } from "./conversation-commits.ts";
+import type { Commit, History, Listing, Write } from "./conversation-history.ts";
+import { checkTimes } from "./conversation-times.ts";
 
 export type Fault =
   | "message lost"
@@ -91,7 +24,7 @@ export interface Verdict {
   readonly unansweredCommits: number;
 }
 
-type Report = (fault: Fault, example: string) => void;
+export type Report = (fault: Fault, example: string) => void;
 
 const MOST_EXAMPLES = 20;
 
@@ -103,7 +36,7 @@ export function checkHistory(history: History): Verdict {
     faults[fault] = (faults[fault] ?? 0) + 1;
     if (examples.length < MOST_EXAMPLES) examples.push(`${fault}: ${example}`);
   };
-  const isHealthy = ({ calledAt, answeredAt }: Read) =>
+  const isHealthy = ({ calledAt, answeredAt }: { readonly calledAt: number; readonly answeredAt: number }) =>
     history.healthy.some(({ from, to }) => from <= calledAt && answeredAt <= to);
   const strict = new Set(history.reads.filter((read) => read.fromTruth || isHealthy(read)));
   let unansweredCommits = 0;
@@ -143,48 +76,6 @@ function checkListing(writes: readonly Write[], { by, messages }: Listing, repor
   }
 }
 
-interface Sighting {
-  readonly what: string;
-  readonly calledAt: number;
-  readonly answeredAt: number;
-  readonly low: number;
-  readonly high: number;
-  /** Whether it must be more than, or no less than, all that was answered before it was called. */
-  readonly rule: "more" | "no less" | "none";
-}
-
-/** What was called after an answer is not behind it. */
-function checkTimes(writes: readonly Write[], reads: readonly Read[], strict: ReadonlySet<Read>, report: Report): void {
-  const versions: Sighting[] = reads.map((read) => ({
-    ...{ what: `read by ${read.by}`, calledAt: read.calledAt, answeredAt: read.answeredAt },
-    ...{ low: read.version, high: read.version, rule: strict.has(read) ? "no less" : "none" },
-  }));
-  const positions: Sighting[] = [];
-  for (const { name, calledAt, answer } of writes) {
-    if (answer === undefined) continue;
-    const { at: answeredAt, version, duplicate } = answer;
-    const base = { what: name, calledAt, answeredAt };
-    versions.push({ ...base, low: version, high: version, rule: duplicate ? "no less" : "more" });
-    const [low, high] = [answer.positions[0], answer.positions.at(-1)];
-    if (low !== undefined && high !== undefined) positions.push({ ...base, low, high, rule: "more" });
-  }
-  sweep(versions, ({ what, low }, floor) => report("version went back", `${what}: ${low} after ${floor}`));
-  sweep(positions, ({ what, low }, floor) => report("order not kept", `${what}: at ${low} after ${floor}`));
-}
-
-function sweep(sightings: readonly Sighting[], onBack: (sighting: Sighting, floor: number) => void): void {
-  const byAnswer = sightings.toSorted((one, other) => one.answeredAt - other.answeredAt);
-  let answered = 0;
-  let floor = 0;
-  for (const sighting of sightings.toSorted((one, other) => one.calledAt - other.calledAt)) {
-    for (let next = byAnswer[answered]; next && next.answeredAt < sighting.calledAt; next = byAnswer[++answered]) {
-      floor = Math.max(floor, next.high);
-    }
-    const { rule, low } = sighting;
-    if ((rule === "more" && low <= floor) || (rule === "no less" && low < floor)) onBack(sighting, floor);
-  }
-}
-
 /** No two updates of one version have succeeded, and no two writes have made one version. */
 function checkUpdates(writes: readonly Write[], report: Report): void {
   const successors = new Map<number, string>();
@@ -211,77 +102,5 @@ function checkTold(by: string, told: readonly Commit[], commits: readonly Commit
     if (said === due) continue;
     report("watch wrong", `${by} told ${said} as change ${at} of ${commits.length}, due was ${due}`);
     return;
-  }
-}
-
-/** What a version is. */
-interface Content {
-  /** Which of these marks it may bear: more than one where nobody knows who wrote it. */
-  readonly marks: readonly string[];
-  readonly writes: number;
-  readonly messageCount: number;
-}
-
-/** Every commit is the work of one writer and follows what that one expected; every read shows what was committed by then. */
-function checkCommits(
-  commits: readonly Commit[],
-  writes: readonly Write[],
-  reads: readonly Read[],
-  report: Report,
-): number {
-  const appends = new Map(writes.flatMap((write) => write.messages.map((id) => [id, write] as const)));
-  const updates = writes.filter(({ messages }) => messages.length === 0);
-  const answered = new Map(updates.flatMap((write) => (write.answer ? [[write.answer.version, write] as const] : [])));
-  const unanswered = updates.filter(({ answer }) => answer === undefined);
-  const contents = new Map<number, Content>();
-  const carriedOut = new Set<Write>();
-  let unansweredCommits = 0;
-  let content: Content = { marks: [], writes: 0, messageCount: 0 };
-  let before = 0;
-  for (const { conversation, version, previousVersion, messages } of commits) {
-    const words = `${conversation} at ${version}`;
-    if (previousVersion !== before) report("watch wrong", `${words} follows ${previousVersion}, and not ${before}`);
-    before = version;
-    const [first] = messages;
-    if (first !== undefined) {
-      const write = appends.get(first);
-      const isWhole = write !== undefined && String(write.messages) === String(messages) && !carriedOut.has(write);
-      if (isWhole) carriedOut.add(write);
-      else report("write foreign", `${words} appended ${messages}`);
-      content = { ...content, messageCount: content.messageCount + messages.length };
-    } else {
-      const known = answered.get(version);
-      const candidates = unanswered.filter(({ expected }) => expected === previousVersion);
-      if (known === undefined) unansweredCommits++;
-      else if (known.expected !== previousVersion) {
-        report("update lost", `${known.name} expected ${known.expected} and replaced ${previousVersion}`);
-      }
-      const writers = known ? [known] : candidates;
-      if (writers.length === 0) report("write foreign", `${words}: nobody wrote that state`);
-      const marks = writers.map(({ mark }) => mark);
-      content = { ...content, marks, writes: content.writes + 1 };
-    }
-    contents.set(version, content);
-  }
-  for (const write of writes) {
-    const { name, messages, answer } = write;
-    if (answer === undefined) continue;
-    if (!contents.has(answer.version)) report("write lost", `${name}: no commit has its version ${answer.version}`);
-    else if (messages.length > 0 && !carriedOut.has(write)) {
-      report("write lost", `${name}: no commit has its messages`);
-    }
-  }
-  for (const read of reads) checkRead(read, contents.get(read.version), report);
-  return unansweredCommits;
-}
-
-function checkRead({ by, version, mark, writes, messageCount }: Read, content: Content | undefined, report: Report) {
-  const seen = `${by} saw ${mark}, state ${writes}, ${messageCount} messages at ${version}`;
-  if (content === undefined) report("read torn", `${seen}, which was never committed`);
-  else if (!content.marks.includes(mark) || writes !== content.writes || messageCount !== content.messageCount) {
-    report(
-      "read torn",
-      `${seen}: ${content.marks}, state ${content.writes}, ${content.messageCount} messages were due`,
-    );
   }
 }

@@ -4,9 +4,10 @@ import {
   ConversationPresence,
   ConversationStateService,
 } from "../../src/gen/holdfast/v1/conversation_pb.js";
-import { CallFailed, type ConversationClient, createConversationClient } from "../support/conversation-client.ts";
+import type { ConversationClient } from "../support/conversation-client.ts";
 import { createRandom } from "../support/load-child.ts";
-import type { Commit, Read, Write, WriteAnswer } from "./conversation-checker.ts";
+import { createCallers, RETRY_MS } from "./conversation-callers.ts";
+import type { Commit, Read, Write, WriteAnswer } from "./conversation-history.ts";
 
 const { method } = ConversationStateService;
 
@@ -38,9 +39,6 @@ export interface Load extends AsyncDisposable {
   stop(): Promise<LoadReport>;
 }
 
-/** What a client is told while servers come and go. */
-const PASSING: ReadonlySet<string> = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"]);
-const RETRY_MS = 50;
 const HASTY_MS = 20;
 
 interface Seen {
@@ -51,51 +49,13 @@ interface Seen {
 /** Writers and readers of the same few conversations, on all instances. */
 export async function startLoad(options: LoadOptions): Promise<Load> {
   const { addresses, conversations, writers, readersPerInstance, seed } = options;
-  const parts = new AsyncDisposableStack();
+  const callers = createCallers(addresses);
+  const { open, attempt, insist } = callers;
   const writes: Write[] = [];
   const reads: Read[] = [];
-  const degraded: number[] = [];
   const surprises: string[] = [];
-  const calls = new Set<Promise<unknown>>();
   let conflicts = 0;
-  let retries = 0;
   let stopping = false;
-
-  const open = (deadlineMs = 8_000) =>
-    addresses.map((address) => parts.use(createConversationClient(address, { deadlineMs })));
-
-  /** Undefined: it failed as calls do while servers come and go. */
-  async function attempt<T extends { readonly degraded: boolean }>(call: () => Promise<T>): Promise<T | undefined> {
-    const calledAt = performance.now();
-    const answering = call();
-    calls.add(answering);
-    try {
-      const answer = await answering;
-      if (answer.degraded) degraded.push(calledAt);
-      return answer;
-    } catch (error) {
-      if (!(error instanceof CallFailed) || !PASSING.has(error.code)) throw error;
-      return undefined;
-    } finally {
-      calls.delete(answering);
-    }
-  }
-
-  /** Asks one instance after the other until there is an answer. */
-  async function insist<T extends { readonly degraded: boolean }>(
-    clients: readonly ConversationClient[],
-    first: number,
-    call: (client: ConversationClient) => Promise<T>,
-  ): Promise<T> {
-    for (let n = first; ; n++) {
-      const client = clients[n % clients.length];
-      if (client === undefined) throw new Error("there is no instance");
-      const answer = await attempt(() => call(client));
-      if (answer !== undefined) return answer;
-      retries++;
-      await delay(RETRY_MS);
-    }
-  }
 
   const keep = (write: Omit<Write, "answer">, answer: Omit<WriteAnswer, "at"> | undefined) =>
     writes.push({ ...write, answer: answer && { ...answer, at: performance.now() } });
@@ -265,17 +225,16 @@ export async function startLoad(options: LoadOptions): Promise<Load> {
     ),
   ];
   return {
-    async underWay() {
-      await Promise.allSettled([...calls]);
-    },
+    underWay: () => callers.underWay(),
     async stop() {
       stopping = true;
       await Promise.all(working);
+      const { degraded, retries } = callers;
       return { writes, reads, degraded, conflicts, retries, surprises };
     },
     async [Symbol.asyncDispose]() {
       stopping = true;
-      await parts.disposeAsync();
+      callers[Symbol.dispose]();
     },
   };
 }

@@ -1,4 +1,4 @@
-import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { DescMethod } from "@bufbuild/protobuf";
 import {
   AuditDecision,
   AuditDurability,
@@ -11,43 +11,32 @@ import {
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import type { Ending } from "./bad-caller.ts";
 import { type RequestFields, rpcName } from "./bad-rows.ts";
-import { anything, type BadValue, bad, durations, MAX_INT64, many, pageSizes, requestIds } from "./bad-value.ts";
+import {
+  anything,
+  type BadValue,
+  bad,
+  durations,
+  MAX_INT64,
+  MAX_UINT64,
+  many,
+  names,
+  nestedStruct,
+  numbers,
+  pageSizes,
+  pageToken,
+  requestIds,
+  resumeToken,
+  several,
+  texts,
+  times,
+  tokens,
+} from "./bad-value.ts";
 
 const SAFE = BigInt(Number.MAX_SAFE_INTEGER);
-const MAX_UINT64 = 2n ** 64n - 1n;
 const HOURS_12 = 43_200n;
 
 const entry = { actor: "user:42", action: "memory.update" };
 const record = { sequence: 1n, entry };
-
-/** Names of fields, as the proto and as the messages here have them. */
-type Name = readonly [field: string, localName: string];
-
-const texts = ([field, localName]: Name, most: number, mayBeEmpty = false): BadValue[] => [
-  ...(mayBeEmpty ? [] : [bad("empty", { [localName]: "" }, field)]),
-  bad(`${most + 1} bytes`, { [localName]: "t".repeat(most + 1) }, field),
-  bad("too many bytes in fewer characters", { [localName]: "é".repeat(most / 2 + 1) }, field),
-  bad("1 MiB", { [localName]: "t".repeat(2 ** 20) }, field),
-  bad("a NUL", { [localName]: "a\0b" }, field),
-];
-
-const names = ([field, localName]: Name, mayBeEmpty = false): BadValue[] => [
-  ...texts([field, localName], 128, mayBeEmpty),
-  ...["a/b", "a b", "ä", "a\n", "@a", "*"].map((name) => bad(JSON.stringify(name), { [localName]: name }, field)),
-];
-
-/** Of a field with several values. */
-const several = ([field, localName]: Name, most: number): BadValue[] => [
-  bad("101 of them", { [localName]: many(101, String) }, field),
-  bad("an empty one", { [localName]: ["a", ""] }, `${field}[1]`),
-  bad("one too long", { [localName]: ["t".repeat(most + 1)] }, `${field}[0]`),
-  bad("one with a NUL", { [localName]: ["a", "b", "\0"] }, `${field}[2]`),
-];
-
-const numbers = ([field, localName]: Name, known: Readonly<Record<string | number, unknown>>): BadValue[] => {
-  const next = Math.max(...Object.keys(known).flatMap((key) => (/^\d+$/.test(key) ? Number(key) : []))) + 1;
-  return [next, -1, 2 ** 31 - 1].map((value) => bad(`the number ${value}`, { [localName]: value }, field));
-};
 
 const ids = [
   bad("empty", { id: "" }, "id"),
@@ -73,37 +62,11 @@ const occurTimes = [
   bad("before every calendar", { occurTime: { seconds: -MAX_INT64 - 1n } }, "occur_time"),
 ];
 
-const filterTimes = ([field, localName]: Name) => [
-  bad("before the year 1", { [localName]: { seconds: -62_135_596_801n } }, field),
-  bad("the year 10000", { [localName]: { seconds: 253_402_300_800n } }, field),
-  bad("negative nanoseconds", { [localName]: { seconds: 1n, nanos: -1 } }, field),
-  bad("a billion nanoseconds", { [localName]: { seconds: 1n, nanos: 1_000_000_000 } }, field),
-  bad("beyond every calendar", { [localName]: { seconds: MAX_INT64 } }, field),
-];
-
-export function nestedStruct(levels: number): JsonObject {
-  let inner: JsonValue = "end";
-  for (let level = 1; level < levels; level++) inner = level % 2 === 0 ? [inner] : { inner };
-  return { inner };
-}
-
 const structs = (field: string) => [
   bad("31 levels", { [field]: nestedStruct(31) }, field),
   bad("4,097 values", { [field]: Object.fromEntries(many(4_097, (i) => [`k${i}`, i])) }, field),
   bad("4,096 values in a list", { [field]: { all: many(4_096, () => 0) } }, field),
 ];
-
-const tokens = ([field, localName]: Name, numbersWithin: number) => {
-  const forged = Buffer.from(["1", ...many(numbersWithin, () => "0"), "A".repeat(16)].join(" ")).toString("base64url");
-  return [
-    bad("garbage", { [localName]: "garbage" }, field),
-    bad("not base64", { [localName]: "%%%\0" }, field),
-    bad("forged", { [localName]: forged }, field),
-    bad("1 MiB", { [localName]: "A".repeat(2 ** 20) }, field),
-  ];
-};
-const pageToken: Name = ["page_token", "pageToken"];
-const resumeToken: Name = ["resume_token", "resumeToken"];
 
 const deliveryIds = [
   bad("none", { deliveryIds: [] }, "delivery_ids"),
@@ -191,8 +154,8 @@ export const badAuditValues: Readonly<Record<string, readonly BadValue[]>> = {
   "AuditFilter.services": several(["services", "services"], 128),
   "AuditFilter.producers": several(["producers", "producers"], 129),
   "AuditFilter.trace_id": texts(["trace_id", "traceId"], 128, true),
-  "AuditFilter.start_time": filterTimes(["start_time", "startTime"]),
-  "AuditFilter.end_time": filterTimes(["end_time", "endTime"]),
+  "AuditFilter.start_time": times(["start_time", "startTime"]),
+  "AuditFilter.end_time": times(["end_time", "endTime"]),
   "AuditFilter.attributes": [
     bad(
       "11 of them",

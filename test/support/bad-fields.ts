@@ -1,9 +1,18 @@
 import { goodAuditRequests } from "./bad-audit-fields.ts";
-import { anything, type BadValue, bad, durations, MAX_INT64, many, pageSizes, requestIds } from "./bad-value.ts";
+import {
+  anything,
+  type BadValue,
+  bad,
+  durations,
+  expiries,
+  fencings,
+  many,
+  pageSizes,
+  requestIds,
+} from "./bad-value.ts";
 
 export const text = (value: string, contentType = "") => ({ kind: { case: "text", value }, contentType });
 const bytes = (length: number) => ({ kind: { case: "raw", value: new Uint8Array(length) } });
-const ttl = (seconds: bigint, nanos = 0) => ({ kind: { case: "ttl", value: { seconds, nanos } } });
 
 const keys = [
   bad("empty", { key: "" }, "key"),
@@ -33,33 +42,11 @@ const values = [
   bad("a content type with a NUL", { value: text("", "a\0") }, "value.content_type"),
 ];
 
-const expiries = [
-  bad("a ttl of zero", { expiry: ttl(0n) }, "expiry.ttl"),
-  bad("a negative ttl", { expiry: ttl(-1n) }, "expiry.ttl"),
-  bad("a ttl of negative nanoseconds", { expiry: ttl(0n, -1) }, "expiry.ttl"),
-  bad("a ttl of mixed signs", { expiry: ttl(5n, -1) }, "expiry.ttl"),
-  bad("a ttl with 2 billion nanoseconds", { expiry: ttl(1n, 2_000_000_000) }, "expiry.ttl"),
-  bad("a ttl of 11 years", { expiry: ttl(11n * 365n * 86_400n) }, "expiry.ttl"),
-  bad("a ttl beyond every calendar", { expiry: ttl(MAX_INT64) }, "expiry.ttl"),
-  bad("a ttl before every calendar", { expiry: ttl(-MAX_INT64 - 1n) }, "expiry.ttl"),
-  bad("never: false", { expiry: { kind: { case: "never", value: false } } }, "expiry.never"),
-];
-
 const itemTags = [
   bad("an empty one", { tags: ["a", ""] }, "tags[1]"),
   bad("one of 257 bytes", { tags: ["t".repeat(257)] }, "tags[0]"),
   bad("one with a NUL", { tags: ["a", "b", "\0"] }, "tags[2]"),
   bad("65 of them", { tags: many(65, String) }, "tags"),
-];
-
-const fencings = [
-  bad(
-    "given, before there are locks",
-    { fencing: { lock: "l", token: 1n } },
-    "",
-    "UNIMPLEMENTED",
-    "FENCING_UNIMPLEMENTED",
-  ),
 ];
 
 const prefixes = [
