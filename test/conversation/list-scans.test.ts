@@ -10,6 +10,7 @@ import { type CountedDatabase, countRows } from "../audit/rows-read.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { type ScratchDirectory, scratchDirectory } from "../support/scratch.ts";
 import { openTestDatabase } from "./ledgers.ts";
+import { costlySteps, recordPlans } from "./plans.ts";
 
 /** So many are looked at for a page, and in a statement. */
 const PAGE_SCANS = 20_000;
@@ -20,9 +21,12 @@ const FILL = `INSERT INTO conversation (collection, id, stamp, version, presence
     user_id, status, complexity_level, message_count, state_bytes, created_us, updated_us, sliding, unhealed)
   WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < CAST($1 AS BIGINT))
   SELECT 'conversation', 'c' || CAST(n AS TEXT), n, n, 1, n, n, 0, 'u' || CAST(n % 1000 AS TEXT),
-    CASE WHEN n % 100000 = 7 THEN 'rare' ELSE 'busy' END, '', 0, 10, n * 1000, n * 1000 + n % 97 * 1000000, 0, 0 FROM n`;
+    CASE WHEN n % 100000 = 7 THEN 'rare' WHEN n % 100000 < 10 THEN 'free-' || CAST(n % 10 AS TEXT) ELSE 'busy' END, '', 0, 10, n * 1000, n * 1000 + n % 97 * 1000000, 0, 0 FROM n`;
 const COUNT = `INSERT INTO conversation_count (collection, presence, status, conversations, messages, state_bytes)
   SELECT collection, presence, status, count(*), 0, 0 FROM conversation GROUP BY collection, presence, status`;
+
+/** More than are looked up one by one. */
+const MANY_STATUSES = ["busy", ...Array.from({ length: 10 }, (_, at) => `free-${at}`)];
 
 interface Wish {
   readonly order: ListOrder;
@@ -41,6 +45,8 @@ const EVERY_WAY: readonly Wish[] = [
     ...[{ order }, { order, statuses: ["rare"] }, { order, userId: "u7" }, { order, statuses: ["rare"], userId: "u7" }],
     ...[
       { order, statuses: ["busy", "rare"] },
+      { order, statuses: ["busy", "rare"], userId: "u7", updatedSinceUs: 3e7 },
+      { order, statuses: MANY_STATUSES },
       { order, userId: "nobody" },
       { order, updatedSinceUs: 1e15 },
     ],
@@ -161,8 +167,13 @@ describe("List over Postgres", () => {
   it.each(EVERY_WAY)("reads a bounded number of rows for a page: %j", async (wish) => {
     let after: ListPage["next"];
     for (let pages = 0; pages < 2; pages++) {
+      const query = { ...queryOf(wish), after };
+      const planned = recordPlans(opened);
+      await createSqlListing({ database: planned.database }).page(query);
+      // Branches that are merged are sorted, each no longer than the page needs.
+      expect(costlySteps(planned, { maySort: true })).toEqual([]);
       const counted: CountedDatabase = countRows(opened);
-      const { next } = await createSqlListing({ database: counted.database }).page({ ...queryOf(wish), after });
+      const { next } = await createSqlListing({ database: counted.database }).page(query);
       // Each is looked at in the index, and then compared with the filter; each step of a plan counts it once more.
       expect(await counted.rowsRead()).toBeLessThanOrEqual(6 * PAGE_SCANS);
       if (next === undefined) return;
