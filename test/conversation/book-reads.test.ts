@@ -4,7 +4,7 @@ import { NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
-import { append, DEFAULT_POLICY, done, message, openLedgers, patch, restore, save } from "./ledgers.ts";
+import { append, DEFAULT_POLICY, done, message, messagesOf, openLedgers, patch, restore, save } from "./ledgers.ts";
 
 const messages = (count: number) => Array.from({ length: count }, (_, at) => message(`m${at}`));
 
@@ -31,6 +31,35 @@ it("appending in Postgres reads as little of a conversation with thousands of me
   expect(fromLong).toBeLessThan(1.5 * fromShort);
 });
 
+it("restoring in Postgres, and appending after it, reads as little of thousands of messages as of few", async () => {
+  await using open = await openLedgers("postgres");
+  const [one] = open.instances;
+  open.policies.set("conversation", { ...DEFAULT_POLICY, history: 50 });
+  const short = { collection: "conversation", id: "short" };
+  const long = { collection: "conversation", id: "long" };
+  const many = messages(8000);
+  await done(one, save("a", { key: short }));
+  await done(one, save("a", { key: long }));
+  for (let at = 0; at < many.length; at += 1000) await done(one, append(many.slice(at, at + 1000), { key: long }));
+  const restoring = async (key: typeof short) => {
+    const before = await blocksRead(one.database);
+    const [first, second] = [await grown(key, "first"), await grown(key, "second")];
+    await done(one, restore(first, { key }));
+    await grown(key, "third");
+    // From before the last time that messages were taken away, there and back.
+    for (const version of [second, first, second]) await done(one, restore(version, { key }));
+    await grown(key, "fourth");
+    return (await blocksRead(one.database)) - before;
+  };
+  const grown = async (key: typeof short, name: string) =>
+    (await done(one, append([message(name)], { key }))).held.version;
+  const fromLong = await restoring(long);
+  const fromShort = await restoring(short);
+  expect((await messagesOf(one, long)).slice(-3)).toEqual(["first", "second", "fourth"]);
+  expect(fromShort).toBeGreaterThan(20);
+  expect(fromLong).toBeLessThan(1.5 * fromShort);
+});
+
 /** How many blocks of tables and indexes the server has looked at. */
 async function blocksRead(database: Database): Promise<number> {
   // On the only connection of the pool; else it would tell its figures some time later.
@@ -46,7 +75,7 @@ it("no write to a conversation in SQLite walks through a table, or looks for mes
   const [{ database }] = open.instances;
   const statements = new Set<string>();
   const ledger = createSqlLedger({
-    ...{ copies: NO_COPIES, clock: systemClock, policyFor: () => ({ ...DEFAULT_POLICY, history: 2 }) },
+    ...{ copies: NO_COPIES, clock: systemClock, policyFor: () => ({ ...DEFAULT_POLICY, history: 9 }) },
     onCommit: () => {},
     database: {
       ...database,
@@ -68,13 +97,17 @@ it("no write to a conversation in SQLite walks through a table, or looks for mes
   const first = await done({ ledger }, save("a", { messages: messages(3), requestId: "r" }));
   await done({ ledger }, append([message("m9")]));
   await done({ ledger }, patch("b"));
-  await done({ ledger }, restore(first.held.version));
+  const second = await done({ ledger }, append([message("m10")]));
+  for (const { held } of [first, second]) await done({ ledger }, restore(held.version));
   using file = openFile(open.where);
   const plans = new Map([...statements].map((sql) => [sql, file.planOf(sql)]));
   expect(plans.size).toBeGreaterThan(10);
   for (const [sql, plan] of plans) expect(`${plan} OF ${sql}`).not.toMatch(/^(?!.*CONSTANT).*\bSCAN\b/);
   const lookUp = [...plans].find(([sql]) => /^SELECT message_id/.test(sql));
   expect(lookUp?.[1]).toMatch(/generation=\? AND message_id=\?/);
+  const byPlace = [...plans].filter(([sql]) => /position <= \$/.test(sql));
+  expect(byPlace).toHaveLength(3);
+  for (const [, plan] of byPlace) expect(plan).toMatch(/generation=\? AND position[<>]\?/);
 });
 
 /** The file past the server, to be asked how it would carry a statement out. */

@@ -21,6 +21,12 @@ export interface Lookup {
 
 export const OF = "collection = $1 AND id = $2";
 
+/**
+ * Whether a message is there, where it is looked for by its place: said so that no index of those that are there, or are not, comes in
+ * question. By one a planner that knows nothing of the table yet might walk through all messages.
+ */
+export const IS_THERE = "COALESCE(removed, 0) = 0";
+
 const HELD = `SELECT ${HELD_COLUMNS.join(", ")} FROM conversation WHERE ${OF}`;
 const STATE = `SELECT state FROM conversation_state WHERE ${OF} AND version = $3`;
 const OF_MESSAGE = `${OF} AND generation = $3 AND message_id = $4 AND removed IS NULL`;
@@ -29,7 +35,7 @@ const BODY = `SELECT body FROM conversation_message WHERE ${OF_MESSAGE}`;
 /* Messages that are there were added in the order of their places, those that a Restore brought back as well. So the last of them
  * that is old enough is found from the end, past those alone that are not. */
 const LAST_SINCE = `SELECT position FROM conversation_message
-  WHERE ${OF} AND generation = $3 AND position <= $4 AND removed IS NULL AND added <= $5 ORDER BY position DESC LIMIT 1`;
+  WHERE ${OF} AND generation = $3 AND position <= $4 AND ${IS_THERE} AND added <= $5 ORDER BY position DESC LIMIT 1`;
 const ANSWER = `SELECT meaning, answer, expires_us FROM conversation_request WHERE ${OF} AND request_id = $3`;
 const VERSION = `SELECT * FROM conversation_version WHERE ${OF} AND version = $3`;
 const GARBAGE = `SELECT due_us FROM conversation_garbage WHERE ${OF} AND generation = $3`;

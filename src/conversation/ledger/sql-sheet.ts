@@ -3,6 +3,7 @@ import { type ConversationKey, type Held, textOf } from "../record/conversation.
 import { summaryBytes } from "../record/summary-bytes.ts";
 import type { Answered, Entry, Kind } from "./book.ts";
 import { OF } from "./sql-lookup.ts";
+import { BRING_BACK, DROP_REMOVED, REMOVE_LATER } from "./sql-removed-messages.ts";
 import { PUT_HELD, valuesOf } from "./sql-row.ts";
 import { deleteRows, eachRow, insertRows, type RowsStatement } from "./sql-rows.ts";
 import { ADD_COUNT, Sums } from "./sql-sums.ts";
@@ -57,16 +58,6 @@ const PUT_GARBAGE = insertRows(
 );
 const KEEP_GENERATION = eachRow(`DELETE FROM conversation_garbage WHERE ${OF} AND generation = $3`);
 
-/* Takes away what a restored version, $5, does not have, and brings back what it has and later ones had not. Only those between two
- * places, behind $6 and up to $7, are looked at. */
-const REMOVE_LATER = eachRow(`UPDATE conversation_message SET removed = $4
-  WHERE ${OF} AND generation = $3 AND removed IS NULL AND added > $5 AND position > $6 AND position <= $7`);
-const BRING_BACK = eachRow(`INSERT INTO conversation_message
-    (collection, id, generation, position, added, removed, message_id, role, content_hash, body)
-  SELECT collection, id, generation, position, $4, NULL, message_id, role, content_hash, body FROM conversation_message
-  WHERE ${OF} AND generation = $3 AND added <= $5 AND removed > $5
-    AND position > $6 AND position <= $7`);
-
 const VERSIONS = "FROM conversation_version WHERE collection =";
 /** More than a conversation has versions. */
 const MOST_VERSIONS = 100_000;
@@ -94,14 +85,6 @@ const DROP_STATES = deleteRows(
       SELECT state_version ${VERSIONS} ${row("collection")} AND id = ${row("id")} ORDER BY version LIMIT 1), ${row("floor")})`,
   MOST_VERSIONS,
 );
-/** Messages that were removed before the oldest version that is kept, else before the current one, $4. So many in one commit. */
-const DROP_REMOVED = eachRow(`DELETE FROM conversation_message
-  WHERE ${OF} AND generation = $3 AND (position, added) IN (
-    SELECT position, added FROM conversation_message
-    WHERE ${OF} AND generation = $3 AND removed IS NOT NULL AND removed <= COALESCE(
-      (SELECT version FROM conversation_version WHERE ${OF} ORDER BY version LIMIT 1), $4)
-    LIMIT 1000)`);
-
 /** An attempt of the same name within this time gets the same answer. */
 const REQUEST_US = 600_000_000;
 
