@@ -4,20 +4,24 @@ import { createServer } from "node:net";
 // Below the range from which the system takes ports for outgoing connections: a port from that range can be taken by anybody's
 // connection while its server is down for a restart, and a client that keeps dialling it can even connect to itself.
 const lowest = 15_000;
-const highest = 32_000;
+/** Ports are taken in blocks, of which the first port is held for as long as this process lives, to say that the others are its own. */
+const blockSize = 32;
+const blocks = 530;
 const attempts = 100;
 
-const handedOut = new Set<number>();
+const own: number[] = [];
 
-/** A port of 127.0.0.1 that nobody listened on a moment ago, and that this process has not handed out before. */
+/**
+ * A port of 127.0.0.1 that nobody listens on, and that is handed out once: neither here nor in another process that runs tests will
+ * somebody be given it while its server is down for a restart.
+ */
 export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < attempts; attempt++) {
-    const port = randomInt(lowest, highest);
-    if (handedOut.has(port) || !(await canListen(port))) continue;
-    handedOut.add(port);
-    return port;
+    if (own.length === 0) own.push(...(await claimBlock()));
+    const port = own.pop();
+    if (port !== undefined && (await canListen(port))) return port;
   }
-  throw new Error(`No free port between ${lowest} and ${highest} in ${attempts} attempts.`);
+  throw new Error(`No free port from ${lowest} on in ${attempts} attempts.`);
 }
 
 /**
@@ -34,10 +38,20 @@ export async function onFreePort<T>(start: (port: number) => Promise<T>): Promis
   }
 }
 
-function canListen(port: number): Promise<boolean> {
+async function claimBlock(): Promise<number[]> {
+  const first = lowest + blockSize * randomInt(blocks);
+  const isMine = await canListen(first, { forLife: true });
+  return isMine ? Array.from({ length: blockSize - 1 }, (_, n) => first + 1 + n) : [];
+}
+
+function canListen(port: number, { forLife = false } = {}): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
+    server.unref();
     server.once("error", () => resolve(false));
-    server.listen({ port, host: "127.0.0.1", exclusive: true }, () => server.close(() => resolve(true)));
+    server.listen({ port, host: "127.0.0.1", exclusive: true }, () => {
+      if (forLife) resolve(true);
+      else server.close(() => resolve(true));
+    });
   });
 }
