@@ -83,12 +83,12 @@ async function openCopies(
   log: Log,
 ): Promise<RedisCopies | undefined> {
   if (redis === undefined) return undefined;
-  const [{ createRedisCopies }, { createSqlCopiesTruth, truthIdOf }] = await Promise.all([
+  const [{ startRedisCopies }, { createSqlCopiesTruth, truthIdOf }] = await Promise.all([
     import("../conversation/hot/redis-copies.ts"),
     import("../conversation/hot/sql-copies-truth.ts"),
   ]);
   return parts.adopt(
-    createRedisCopies({
+    await startRedisCopies({
       ...{ redis: redis.client, breaker: redis.breaker, clock: systemClock, log },
       commandTimeoutMs: config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
       truth: createSqlCopiesTruth(database),

@@ -1,7 +1,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { onTestFinished } from "vitest";
 import type { Outcome } from "../../src/conversation/change/order.ts";
-import { createRedisCopies, type RedisCopies } from "../../src/conversation/hot/redis-copies.ts";
+import { type RedisCopies, startRedisCopies } from "../../src/conversation/hot/redis-copies.ts";
 import { createSqlCopiesTruth, truthIdOf } from "../../src/conversation/hot/sql-copies-truth.ts";
 import type { Ledger } from "../../src/conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
@@ -98,7 +98,7 @@ export async function startHot(options: HotOptions): Promise<HotInstance> {
     },
     clock: systemClock,
   });
-  const copies = createRedisCopies({
+  const copies = await startRedisCopies({
     ...{ redis, breaker, commandTimeoutMs, clock, documents, log },
     ...{ truth: createSqlCopiesTruth(database), truthId: await truthIdOf(database) },
     sweepMs: options.sweepMs ?? SELDOM_MS,

@@ -25,6 +25,8 @@ export interface CopiesTruth {
   settle(healed: readonly Stamped[]): Promise<void>;
   /** These have to be healed, by whoever comes to it first. */
   mark(keys: readonly ConversationKey[]): Promise<void>;
+  /** Tells those who write without Redis that until then there may be copies. */
+  announce(untilUs: number): Promise<void>;
   /** Undefined when it is not there, or was changed while it was read. */
   whole(key: ConversationKey, limits: DocumentLimits): Promise<Whole | undefined>;
 }

@@ -150,6 +150,7 @@ export function createCopies(options: CopiesOptions): RuledCopies {
   }
 
   return {
+    areKept: true,
     get away() {
       return isLost || breaker.state !== "closed";
     },

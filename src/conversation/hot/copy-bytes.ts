@@ -5,25 +5,32 @@ import type { Copy } from "./hot-copies.ts";
  * How a copy stands in Redis: a head of fixed width in ASCII, which the scripts read and write in place; then what is held, in a
  * room a little larger than that, so that a change that leaves the state where it is need not write it again; then the state.
  *
- *     "hfc1" | cover: stamp, until when (ms) | stamp | state version | life | held: length, room | state: length
+ *     "hfc1" | cover: stamp, until when (ms), token | stamp | state version | life | held: length, room | state: length
  */
 const MAGIC = "hfc1";
 const DIGITS = 16;
 const LIFE = 40;
 const LENGTH = 10;
+/** Tells one cover from another one of the same stamp. */
+export const TOKEN = 16;
+
+const NUMBERS_AT = MAGIC.length + 2 * DIGITS + TOKEN;
 
 /** Where the parts of the head begin. */
 export const AT = {
   cover: MAGIC.length,
   until: MAGIC.length + DIGITS,
-  stamp: MAGIC.length + 2 * DIGITS,
-  stateVersion: MAGIC.length + 3 * DIGITS,
-  life: MAGIC.length + 4 * DIGITS,
-  heldLength: MAGIC.length + 4 * DIGITS + LIFE,
-  room: MAGIC.length + 4 * DIGITS + LIFE + LENGTH,
-  stateLength: MAGIC.length + 4 * DIGITS + LIFE + 2 * LENGTH,
+  token: MAGIC.length + 2 * DIGITS,
+  stamp: NUMBERS_AT,
+  stateVersion: NUMBERS_AT + DIGITS,
+  life: NUMBERS_AT + 2 * DIGITS,
+  heldLength: NUMBERS_AT + 2 * DIGITS + LIFE,
+  room: NUMBERS_AT + 2 * DIGITS + LIFE + LENGTH,
+  stateLength: NUMBERS_AT + 2 * DIGITS + LIFE + 2 * LENGTH,
 } as const;
 export const HEAD = AT.stateLength + LENGTH;
+/** In place of the cover where there is none. */
+export const UNCOVERED = "0".repeat(2 * DIGITS + TOKEN);
 
 /** Enough for most of what is held and its head, so that one look is enough. */
 export const FIRST_LOOK = 1024;
@@ -42,10 +49,10 @@ function digits(value: number, width: number): string {
 export function encodeCopy({ held, state }: Copy, life: string): Buffer {
   const bytes = encodeHeld(held);
   const room = Math.ceil(bytes.length / SPARE) * SPARE + SPARE;
-  const numbers = [0, 0, held.stamp, held.stateVersion].map((value) => digits(value, DIGITS)).join("");
+  const numbers = [held.stamp, held.stateVersion].map((value) => digits(value, DIGITS)).join("");
   const lengths = [bytes.length, room, state.length].map((value) => digits(value, LENGTH)).join("");
   const all = Buffer.alloc(HEAD + room + state.length);
-  all.write(MAGIC + numbers + lifeText(life) + lengths, "latin1");
+  all.write(MAGIC + UNCOVERED + numbers + lifeText(life) + lengths, "latin1");
   all.set(bytes, HEAD);
   all.set(state, HEAD + room);
   return all;
@@ -76,12 +83,13 @@ function headOf(bytes: Buffer): Head | undefined {
   };
 }
 
-/** Undefined: it is not of this life, it is covered, or what is there is not a copy of this conversation. */
+/** Undefined: it is not of this life, it is covered, its state is not in it, or what is there is not a copy of this conversation. */
 export function decodeCopy(bytes: Buffer, key: ConversationKey, life: string): Copy | undefined {
   const head = headOf(bytes);
   if (head === undefined || !(head.stateEnd <= bytes.length)) return undefined;
   const held = heldIn(bytes, head, key, life);
-  return held && { held, state: bytes.subarray(head.stateStart, head.stateEnd) };
+  if (held === undefined || head.stateEnd - head.stateStart < held.stateBytes) return undefined;
+  return { held, state: bytes.subarray(head.stateStart, head.stateEnd) };
 }
 
 /** The same of its beginning. "longer": the beginning is too short. */

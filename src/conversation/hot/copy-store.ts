@@ -1,10 +1,18 @@
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import type { Changed, Copy } from "./hot-copies.ts";
 
+/** A copy of what never expires is made anew now and then, so that what nobody reads does not stay in Redis for ever. */
+export const LONGEST_COPY_MS = 86_400_000;
+
+/** After this no copy is left of what was there before, however the clocks go. */
+export const COPIES_GONE_MS = 2 * LONGEST_COPY_MS;
+
 /** A cover that was put over a copy. */
 export interface Covered extends Stamped {
+  /** Tells it from the cover of another attempt with the same stamp. */
+  readonly token: string;
   /** The cover that was there before, though it may have run out: under it lies what nobody may read. Zeros: none. */
-  readonly before: { readonly stamp: number; readonly until: number };
+  readonly before: { readonly stamp: number; readonly until: number; readonly token: string };
   /** In which life of the server it was put there. */
   readonly life: string;
 }

@@ -34,6 +34,8 @@ export interface Cover {
  * away: a read is slower then, and a change is marked.
  */
 export interface HotCopies {
+  /** Whether this instance has Redis. If not, others may: what it changes has to be marked for them. */
+  readonly areKept: boolean;
   /** Undefined: there is none that can be believed; the truth has to be asked. */
   read(key: ConversationKey): Promise<Copy | undefined>;
   /** The same without the state, which need not be fetched for it. */
@@ -50,6 +52,7 @@ export interface HotCopies {
 
 /** Where there is no Redis. */
 export const NO_COPIES: HotCopies = {
+  areKept: false,
   read: () => Promise.resolve(undefined),
   readHeld: () => Promise.resolve(undefined),
   away: false,

@@ -1,16 +1,18 @@
 import { createAbsenceNotes } from "../../infra/absence.ts";
 import type { Breaker } from "../../infra/breaker.ts";
 import type { Clock } from "../../infra/clock.ts";
-import { createGuarded } from "../../infra/guarded.ts";
+import { createGuarded, type Guarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
 import { type Redis, RedisReplyError } from "../../infra/redis.ts";
 import type { ConversationKey } from "../record/conversation.ts";
+import { announceCopies } from "./announcement.ts";
 import { createCopies } from "./copies.ts";
 import type { CopiesTruth } from "./copies-truth.ts";
 import { createDocuments } from "./documents.ts";
 import { createDoubts } from "./doubts.ts";
 import { createHealer } from "./healer.ts";
 import type { HotCopies } from "./hot-copies.ts";
+import { createPatience } from "./patience.ts";
 import { createRedisCopyStore } from "./redis-copy-store.ts";
 
 export interface RedisCopiesOptions {
@@ -45,15 +47,21 @@ export interface RedisCopies extends HotCopies {
 }
 
 const SWEEP_MS = 500;
+/** So long at most does who holds the lock of all writers wait for a cover, whatever others may wait for. */
+const COVER_WAIT_MS = 500;
 
 /** Hot copies in Redis, of one instance. To be closed after the ledger, and before Redis and the database. */
-export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
+export async function startRedisCopies(options: RedisCopiesOptions): Promise<RedisCopies> {
   const { redis, breaker, commandTimeoutMs, truth, truthId, sweepMs = SWEEP_MS, clock, log } = options;
   const noteAbsence = createAbsenceNotes("the hot copies", log, clock);
-  const guarded = createGuarded(breaker, commandTimeoutMs, (error) => error instanceof RedisReplyError);
-  const store = createRedisCopyStore({ redis, guarded, clock, truthId });
+  const announcement = await announceCopies({ truth, clock, noteAbsence });
+  const isAnswer = (error: unknown) => error instanceof RedisReplyError;
+  const guarded = createGuarded(breaker, commandTimeoutMs, isAnswer);
+  const guardedCover = createPatience(createGuarded(breaker, Math.min(commandTimeoutMs, COVER_WAIT_MS), isAnswer));
+  const store = createRedisCopyStore({ redis, guarded, guardedCover, clock, truthId });
   // While the breaker tries whether Redis is back, it lets nobody through but those who heal.
-  const unguarded = createRedisCopyStore({ redis, guarded: (work) => work(), clock, truthId });
+  const all: Guarded = (work) => work();
+  const unguarded = createRedisCopyStore({ redis, guarded: all, guardedCover: all, clock, truthId });
   const doubts = createDoubts();
   const reachable = () => breaker.state === "closed" && redis.connected;
   const documents =
@@ -103,6 +111,7 @@ export function createRedisCopies(options: RedisCopiesOptions): RedisCopies {
       await copies.settled();
       await documents?.close();
       await healer.close();
+      await announcement.close();
     },
   };
 }

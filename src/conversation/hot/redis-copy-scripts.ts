@@ -1,5 +1,5 @@
 import { defineScript } from "../../infra/redis-script.ts";
-import { AT, HEAD } from "./copy-bytes.ts";
+import { AT, HEAD, TOKEN, UNCOVERED } from "./copy-bytes.ts";
 import { OWN_END } from "./legacy-document.ts";
 
 /*
@@ -21,7 +21,7 @@ local function look(key)
   local stamp, room = at(head, ${AT.stamp}, 16), at(head, ${AT.room}, 10)
   if not (cover and till and stamp and room) then return nil end
   return {
-    cover = cover, till = till, stamp = stamp, room = room, covered = cover > 0 and till > now,
+    cover = cover, till = till, token = string.sub(head, ${AT.token + 1}, ${AT.token + TOKEN}), stamp = stamp, room = room, covered = cover > 0 and till > now,
     life = string.sub(head, ${AT.life + 1}, ${AT.life + 40}), state = string.sub(head, ${AT.stateVersion + 1}, ${
       AT.stateVersion + 16
     }),
@@ -44,18 +44,18 @@ local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30
  * Puts covers over copies and drops their documents. Where Redis takes no writes that need memory, the copy is dropped instead, and
  * the call fails.
  *
- * KEYS  pairs       ARGV  1 life   2 milliseconds to last   then for each pair: the stamp
- * Result: now, then for each pair: stamp and end of the cover that was there before, whether or not its time is over (0: none)
+ * KEYS  pairs       ARGV  1 life   2 milliseconds to last   3 token   then for each pair: the stamp
+ * Result: now, then for each pair: stamp, end and token of the cover that was there before, whether or not its time is over (0: none)
  */
 export const coverScript = defineScript({
   name: "conversation-cover",
   lua: `${COMMON}
 local result, lasts, refusal = {now}, tonumber(ARGV[2]), nil
 for i = 1, #KEYS, 2 do
-  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[2 + (i + 1) / 2])
-  local before, till = 0, 0
-  if there then before, till = there.cover, there.till end
-  local cover = digits(stamp) .. digits(now + lasts)
+  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[3 + (i + 1) / 2])
+  local before, till, token = 0, 0, ''
+  if there then before, till, token = there.cover, there.till, there.token end
+  local cover = digits(stamp) .. digits(now + lasts) .. ARGV[3]
   local done
   if there and there.stamp > 0 and there.stamp < stamp and there.life == ARGV[1] then
     done = redis.pcall('SETRANGE', key, ${AT.cover}, cover)
@@ -68,7 +68,7 @@ for i = 1, #KEYS, 2 do
     redis.pcall('UNLINK', key)
   end
   if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
-  result[#result + 1], result[#result + 2] = before, till
+  result[#result + 1], result[#result + 2], result[#result + 3] = before, till, token
 end
 return refusal or result
 `,
@@ -77,7 +77,7 @@ return refusal or result
 /**
  * Takes covers away under which nothing was changed.
  *
- * KEYS  pairs       ARGV  for each pair: stamp of the cover, stamp and end of the one before (0: none)
+ * KEYS  pairs       ARGV  for each pair: stamp and token of the cover; stamp, end and token of the one before (0: none)
  * Result: now, then for each pair 1 if that cover was there
  */
 export const uncoverScript = defineScript({
@@ -85,12 +85,13 @@ export const uncoverScript = defineScript({
   lua: `${COMMON}
 local result = {now}
 for i = 1, #KEYS, 2 do
-  local key, there, a = KEYS[i], look(KEYS[i]), (i - 1) / 2 * 3
-  local is = there and there.cover == tonumber(ARGV[a + 1])
+  local key, there, a = KEYS[i], look(KEYS[i]), (i - 1) / 2 * 5
+  local is = there and there.cover == tonumber(ARGV[a + 1]) and there.token == ARGV[a + 2]
   if is then
-    local before, till = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
+    local before, till, token = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), ARGV[a + 5]
     if before == 0 and there.stamp == 0 then redis.call('UNLINK', key)
-    else redis.call('SETRANGE', key, ${AT.cover}, digits(before) .. digits(till)) end
+    elseif before == 0 then redis.call('SETRANGE', key, ${AT.cover}, '${UNCOVERED}')
+    else redis.call('SETRANGE', key, ${AT.cover}, digits(before) .. digits(till) .. token) end
   end
   result[#result + 1] = is and 1 or 0
 end
@@ -126,7 +127,7 @@ local function fill(key, a)
   if not isOurs or there.state ~= ARGV[a + 5] or #held > there.room then return 4 end
   redis.call('SETRANGE', key, ${HEAD}, held)
   redis.call('SETRANGE', key, ${AT.heldLength}, string.format('%010d', #held))
-  redis.call('SETRANGE', key, ${AT.cover}, digits(0) .. digits(0) .. digits(stamp))
+  redis.call('SETRANGE', key, ${AT.cover}, '${UNCOVERED}' .. digits(stamp))
   if lives == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, lives) end
   return 0
 end
@@ -152,7 +153,7 @@ for i = 1, #KEYS, 2 do
   local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[2 + (i + 1) / 2])
   if not (there and there.life == ARGV[1] and there.stamp >= stamp) then
     if there and there.covered then stamp = math.max(stamp, there.cover) end
-    local cover = 'hfc1' .. digits(stamp) .. digits(now + ARGV[2]) .. NOTHING
+    local cover = 'hfc1' .. digits(stamp) .. digits(now + ARGV[2]) .. string.rep('0', ${TOKEN}) .. NOTHING
     local done = redis.pcall('SET', key, cover, 'PX', ARGV[2])
     if type(done) == 'table' and done.err then
       refusal = refusal or done

@@ -1,20 +1,24 @@
-import { createHash } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
 import { createRedisReader } from "../../infra/redis-reader.ts";
 import type { RedisScript } from "../../infra/redis-script.ts";
 import type { ConversationKey, Held } from "../record/conversation.ts";
-import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText } from "./copy-bytes.ts";
+import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText, TOKEN } from "./copy-bytes.ts";
 import { copyKeys } from "./copy-keys.ts";
-import { type CopyStore, type Covered, FILLED } from "./copy-store.ts";
+import { type CopyStore, type Covered, FILLED, LONGEST_COPY_MS } from "./copy-store.ts";
 import type { Changed } from "./hot-copies.ts";
 import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
+import { createRedisLives } from "./redis-lives.ts";
+import { createRoom } from "./room.ts";
 
 export interface RedisCopyStoreOptions {
   readonly redis: Redis;
   /** What every command goes through. */
   readonly guarded: Guarded;
+  /** What covers go through: all writers wait for them. */
+  readonly guardedCover: Guarded;
   readonly clock: Clock;
   /** Names the truth: what was copied of another one is not believed. */
   readonly truthId: string;
@@ -24,11 +28,20 @@ export interface RedisCopyStoreOptions {
 const COVER_MS = 120_000;
 /** What was held up on its way for longer than this comes too late. */
 const FILL_MS = 10_000;
-/** A copy of what never expires is made anew now and then, so that what nobody reads does not stay in Redis for ever. */
-const LONGEST_MS = 86_400_000;
 /** One call of a script must not hold up the others for long. */
 const MOST_KEYS = 50;
 const MOST_BYTES = 1024 * 1024;
+/** Dropped at the same time, in a cluster by as many calls. */
+const MOST_DROPPED = 100;
+/*
+ * Covers have to get through beside all that is read and written, so there is never much of it on the way. The copy of a larger state
+ * is without it: who wants the state asks the truth.
+ */
+const LARGEST_STATE = 256 * 1024;
+const ROOM_TO_READ = 32 * LARGEST_STATE;
+const ROOM_TO_FILL = 2 * 1024 * 1024;
+/** When so much waits for that room, what comes is stored without its state. */
+const MOST_WAITING = 16 * 1024 * 1024;
 const NO_STATE = Buffer.alloc(0);
 
 interface Reply {
@@ -36,29 +49,18 @@ interface Reply {
   readonly life: string;
 }
 
-export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCopyStoreOptions): CopyStore {
+export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore {
+  const { redis, guarded, guardedCover, clock, truthId } = options;
   const reader = createRedisReader(redis);
+  const lifeAt = createRedisLives(redis, truthId);
+  const roomToRead = createRoom(ROOM_TO_READ);
+  const roomToFill = createRoom(ROOM_TO_FILL);
   const isCluster = redis.mode === "cluster";
   /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
   const offsets = new Map<string, number>();
-  /** By the name that the server gives to it. */
-  const lives = new Map<string, string>();
 
   function lifeOf(key: ConversationKey): string | undefined {
     return lifeAt(copyKeys(key).copy);
-  }
-
-  /** "" where the server does not tell one life of it from another. */
-  function lifeAt(key: string): string | undefined {
-    const runId = redis.lifeOf(key);
-    if (runId === undefined || runId === "") return runId;
-    let life = lives.get(runId);
-    if (life === undefined) {
-      if (lives.size > 100) lives.clear();
-      life = createHash("sha1").update(`${runId} ${truthId}`).digest("hex");
-      lives.set(runId, life);
-    }
-    return life;
   }
 
   function pairOf(key: ConversationKey): readonly string[] {
@@ -71,9 +73,10 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
     script: RedisScript,
     keys: readonly ConversationKey[],
     args: (life: string) => readonly RedisArgument[],
+    through: Guarded = guarded,
   ): Promise<Reply> {
     const pairs = keys.flatMap(pairOf);
-    return guarded(async () => {
+    return through(async () => {
       // Where there is no connection yet, this is what makes one.
       let life = lifeAt(pairs[0] ?? "");
       if (life === undefined) await redis.ping();
@@ -119,13 +122,13 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
   /** Never shorter than a cover, though it have expired by then: else an older one that comes late would find nothing in its way. */
   function livesMs({ expiresUs, keptUntilUs }: Held): number {
     const endsUs = expiresUs ?? keptUntilUs;
-    if (endsUs === undefined) return LONGEST_MS;
-    return Math.max(COVER_MS, Math.min(LONGEST_MS, Math.ceil(endsUs / 1000 - clock.now())));
+    if (endsUs === undefined) return LONGEST_COPY_MS;
+    return Math.max(COVER_MS, Math.min(LONGEST_COPY_MS, Math.ceil(endsUs / 1000 - clock.now())));
   }
 
   function fillArguments({ held, state }: Changed, life: string): readonly RedisArgument[] {
     const lives = livesMs(held);
-    const bytes = state ?? (held.presence === "live" ? undefined : NO_STATE);
+    const bytes = state === undefined && held.presence !== "live" ? NO_STATE : state;
     if (bytes !== undefined) return [held.stamp, lives, encodeCopy({ held, state: bytes }, life), "", ""];
     return [held.stamp, lives, "", encodeHeld(held), String(held.stateVersion).padStart(16, "0")];
   }
@@ -136,9 +139,23 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
     return offset === undefined ? 0 : Math.floor(began + FILL_MS + offset);
   }
 
-  async function fillPortion(copies: readonly Changed[], isChange: boolean) {
-    const keys = copies.map(({ held }) => held);
+  /** What is sent of it. */
+  function fitting({ held, state }: Changed): Changed {
+    return { held, state: state !== undefined && state.length > LARGEST_STATE ? NO_STATE : state };
+  }
+
+  function fillWhenThereIsRoom(copies: readonly Changed[], isChange: boolean) {
     const began = clock.monotonic();
+    const bytes = copies.reduce((sum, { state }) => sum + (state?.length ?? 0), 0);
+    if (roomToFill.waiting + bytes <= MOST_WAITING) {
+      return roomToFill.run(bytes, () => fillPortion(copies, isChange, began));
+    }
+    const stateless = copies.map(({ held }) => ({ held, state: undefined }));
+    return fillPortion(stateless, isChange, began);
+  }
+
+  async function fillPortion(copies: readonly Changed[], isChange: boolean, began: number) {
+    const keys = copies.map(({ held }) => held);
     for (let attempt = 1; ; attempt++) {
       const { values, life } = await call(fillScript, keys, (now) => [
         lifeText(now),
@@ -165,7 +182,7 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
     const { copy } = copyKeys(key);
     const life = lifeAt(copy);
     if (life === undefined || life === "") return undefined;
-    const [bytes] = await guarded(() => reader.fetch([copy], []));
+    const [bytes] = await roomToRead.run(LARGEST_STATE, () => guarded(() => reader.fetch([copy], [])));
     // Where it was asked for, and where the answer came from.
     if (bytes == null || lifeAt(copy) !== life) return undefined;
     return decodeCopy(bytes, key, life);
@@ -178,29 +195,40 @@ export function createRedisCopyStore({ redis, guarded, clock, truthId }: RedisCo
     cover: (next) =>
       each(portions(next), async (portion) => {
         const stamps = portion.map(({ stamp }) => stamp);
-        const { values, life } = await call(coverScript, portion, (now) => [lifeText(now), COVER_MS, ...stamps]);
+        const token = randomBytes(TOKEN / 2).toString("hex");
+        const args = (now: string) => [lifeText(now), COVER_MS, token, ...stamps];
+        const { values, life } = await call(coverScript, portion, args, guardedCover);
         return portion.map(({ collection, id, stamp }, at): Covered => {
-          const before = { stamp: Number(values[at * 2]), until: Number(values[at * 2 + 1]) };
-          return { collection, id, stamp, before, life };
+          const [before, until, other] = values.slice(at * 3);
+          return {
+            ...{ collection, id, stamp, token, life },
+            before: { stamp: Number(before), until: Number(until), token: String(other) },
+          };
         });
       }),
     uncover: (covers) =>
       each(portions(covers), async (portion) => {
-        const args = portion.flatMap(({ stamp, before }) => [stamp, before.stamp, before.until]);
+        const args = portion.flatMap(({ stamp, token, before }) => [
+          ...[stamp, token, before.stamp, before.until, before.token],
+        ]);
         const { values } = await call(uncoverScript, portion, () => args);
         return values.map((value) => value === 1);
       }),
     fill: (copies, isChange) => {
       const wanted = portions(
-        copies.map((copy) => ({ ...copy, collection: copy.held.collection, id: copy.held.id })),
+        copies.map((copy) => ({ ...fitting(copy), collection: copy.held.collection, id: copy.held.id })),
         ({ state }) => state?.length ?? 0,
       );
-      return each(wanted, (portion) => fillPortion(portion, isChange));
+      return each(wanted, (portion) => fillWhenThereIsRoom(portion, isChange));
     },
     async drop(older) {
-      for (const portion of portions(older)) {
-        const stamps = portion.map(({ stamp }) => stamp);
-        await call(dropScript, portion, (life) => [lifeText(life), COVER_MS, ...stamps]);
+      for (let at = 0; at < older.length; at += MOST_DROPPED) {
+        const dropped = await each(portions(older.slice(at, at + MOST_DROPPED)), async (portion) => {
+          const stamps = portion.map(({ stamp }) => stamp);
+          await call(dropScript, portion, (life) => [lifeText(life), COVER_MS, ...stamps]);
+          return portion;
+        });
+        for (const result of dropped) if (result.status === "rejected") throw result.reason;
       }
     },
     async putDocument(held, document) {

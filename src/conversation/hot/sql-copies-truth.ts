@@ -18,6 +18,12 @@ const THERE = `${OF} AND generation = $3 AND position > $4 AND added <= $5 AND (
 const LENGTHS = `SELECT position, length(body) AS bytes FROM conversation_message WHERE ${THERE} ORDER BY position DESC`;
 const BODIES = `SELECT body FROM conversation_message WHERE ${THERE} ORDER BY position`;
 
+const ANNOUNCE = "UPDATE conversation_copies SET until_us = $1 WHERE id = 1 AND until_us < $1";
+/** Behind those who were told that there are none: what they changed is committed when the first copy is made. */
+const ANNOUNCE_BEHIND_WRITERS = `WITH alone AS MATERIALIZED (SELECT seq FROM conversation_head WHERE id = 1 FOR UPDATE)
+  UPDATE conversation_copies SET until_us = $1 FROM alone WHERE id = 1 AND until_us < $1`;
+const UNTIL = "SELECT until_us FROM conversation_copies WHERE id = 1";
+
 const FIRST_MIGRATION = "SELECT applied_at FROM holdfast_migration ORDER BY version LIMIT 1";
 
 type StampRow = { collection: string; id: string; stamp: number };
@@ -26,6 +32,12 @@ type StampRow = { collection: string; id: string; stamp: number };
 export async function truthIdOf(database: Pick<Database, "query">): Promise<string> {
   const [row] = await database.query<{ applied_at: number }>(FIRST_MIGRATION);
   return String(row?.applied_at ?? "");
+}
+
+/** Whether copies may be in Redis, of whomever: to be asked by who alone may commit. */
+export async function mayBeCopied(tx: Pick<SqlSession, "query">, nowUs: number): Promise<boolean> {
+  const [row] = await tx.query<{ until_us: number }>(UNTIL);
+  return row !== undefined && row.until_us > nowUs;
 }
 
 export function createSqlCopiesTruth(database: Database): CopiesTruth {
@@ -86,6 +98,9 @@ export function createSqlCopiesTruth(database: Database): CopiesTruth {
           keys.map(({ collection, id }) => [collection, id]),
         ),
       ),
+    async announce(untilUs) {
+      await database.write(database.kind === "postgres" ? ANNOUNCE_BEHIND_WRITERS : ANNOUNCE, [untilUs]);
+    },
     async whole(key: ConversationKey, limits: DocumentLimits) {
       const [row] = await database.query<HeldRow>(HELD, [key.collection, key.id]);
       if (row === undefined) return undefined;

@@ -5,6 +5,7 @@ import { Failure, UnavailableError } from "../../infra/failure.ts";
 import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
 import type { Changed, Cover, HotCopies } from "../hot/hot-copies.ts";
+import { mayBeCopied } from "../hot/sql-copies-truth.ts";
 import { type PolicyFor, textOf } from "../record/conversation.ts";
 import { NO_LONGER_ADMITTED } from "../record/policies.ts";
 import { UnknownCollectionError } from "../record/unknown-collection.ts";
@@ -83,9 +84,12 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
         changed = changedBy(settled);
         // Redis and the database are busy at the same time: it is the commit that has to wait for both.
         cover = copies.cover(changed.map(({ held }) => held));
-        await book.write();
+        const [isCopiedByOthers] = await Promise.all([
+          !copies.areKept && changed.length > 0 && mayBeCopied(tx, book.nowUs),
+          book.write(),
+        ]);
         const { complete } = await cover;
-        if (!complete) await markUnhealed(tx, changed);
+        if (!complete || isCopiedByOthers) await markUnhealed(tx, changed);
         mayBeCommitted = true;
         return { settled, isTold: book.isTold, degraded: !complete };
       });

@@ -1,0 +1,56 @@
+/** Lets work through while there is room for its bytes. The rest waits, in its order. */
+export interface Room {
+  /** How many bytes wait. */
+  readonly waiting: number;
+  run<T>(bytes: number, work: () => Promise<T>): Promise<T>;
+}
+
+interface Waiting {
+  readonly bytes: number;
+  readonly begin: () => void;
+}
+
+/** What needs more than all of it has it to itself. Written without async functions: every read passes through here. */
+export function createRoom(mostBytes: number): Room {
+  let taken = 0;
+  let waiting = 0;
+  let queue: Waiting[] = [];
+  let first = 0;
+
+  const hasRoom = (bytes: number) => taken === 0 || taken + bytes <= mostBytes;
+
+  function begin<T>(bytes: number, work: () => Promise<T>): Promise<T> {
+    taken += bytes;
+    const leave = () => {
+      taken -= bytes;
+      admit();
+    };
+    const result = work();
+    result.then(leave, leave);
+    return result;
+  }
+
+  function admit(): void {
+    for (let next = queue[first]; next !== undefined && hasRoom(next.bytes); next = queue[first]) {
+      first++;
+      waiting -= next.bytes;
+      next.begin();
+    }
+    if (first < queue.length && first < 1_000) return;
+    queue = queue.slice(first);
+    first = 0;
+  }
+
+  return {
+    get waiting() {
+      return waiting;
+    },
+    run(bytes, work) {
+      if (first === queue.length && hasRoom(bytes)) return begin(bytes, work);
+      waiting += bytes;
+      return new Promise((resolve, reject) => {
+        queue.push({ bytes, begin: () => begin(bytes, work).then(resolve, reject) });
+      });
+    },
+  };
+}
