@@ -1,7 +1,8 @@
 import { type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { EncodedReply } from "../infra/call.ts";
 import { decode as decodeMessage } from "../infra/decode.ts";
-import { Failure } from "../infra/failure.ts";
+import { Failure, type FieldViolation } from "../infra/failure.ts";
+import { wireFault } from "../infra/wire-fault.ts";
 
 /**
  * A request that could not be decoded. It travels to the handler as a value, since grpc-js would answer a throwing decoder
@@ -34,16 +35,23 @@ export function requestDecoder(
       if (bytes.length > LARGE_BYTES) large.add(message);
       return message;
     } catch (error) {
-      return new Malformed(error instanceof Failure ? error : malformed(desc, error));
+      return new Malformed(error instanceof Failure ? error : malformed(desc, error, wireFault(desc, bytes)));
     }
   };
 }
 
-export function malformed(desc: DescMessage, error: unknown): Failure {
-  const why = error instanceof Error ? error.message : "not readable";
-  return new Failure("invalid", "MALFORMED_REQUEST", `the request is not a valid ${desc.typeName}: ${why}`, {
+/** `fault`: where it is, if that is known. */
+export function malformed(desc: DescMessage, error: unknown, fault?: FieldViolation): Failure {
+  const isPlaced = fault !== undefined && fault.field !== "";
+  const what = isPlaced ? `${fault.field}: ${fault.description}` : (fault?.description ?? messageIn(error));
+  return new Failure("invalid", "MALFORMED_REQUEST", `the request is not a valid ${desc.typeName}: ${what}`, {
     cause: error,
+    ...(isPlaced && { violations: [fault] }),
   });
+}
+
+function messageIn(error: unknown): string {
+  return error instanceof Error ? error.message : "not readable";
 }
 
 /** Encodes a reply, or takes it as it is when it is encoded already. */

@@ -1,12 +1,16 @@
-import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import type { JsonGuard } from "../infra/call.ts";
 import { refuseCrowdedJson } from "../infra/decode.ts";
 import { Failure, type FieldViolation } from "../infra/failure.ts";
+import { stepTo } from "../infra/json-path.ts";
 import { didYouMean } from "../infra/suggest.ts";
+import { malformed } from "./codec.ts";
+import { jsonFault } from "./json-fault.ts";
 
 /**
- * Decodes JSON requests of one type. Refuses, with the path of each, fields that do not exist and times that are written in
- * another form than protobuf's: the library behind this names no path for them. Whatever else is wrong is left to it.
+ * Decodes JSON requests of one type. Refuses, with the path of each, fields that do not exist, times that are written in another
+ * form than protobuf's, and what is no text, no object or no JSON at all: the library behind this names no path for them. Whatever
+ * else is wrong is left to it.
  *
  * A body that is not UTF-8 is refused, too: decoded leniently, it would be stored as something else.
  */
@@ -18,7 +22,7 @@ export function createJsonDecoder(desc: DescMessage, guard?: JsonGuard): { decod
       refuseCrowdedJson(text);
       guard?.(text);
       const violations: FieldViolation[] = [];
-      inspect(desc, parsed(text), "", violations);
+      inspect(desc, parsed(desc, text), "", violations);
       if (violations.length === 0) return text;
       const message = violations.map(({ field, description }) => `${field}: ${description}`).join("; ");
       throw new Failure("invalid", "MALFORMED_REQUEST", message, { violations });
@@ -26,11 +30,11 @@ export function createJsonDecoder(desc: DescMessage, guard?: JsonGuard): { decod
   };
 }
 
-function parsed(text: string): unknown {
+function parsed(desc: DescMessage, text: string): unknown {
   try {
     return JSON.parse(text);
-  } catch {
-    return undefined;
+  } catch (error) {
+    throw malformed(desc, error, jsonFault(text));
   }
 }
 
@@ -45,7 +49,14 @@ function inspect(desc: DescMessage, json: unknown, path: string, violations: Fie
       violations.push({ field: path, description: `is ${shown(json)}, wanted a time such as "2030-01-31T12:00:00Z"` });
       return;
   }
+  if (desc.typeName === "google.protobuf.Struct" && !isObject(json)) {
+    violations.push({ field: path, description: `is ${shown(json)}, wanted an object` });
+    return;
+  }
   // The other well-known types are any JSON there is.
+  const tooDeep = desc.typeName.startsWith("google.protobuf.") ? beyond(json, 1) : undefined;
+  if (tooDeep !== undefined)
+    violations.push({ field: path + tooDeep, description: `nests more than ${MOST_LEVELS} levels` });
   if (desc.typeName.startsWith("google.protobuf.") || !isObject(json)) return;
   for (const [name, value] of Object.entries(json)) {
     const field = fieldOf(desc, name);
@@ -60,7 +71,10 @@ function inspect(desc: DescMessage, json: unknown, path: string, violations: Fie
 
 function inspectField(field: DescField, value: unknown, path: string, violations: FieldViolation[]): void {
   const { message } = field;
-  if (message === undefined) return;
+  if (message === undefined) {
+    if (field.fieldKind === "scalar" && field.scalar === ScalarType.STRING) inspectText(value, path, violations);
+    return;
+  }
   if (field.fieldKind === "message") inspect(message, value, path, violations);
   else if (field.fieldKind === "list" && Array.isArray(value)) {
     for (const [index, item] of value.entries())
@@ -70,6 +84,26 @@ function inspectField(field: DescField, value: unknown, path: string, violations
       if (item !== null) inspect(message, item, `${path}[${key}]`, violations);
   }
 }
+
+function inspectText(value: unknown, path: string, violations: FieldViolation[]): void {
+  if (typeof value !== "string") violations.push({ field: path, description: `is ${shown(value)}, wanted a text` });
+  else if (!value.isWellFormed()) {
+    violations.push({ field: path, description: "is not text: it has half a surrogate pair" });
+  }
+}
+
+/** Where JSON is nested deeper than the library goes, or any RPC allows: there it would be refused without its path. */
+function beyond(json: unknown, level: number): string | undefined {
+  if (typeof json !== "object" || json === null) return undefined;
+  if (level > MOST_LEVELS) return "";
+  for (const [key, value] of Object.entries(json)) {
+    const deeper = beyond(value, level + 1);
+    if (deeper !== undefined) return (Array.isArray(json) ? `[${key}]` : stepTo(key)) + deeper;
+  }
+  return undefined;
+}
+
+const MOST_LEVELS = 32;
 
 function fieldOf(desc: DescMessage, name: string): DescField | undefined {
   return desc.fields.find((field) => field.jsonName === name || field.name === name);

@@ -215,9 +215,28 @@ describe("a struct that is checked as bytes", () => {
     expect(checked(bytes).violations.map(({ field: path }) => path)).toEqual(["state.b", "state.messages"]);
   });
 
-  it("is refused when protobuf does not read it, in the words of the decoder", () => {
-    expect(checked(Buffer.from([0x0a, 0x05, 0x0a])).violations).toEqual([
-      { field: "state", description: expect.stringMatching(/^is not a valid google\.protobuf\.Struct: ./) },
+  const notText = Buffer.from([0xc3, 0x28]);
+  it.each<[string, readonly Part[], string, RegExp]>([
+    ["bytes that are no struct", [Buffer.from([0x0a, 0x05, 0x0a])], "", /cut short/],
+    [
+      "text that is none, written unusually",
+      [entry(key("b"), value()), entry(key("a"), value(field(3, notText)))],
+      ".a",
+      /UTF-8/,
+    ],
+    [
+      "text that is none, deep in it",
+      [entry(key("context"), value(struct(entry(key("items"), value(list(field(1), field(1, field(3, notText))))))))],
+      ".context.items[1]",
+      /UTF-8/,
+    ],
+    ["a name that is no text", [entry(value(), field(1, notText))], '["\ufffd("]', /name .* UTF-8/],
+    ["a value that is cut", [entry(key("a b"), value(Buffer.from([0x1a, 0x09, 0x61])))], '["a b"]', /cut short/],
+    ["a value that is no message", [entry(key("a"), Buffer.from([0x10, 0x05]))], ".a", /wire type|cut short/],
+  ])("is refused when protobuf does not read it, with the path: %s", (_, parts, path, description) => {
+    expect(checked(messageOf(...parts)).violations).toEqual([
+      { field: `state${path}`, description: expect.stringMatching(/^is not a valid google\.protobuf\.Struct: ./) },
     ]);
+    expect(checked(messageOf(...parts)).violations[0]?.description).toMatch(description);
   });
 });

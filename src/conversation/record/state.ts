@@ -3,6 +3,7 @@ import { ConversationSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import { CrowdedError, decode } from "../../infra/decode.ts";
 import { Failure } from "../../infra/failure.ts";
 import type { Fields } from "../../infra/fields.ts";
+import { wireFault } from "../../infra/wire-fault.ts";
 import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
 import type { State, StateFacts } from "./conversation.ts";
 import { field as messageField, messageOf } from "./conversation-bytes.ts";
@@ -54,13 +55,17 @@ const CONVERSATION_STATE = 2;
 
 /** The same as protobuf understands it, written plainly: what comes twice is merged, what nobody knows is left out. */
 function rewrite(fields: Fields, field: string, bytes: Uint8Array): Uint8Array | undefined {
+  const holder = messageOf(messageField(CONVERSATION_STATE, bytes));
   let state: JsonObject | undefined;
   try {
-    state = decode(ConversationSchema, messageOf(messageField(CONVERSATION_STATE, bytes)), MOST_PARTS).state;
+    state = decode(ConversationSchema, holder, MOST_PARTS).state;
   } catch (error) {
     if (error instanceof CrowdedError) throw tooManyValues(field);
     const why = error instanceof Error ? error.message : "not readable";
-    fields.refuse(field, `is not a valid google.protobuf.Struct: ${why}`);
+    const fault = wireFault(ConversationSchema, holder);
+    // As it stands in the request, where the state may have another name.
+    const place = field + (fault?.field.slice("state".length) ?? "");
+    fields.refuse(place, `is not a valid google.protobuf.Struct: ${fault?.description ?? why}`);
     return undefined;
   }
   return structOfJson(state ?? {});

@@ -1,3 +1,5 @@
+import { stepTo } from "../../infra/json-path.ts";
+
 /** Where the scan of a struct is: the keys and places that lead there, as bytes until somebody asks. */
 export class StructPath {
   readonly #bytes: Buffer;
@@ -25,16 +27,8 @@ export class StructPath {
     for (let level = 1; level <= levels; level++) {
       const start = this.#steps[2 * level - 2] ?? 0;
       const end = this.#steps[2 * level - 1] ?? 0;
-      text += end === -1 ? `[${start}]` : stepTo(this.#bytes, start, end);
+      text += end === -1 ? `[${start}]` : stepTo(this.#bytes.toString("utf8", start, end));
     }
     return text;
   }
-}
-
-const MOST_KEY_BYTES = 100;
-
-function stepTo(bytes: Buffer, start: number, end: number): string {
-  const key = bytes.toString("utf8", start, Math.min(end, start + MOST_KEY_BYTES));
-  if (end - start > MOST_KEY_BYTES) return `["${JSON.stringify(key).slice(1, -1)}…"]`;
-  return /^[A-Za-z_]\w*$/.test(key) ? `.${key}` : `[${JSON.stringify(key)}]`;
 }
