@@ -35,6 +35,7 @@ export const options = {
   ttl: { type: "string" },
   update: { type: "boolean" },
   "large-integers-as-text": { type: "boolean" },
+  verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
 
@@ -47,7 +48,7 @@ const OF_KIND: ReadonlyMap<string, readonly (keyof Options)[]> = new Map([
   ["audit-sqlite", ["producer", "map", "default", "table"]],
   ["audit-stream", ["producer", "map", "default", "redis-url", "stream", "delete"]],
   ["audit-files", ["producer", "map", "default"]],
-  ["conversations", ["redis-url", "file", "collection", "ttl", "update", "large-integers-as-text"]],
+  ["conversations", ["redis-url", "file", "collection", "ttl", "update", "large-integers-as-text", "verbose"]],
 ]);
 
 const SHOWN = 3;

@@ -1,25 +1,17 @@
 import { appendFileSync, copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import Sqlite from "better-sqlite3";
 import { Redis } from "ioredis";
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openFilesSource } from "../../src/cli/import/files-source.ts";
 import { createMapping } from "../../src/cli/import/roles.ts";
 import type { Source, SourceRow } from "../../src/cli/import/source.ts";
 import { openSqliteSource } from "../../src/cli/import/sqlite-source.ts";
 import { openStreamSource } from "../../src/cli/import/stream-source.ts";
+import { directoryPerTest } from "../support/directory-per-test.ts";
 import { freshRedis } from "../support/fresh.ts";
-import { scratchDirectory } from "../support/scratch.ts";
 
-const scratch = scratchDirectory("import");
-afterAll(() => scratch.remove());
-let directory = "";
-let number = 0;
-beforeEach(() => {
-  directory = join(scratch.path, String(++number));
-  mkdirSync(directory);
-});
+const directory = directoryPerTest("import");
 
 const mapping = createMapping([]);
 
@@ -31,7 +23,7 @@ async function rowsOf(source: Source): Promise<SourceRow[]> {
 }
 
 describe("a SQLite file", () => {
-  const path = () => join(directory, "audit_queue.db");
+  const path = () => directory.of("audit_queue.db");
 
   function make(...statements: string[]): void {
     const db = new Sqlite(path());
@@ -141,9 +133,9 @@ describe("a SQLite file", () => {
 
 describe("files of JSON lines", () => {
   const line = (n: number) => `${JSON.stringify({ actor: `a${n}`, action: "x" })}\n`;
-  const path = (name: string) => join(directory, name);
+  const path = (name: string) => directory.of(name);
   const write = (name: string, text: string | Buffer) => writeFileSync(path(name), text);
-  const open = (from = directory) => openFilesSource({ path: from, mapping });
+  const open = (from = directory.path) => openFilesSource({ path: from, mapping });
 
   /** actor -> sequence of what can be read. */
   async function identities(): Promise<Map<unknown, number>> {
@@ -277,7 +269,7 @@ describe("files of JSON lines", () => {
 
   it("are not begun when a field that was named is in none of them", async () => {
     write("a.log", `${line(1)}{"actor": "a", "action": "b", "who": "c", "request": {"addr": "d"}}\n`);
-    const opened = (...said: string[]) => openFilesSource({ path: directory, mapping: createMapping(said) });
+    const opened = (...said: string[]) => openFilesSource({ path: directory.path, mapping: createMapping(said) });
     await expect(opened("actor=whom")).rejects.toThrow(/--map actor=whom: .*there are actor, action, who, request/);
     await expect(opened("actor=who", "ip_address=addr")).resolves.toBeDefined();
   });

@@ -1,31 +1,23 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { Redis } from "ioredis";
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { AuditSequenceState, AuditService, AuditStatus } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { createCertificates } from "../server/certificates.ts";
 import { type AuditClient, createAuditClient } from "../support/audit-client.ts";
-import { startChild } from "../support/child.ts";
+import { directoryPerTest } from "../support/directory-per-test.ts";
 import { freePort } from "../support/free-port.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
+import { freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
-import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";
 import { holdfast } from "./command.ts";
+import { importArgs, runImport, startImport, TOPOLOGIES } from "./import-run.ts";
 
 const { PENDING, APPROVED, REJECTED, NOT_REQUIRED } = AuditStatus;
-const root = join(import.meta.dirname, "../..");
-const scratch = scratchDirectory("import");
-afterAll(() => scratch.remove());
-let directory = "";
-let number = 0;
-beforeEach(() => {
-  directory = join(scratch.path, String(++number));
-  mkdirSync(directory);
-});
-
-const path = (name: string) => join(directory, name);
+const directory = directoryPerTest("import");
+const path = (name: string) => directory.of(name);
+const run = (server: HoldfastProcess, kind: string, ...args: string[]) =>
+  runImport(directory.path, server, kind, ...args);
 
 /** Of each four rows one waits, one was approved, one rejected, and one needs no review. */
 const STATUSES = ["pending", "approved", "rejected", null];
@@ -50,22 +42,6 @@ function fillSqlite(count: number): void {
 /** For records that do not say when they were. */
 const AT_IMPORT = ["--default", "time=import"];
 
-const importArgs = (server: HoldfastProcess, kind: string, ...args: string[]) => [
-  "import",
-  kind,
-  ...args,
-  "--address",
-  server.grpcAddress,
-];
-
-async function run(server: HoldfastProcess, kind: string, ...args: string[]) {
-  const { code, stdout, stderr } = await holdfast(importArgs(server, kind, ...args), { cwd: directory });
-  const counts = Object.fromEntries(
-    [...stdout.matchAll(/^([a-z', ]+): (\d+)$/gm)].map(([, name = "", count]) => [name, Number(count)]),
-  );
-  return { code, stdout, stderr, counts };
-}
-
 /** What is held of a producer, such as ["ARCHIVED 1-9"]. */
 async function held(client: AuditClient, producer: string): Promise<string[]> {
   const { reply } = await client.call(AuditService.method.reconcile, { producer });
@@ -81,11 +57,6 @@ async function isApproved(client: AuditClient, id: string): Promise<boolean> {
   const { reply } = await client.call(AuditService.method.isApproved, { target: { case: "subject", value: subject } });
   return reply.approved;
 }
-
-const TOPOLOGIES: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
 
 describe.each(TOPOLOGIES)("an import into a server (%s)", (_, settings) => {
   it("brings the rows of a SQLite file with their reviews; a second one finds all of it there", async () => {
@@ -125,11 +96,7 @@ describe.each(TOPOLOGIES)("an import into a server (%s)", (_, settings) => {
     fillSqlite(count);
     await using server = await startHoldfast(await settings());
     using client = createAuditClient(server.grpcAddress);
-    const child = await startChild({
-      command: process.execPath,
-      args: [join(root, "src/main.ts"), ...importArgs(server, "audit-sqlite", path("audit_queue.db"))],
-      isReady: (line) => line.includes("as records of"),
-    });
+    const child = await startImport("as records of", server, "audit-sqlite", path("audit_queue.db"));
     await until(async () => (await countOf(client, "@review", NOT_REQUIRED)) > 0, { what: "the first reviews" });
     await child.kill();
     const reviewed = await countOf(client, "@review", NOT_REQUIRED);
@@ -313,7 +280,7 @@ describe("an import", () => {
   it("that is only rehearsed sends nothing, needs no server and shows what it would send", async () => {
     fillSqlite(8);
     const args = ["import", "audit-sqlite", "audit_queue.db", "--dry-run", "--address", "127.0.0.1:1"];
-    const { code, stdout, stderr } = await holdfast(args, { cwd: directory });
+    const { code, stdout, stderr } = await holdfast(args, { cwd: directory.path });
     expect(code).toBe(0);
     expect(stdout).toBe("read: 8\nwould be sent: 8\nrefused: 0\n");
     expect(stderr).toContain('such as {"occurTime":"2024-01-02T03:04:05Z","actor":"u"');
@@ -323,16 +290,16 @@ describe("an import", () => {
     fillSqlite(8);
     const file = path("keys.yaml");
     const make = (name: string, scopes: string) =>
-      holdfast(["keys", "create", "--name", name, "--scopes", scopes, "--file", file], { cwd: directory });
+      holdfast(["keys", "create", "--name", name, "--scopes", scopes, "--file", file], { cwd: directory.path });
     const all = (await make("all", "audit:*")).stdout.trim();
     const append = (await make("append", "audit:append")).stdout.trim();
     await using server = await startHoldfast({ HOLDFAST_API_KEYS_FILE: file });
     const args = importArgs(server, "audit-sqlite", "audit_queue.db");
-    const none = await holdfast(args, { cwd: directory });
+    const none = await holdfast(args, { cwd: directory.path });
     expect(none).toMatchObject({ code: 1, stderr: expect.stringMatching(/given up: Ingest: UNAUTHENTICATED/) });
-    const few = await holdfast(args, { cwd: directory, env: { HOLDFAST_API_KEY: append } });
+    const few = await holdfast(args, { cwd: directory.path, env: { HOLDFAST_API_KEY: append } });
     expect(few).toMatchObject({ code: 1, stderr: expect.stringMatching(/given up: Review: PERMISSION_DENIED/) });
-    const enough = await holdfast(args, { cwd: directory, env: { HOLDFAST_API_KEY: all } });
+    const enough = await holdfast(args, { cwd: directory.path, env: { HOLDFAST_API_KEY: all } });
     expect(enough).toMatchObject({ code: 0, stdout: expect.stringContaining("reviews carried out: 4") });
   });
 
@@ -347,9 +314,9 @@ describe("an import", () => {
       HOLDFAST_TLS_KEY: path("key.pem"),
     });
     const args = importArgs(server, "audit-sqlite", "audit_queue.db");
-    const trusted = await holdfast([...args, "--tls-ca", "ca.pem"], { cwd: directory });
+    const trusted = await holdfast([...args, "--tls-ca", "ca.pem"], { cwd: directory.path });
     expect(trusted).toMatchObject({ code: 0, stdout: expect.stringContaining("imported: 4") });
-    expect(await holdfast([...args, "--tls-ca", "none.pem"], { cwd: directory })).toMatchObject({
+    expect(await holdfast([...args, "--tls-ca", "none.pem"], { cwd: directory.path })).toMatchObject({
       code: 1,
       stderr: expect.stringContaining("none.pem cannot be read"),
     });
@@ -366,7 +333,7 @@ describe("an import", () => {
     [["import", "audit-sqlite", "a", "--default", "x=y"], /--default is "x=y"/],
     [["import", "audit-sqlite", "a", "--bogus"], /--bogus/],
   ])("that was not understood ends with exit code 2 and says why: %j", async (args, why) => {
-    const { code, stderr } = await holdfast(args, { cwd: directory });
+    const { code, stderr } = await holdfast(args, { cwd: directory.path });
     expect(code).toBe(2);
     expect(stderr).toMatch(why);
   });
@@ -374,14 +341,14 @@ describe("an import", () => {
   it("into a server that is not there is given up, and says what it tried", async () => {
     fillSqlite(4);
     const args = ["import", "audit-sqlite", "audit_queue.db", "--address", `127.0.0.1:${await freePort()}`];
-    const { code, stdout, stderr } = await holdfast(args, { cwd: directory });
+    const { code, stdout, stderr } = await holdfast(args, { cwd: directory.path });
     expect(code).toBe(1);
     expect(stderr).toMatch(/trying again: Ingest: UNAVAILABLE[\s\S]*given up: Ingest: UNAVAILABLE[\s\S]*run it again/);
     expect(stdout).toContain("imported: 0");
   });
 
   it("of what is not there ends with exit code 1", async () => {
-    const { code, stderr } = await holdfast(["import", "audit-sqlite", "none.db"], { cwd: directory });
+    const { code, stderr } = await holdfast(["import", "audit-sqlite", "none.db"], { cwd: directory.path });
     expect(code).toBe(1);
     expect(stderr).toMatch(/^holdfast: none\.db cannot be read as a SQLite database/);
   });

@@ -1,90 +1,25 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Redis } from "ioredis";
-import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import {
-  ConversationPresence,
-  ConversationStateService,
-  type ConversationStateServiceGetResponse,
-} from "../../src/gen/holdfast/v1/conversation_pb.js";
-import { startChild } from "../support/child.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
+import { describe, expect, it } from "vitest";
+import { ConversationPresence, ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
+import { type ConversationClient, createConversationClient } from "../support/conversation-client.ts";
+import { directoryPerTest } from "../support/directory-per-test.ts";
+import { freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
-import { createRpcClient, type RpcClient } from "../support/rpc-client.ts";
-import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";
-import { holdfast } from "./command.ts";
+import { holdfast, runCommand } from "./command.ts";
+import { importArgs, runImport, TOPOLOGIES } from "./import-run.ts";
+import { expected, legacy } from "./legacy-conversations.ts";
 
 const { method } = ConversationStateService;
-const root = join(import.meta.dirname, "../..");
-const scratch = scratchDirectory("import-conversations");
-afterAll(() => scratch.remove());
-let directory = "";
-let number = 0;
-beforeEach(() => {
-  directory = join(scratch.path, String(++number));
-  mkdirSync(directory);
-});
-const path = (name: string) => join(directory, name);
-
-function argsFor(server: HoldfastProcess, ...args: string[]): string[] {
-  return ["import", "conversations", ...args, "--address", server.grpcAddress];
-}
-
-async function run(server: HoldfastProcess, ...args: string[]) {
-  const { code, stdout, stderr } = await holdfast(argsFor(server, ...args), { cwd: directory });
-  const counts = Object.fromEntries(
-    [...stdout.matchAll(/^([a-z'(), -]+): (\d+)$/gm)].map(([, name = "", count]) => [name, Number(count)]),
-  );
-  return { code, stdout, stderr, counts };
-}
-
-/** As the old system kept one. */
-function legacy(id: string, messages: number, more: object = {}): string {
-  return JSON.stringify({
-    user_id: `user-${id}`,
-    messages: Array.from({ length: messages }, (_, at) => ({
-      role: at % 2 === 0 ? "user" : "assistant",
-      content: `message ${at} of ${id}`,
-      timestamp: new Date(1_704_164_645_000 + at * 1000).toISOString().replace("Z", ""),
-    })),
-    context: { topic: id },
-    ...{ complexity_level: "low", confidence_score: 0.5, status: "active", created_at: "2024-01-02T03:04:05" },
-    _metadata: { case_id: id, updated_at: "2024-01-02T03:05:00", version: 1 },
-    ...more,
-  });
-}
-
-async function get(client: RpcClient, id: string, lastMessages = 0): Promise<ConversationStateServiceGetResponse> {
-  return (await client.call(method.get, { id, lastMessages })).reply;
-}
-
-async function contents(client: RpcClient, id: string): Promise<string[]> {
-  const all: string[] = [];
-  for (let pageToken = ""; ; ) {
-    const { reply } = await client.call(method.listMessages, { id, pageSize: 1000, pageToken });
-    all.push(...reply.messages.map(({ content }) => content));
-    pageToken = reply.nextPageToken;
-    if (pageToken === "") return all;
-  }
-}
-
-async function idsIn(client: RpcClient): Promise<string[]> {
-  const all: string[] = [];
-  for (let pageToken = ""; ; ) {
-    const { reply } = await client.call(method.list, { pageSize: 1000, pageToken });
-    all.push(...reply.conversations.map(({ id }) => id));
-    pageToken = reply.nextPageToken;
-    if (pageToken === "") return all;
-  }
-}
-
-const expected = (id: string, count: number) => Array.from({ length: count }, (_, at) => `message ${at} of ${id}`);
-
-const TOPOLOGIES: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
+const directory = directoryPerTest("import-conversations");
+const path = (name: string) => directory.of(name);
+const run = (server: HoldfastProcess, ...args: string[]) => runImport(directory.path, server, "conversations", ...args);
+const get = async (client: ConversationClient, id: string, lastMessages = 0) =>
+  (await client.get(id, { lastMessages })).reply;
+const contents = async (client: ConversationClient, id: string) =>
+  (await client.messages(id)).map(({ content }) => content);
 
 describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a server (%s)", (_, settings) => {
   it("are whole, with the time they have left; a second import finds all of them there", async () => {
@@ -96,14 +31,14 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
     await redis.set("orchestration:o-1", JSON.stringify({ user_id: "u", flow_type: "f", status: "done" }), "EX", 500);
     redis.disconnect();
     await using server = await startHoldfast(await settings());
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     const first = await run(server, "--redis-url", url);
     expect(first).toMatchObject({ code: 0, counts: { read: 63, imported: 63, "already there": 0, refused: 0 } });
 
     const { conversation, messages } = await get(client, "c-59", 59);
     expect(conversation?.state).toEqual({
       ...{ user_id: "user-c-59", context: { topic: "c-59" }, complexity_level: "low", confidence_score: 0.5 },
-      ...{ status: "active", created_at: "2024-01-02T03:04:05" },
+      ...{ status: "active", created_at: "2024-01-02T03:04:05", updated_at: "2024-01-02T03:05:00" },
     });
     expect(messages.map(({ content }) => content)).toEqual(expected("c-59", 59));
     expect(messages[1]).toMatchObject({ role: "assistant", createTime: { seconds: 1_704_164_646n } });
@@ -122,79 +57,9 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
     const second = await run(server, "--redis-url", url);
     expect(second).toMatchObject({ code: 0, counts: { read: 63, imported: 0, "already there": 63, refused: 0 } });
     expect(await versions()).toBe(before);
-    expect((await idsIn(client)).toSorted()).toEqual(
+    expect((await client.list()).map(({ id }) => id).toSorted()).toEqual(
       [...Array.from({ length: 60 }, (_, n) => `c-${n}`), "for-ever", "long"].toSorted(),
     );
-  });
-
-  it("are all there after an import that is killed in the middle and run again", async () => {
-    const url = await freshRedis();
-    const redis = new Redis(url);
-    const count = 1500;
-    for (let n = 0; n < count; n++) await redis.set(`conversation:c-${n}`, legacy(`c-${n}`, 3));
-    for (let n = 0; n < 4; n++) await redis.set(`conversation:long-${n}`, legacy(`long-${n}`, 3500));
-    redis.disconnect();
-    await using server = await startHoldfast(await settings());
-    using client = createRpcClient(server.grpcAddress);
-    const child = await startChild({
-      command: process.execPath,
-      args: [join(root, "src/main.ts"), ...argsFor(server, "--redis-url", url)],
-      isReady: (line) => line.includes("the keys"),
-    });
-    await until(async () => (await idsIn(client)).length > 200, { what: "some conversations" });
-    await child.kill();
-    const rest = await run(server, "--redis-url", url);
-    expect(rest).toMatchObject({ code: 0, counts: { read: count + 4, refused: 0 } });
-    expect((rest.counts.imported ?? 0) + (rest.counts["already there"] ?? 0)).toBe(count + 4);
-    expect(rest.counts["already there"]).toBeGreaterThan(0);
-    expect((await idsIn(client)).filter((id) => id.startsWith("c-"))).toHaveLength(count);
-    for (let n = 0; n < 4; n++) expect(await contents(client, `long-${n}`)).toEqual(expected(`long-${n}`, 3500));
-    expect(await contents(client, "c-7")).toEqual(expected("c-7", 3));
-  });
-
-  it("have no half of a long one among them when the import is killed within it", async () => {
-    const url = await freshRedis();
-    const redis = new Redis(url);
-    const count = 20_000;
-    await redis.set("conversation:long", legacy("long", count));
-    redis.disconnect();
-    await using server = await startHoldfast(await settings());
-    using client = createRpcClient(server.grpcAddress);
-    const child = await startChild({
-      command: process.execPath,
-      args: [join(root, "src/main.ts"), ...argsFor(server, "--redis-url", url)],
-      isReady: (line) => line.includes("the keys"),
-    });
-    const half = async () => {
-      const { reply } = await client.call(method.list, {});
-      return reply.conversations.some(({ messageCount }) => messageCount > 0n && messageCount < count);
-    };
-    await until(half, { what: "a part of it" });
-    await child.kill();
-    expect(await half()).toBe(true);
-    expect((await get(client, "long")).presence).toBe(ConversationPresence.NEVER_EXISTED);
-    expect(await run(server, "--redis-url", url)).toMatchObject({ code: 0, counts: { read: 1, imported: 1 } });
-    expect(await contents(client, "long")).toEqual(expected("long", count));
-  });
-
-  it("are all there although the server is killed and comes back", async () => {
-    const url = await freshRedis();
-    const redis = new Redis(url);
-    const count = 1500;
-    for (let n = 0; n < count; n++) await redis.set(`conversation:c-${n}`, legacy(`c-${n}`, 3));
-    await redis.set("conversation:long", legacy("long", 6000));
-    redis.disconnect();
-    await using server = await startHoldfast(await settings());
-    using client = createRpcClient(server.grpcAddress);
-    const importing = run(server, "--redis-url", url);
-    await until(async () => (await idsIn(client)).length > 200, { what: "some conversations" });
-    await server.kill();
-    await server.restart();
-    const { code, counts, stderr } = await importing;
-    expect({ code, counts }).toMatchObject({ code: 0, counts: { read: count + 1, refused: 0 } });
-    expect(stderr).toContain("trying again");
-    expect((await idsIn(client)).filter((id) => id.startsWith("c-"))).toHaveLength(count);
-    expect(await contents(client, "long")).toEqual(expected("long", 6000));
   });
 });
 
@@ -205,7 +70,7 @@ describe("conversations that are brought in place, from the Redis that the serve
     for (let n = 0; n < 20; n++) await redis.set(`conversation:c-${n}`, legacy(`c-${n}`, n), "EX", 5000);
     await redis.set("conversation:long", legacy("long", 2200), "EX", 5000);
     await using server = await startHoldfast({ REDIS_URL: url });
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     expect(await run(server, "--redis-url", url)).toMatchObject({ code: 0, counts: { imported: 21, refused: 0 } });
     const copy = async (id: string) => JSON.parse((await redis.get(`conversation:${id}`)) ?? "{}");
     await until(async () => (await copy("long"))._metadata?.holdfast === true, { what: "the copy of the long one" });
@@ -227,7 +92,7 @@ describe("conversations that are brought in place, from the Redis that the serve
     const document = legacy("c", 3);
     await redis.set("conversation:c", document);
     await using server = await startHoldfast({ REDIS_URL: url });
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     const late = client.call(method.save, { id: "c", state: {}, expectedVersion: 5n });
     await expect(late).rejects.toMatchObject({ reason: "VERSION_CONFLICT" });
     const none = client.call(method.appendMessages, { id: "c", messages: [{ role: "user", content: "x" }] });
@@ -255,7 +120,7 @@ describe("an import of conversations", () => {
       "conversation:c": legacy("c", 2),
     });
     await using server = await startHoldfast();
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { imported: 3 } });
     await client.call(method.appendMessages, { id: "a", messages: [{ role: "user", content: "later" }] });
     await client.call(method.patch, { id: "b", patch: { status: "closed" } });
@@ -273,7 +138,7 @@ describe("an import of conversations", () => {
     };
     writeLegacy({ "conversation:a": legacy("a", 2), "conversation:b": legacy("b", 2) });
     await using server = await startHoldfast();
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     await run(server, "--file", "c.json");
     await client.call(method.appendMessages, { id: "b", messages: [{ role: "user", content: "here" }] });
     writeLegacy({ "conversation:a": legacy("a", 5, soon), "conversation:b": legacy("b", 5, soon) });
@@ -298,7 +163,7 @@ describe("an import of conversations", () => {
       [`conversation:${tooLong}`]: legacy("x", 1),
     });
     await using server = await startHoldfast();
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     const { code, counts, stdout } = await run(server, "--file", "c.json", "--rejects", "rejects.jsonl");
     expect({ code, counts }).toMatchObject({ code: 1, counts: { read: 6, imported: 1, refused: 5 } });
     expect(stdout).toMatch(/conversation:text: NOT_A_NUMBER: holds NaN/);
@@ -324,7 +189,7 @@ describe("an import of conversations", () => {
     await redis.set("chat:support:1", legacy("1", 1), "EX", 60);
     redis.disconnect();
     await using server = await startHoldfast();
-    using client = createRpcClient(server.grpcAddress);
+    using client = createConversationClient(server.grpcAddress);
     const wanted = ["--redis-url", url, "--collection", "support=chat:support:", "--ttl", "policy"];
     expect(await run(server, ...wanted)).toMatchObject({ code: 0, counts: { imported: 1 } });
     const { reply } = await client.call(method.getStatus, { collection: "support", id: "1" });
@@ -334,10 +199,98 @@ describe("an import of conversations", () => {
   it("that is only rehearsed sends nothing, needs no server and shows what it would send", async () => {
     writeLegacy({ "conversation:a": legacy("a", 2), "conversation:b": "{}" });
     const args = ["import", "conversations", "--file", "c.json", "--dry-run", "--address", "127.0.0.1:1"];
-    const { code, stdout, stderr } = await holdfast(args, { cwd: directory });
+    const { code, stdout, stderr } = await holdfast(args, { cwd: directory.path });
     expect(code).toBe(1);
     expect(stdout).toMatch(/^read: 2\nwould be sent: 1\nrefused: 1\n.*\n {2}conversation:b: UNKNOWN_LAYOUT/);
     expect(stderr).toContain('such as {"collection":"conversation","id":"a","state":{"user_id":"user-a"');
+  });
+
+  it("that is only rehearsed says what it would do with what a server has, and does nothing", async () => {
+    const soon = { _metadata: { updated_at: new Date(Date.now() + 3_600_000).toISOString() } };
+    writeLegacy({
+      "conversation:a": legacy("a", 2),
+      "conversation:b": legacy("b", 2),
+      "conversation:c": legacy("c", 1),
+    });
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    await run(server, "--file", "c.json");
+    await client.append("b", [{ role: "user", content: "here" }]);
+    writeLegacy({
+      ...{ "conversation:a": legacy("a", 5, soon), "conversation:b": legacy("b", 2), "conversation:c": legacy("c", 1) },
+      ...{ "conversation:new": legacy("new", 1), "conversation:long": legacy("long", 1500), "conversation:bad": "[]" },
+    });
+    const before = await client.list();
+    const rehearsed = await run(server, "--file", "c.json", "--dry-run", "--update");
+    expect(rehearsed).toMatchObject({
+      code: 1,
+      counts: { "would be imported": 2, "would be updated": 1, "already there": 1, [NEWER]: 1, read: 6, refused: 1 },
+    });
+    expect(await client.list()).toEqual(before);
+    const done = await run(server, "--file", "c.json", "--update");
+    expect(done.counts).toMatchObject({ imported: 2, updated: 1, "already there": 1, [NEWER]: 1, read: 6, refused: 1 });
+  });
+
+  it("says which ones it left alone: the first of each kind, and all where that is asked for", async () => {
+    const ids = Array.from({ length: 12 }, (_, n) => `c-${n}`);
+    writeLegacy(Object.fromEntries(ids.map((id) => [`conversation:${id}`, legacy(id, 1)])));
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    await run(server, "--file", "c.json");
+    for (const id of ids) await client.append(id, [{ role: "user", content: "here" }]);
+    const { stdout } = await run(server, "--file", "c.json");
+    expect(stdout).toMatch(/newer there, left alone: 12\n( {2}conversation:c-\d+\n){10} {2}and 2 more; --verbose/);
+    const { stderr } = await run(server, "--file", "c.json", "--verbose");
+    for (const id of ids) expect(stderr).toContain(`conversation:${id}: newer there, left alone\n`);
+  });
+
+  it("takes the first of those of one name, counts the same ones once more, and refuses the others by name", async () => {
+    const line = (id: string, status: string) => `${JSON.stringify({ case_id: id, status })}\n`;
+    writeFileSync(path("c.jsonl"), line("a", "1") + line("b", "1") + line("a", "1") + line("b", "2"));
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    const { code, counts, stdout } = await run(server, "--file", "c.jsonl");
+    expect({ code, counts }).toMatchObject({
+      ...{ code: 1, counts: { read: 4, imported: 2, "in the source once more, the same": 1, refused: 1 } },
+    });
+    expect(stdout).toMatch(/c\.jsonl:4: NAMED_TWICE: is another document of the name conversation\/b/);
+    expect((await get(client, "b")).conversation?.state).toEqual({ case_id: "b", status: "1" });
+  });
+
+  it("takes what comes in from another program", async () => {
+    writeFileSync(path("c.jsonl"), `${JSON.stringify({ id: "a", colour: "red" })}\n${JSON.stringify({ id: "b" })}\n`);
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    for (const [name, count] of [
+      ["-", "imported: 2"],
+      ["/dev/stdin", "already there: 2"],
+    ] as const) {
+      const args = importArgs(server, "conversations", "--file", name, "--collection", "conversation");
+      const command = ["cat c.jsonl |", process.execPath, join(import.meta.dirname, "../../src/main.ts"), ...args];
+      const { code, stdout } = await runCommand("sh", ["-c", command.join(" ")], { cwd: directory.path });
+      expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(count) });
+    }
+    expect((await get(client, "a")).conversation?.state).toEqual({ id: "a", colour: "red" });
+  });
+
+  it("brings calls of tools and what they answered as such", async () => {
+    const call = { id: "t-1", type: "function", function: { name: "look", arguments: '{"at": 1}' } };
+    const messages = [
+      { role: "assistant", content: null, tool_calls: [call] },
+      { role: "tool", tool_call_id: "t-1", content: "a dog" },
+      { role: "user", content: [{ type: "image_url", image_url: { url: "https://example.com/1.png" } }] },
+    ];
+    writeLegacy({ "conversation:a": legacy("a", 0, { messages }) });
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { imported: 1 } });
+    const kinds = (await client.messages("a")).flatMap(({ parts }) => parts.map(({ kind }) => kind));
+    expect(kinds).toMatchObject([
+      { case: "toolCall", value: { id: "t-1", name: "look", arguments: { at: 1 } } },
+      { case: "toolResult", value: { callId: "t-1", result: { kind: { value: "a dog" } } } },
+      { case: "reference", value: { uri: "https://example.com/1.png", mediaType: "image/*" } },
+    ]);
+    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { "already there": 1 } });
   });
 
   it("needs a key that may read and write conversations", async () => {
@@ -345,13 +298,13 @@ describe("an import of conversations", () => {
     const file = path("keys.yaml");
     const make = async (name: string, scopes: string) =>
       (
-        await holdfast(["keys", "create", "--name", name, "--scopes", scopes, "--file", file], { cwd: directory })
+        await holdfast(["keys", "create", "--name", name, "--scopes", scopes, "--file", file], { cwd: directory.path })
       ).stdout.trim();
     const reader = await make("reader", "conversation:read");
     const writer = await make("writer", "conversation:read,conversation:write");
     await using server = await startHoldfast({ HOLDFAST_API_KEYS_FILE: file });
-    const args = argsFor(server, "--file", "c.json");
-    const withKey = (key: string) => holdfast(args, { cwd: directory, env: { HOLDFAST_API_KEY: key } });
+    const args = importArgs(server, "conversations", "--file", "c.json");
+    const withKey = (key: string) => holdfast(args, { cwd: directory.path, env: { HOLDFAST_API_KEY: key } });
     expect(await withKey(reader)).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/given up: Save: PERMISSION_DENIED/),
@@ -370,7 +323,7 @@ describe("an import of conversations", () => {
     ],
     [["--dry-run"], /which Redis\? Give --redis-url/],
   ])("that was not understood ends with exit code 2 and says why: %j", async (args, why) => {
-    const { code, stderr } = await holdfast(["import", "conversations", ...args], { cwd: directory });
+    const { code, stderr } = await holdfast(["import", "conversations", ...args], { cwd: directory.path });
     expect(code).toBe(2);
     expect(stderr).toMatch(why);
   });

@@ -9,6 +9,8 @@ export interface PatienceOptions {
   /** Told once when trouble begins, and when it is over. */
   readonly onTrouble: (error: ApiError) => void;
   readonly onOver: () => void;
+  /** Aborted when nobody wants to wait any longer: then nothing is tried again. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Trouble with the server, as all calls of an import see it. */
@@ -24,7 +26,7 @@ export interface Patience {
 const FIRST_WAIT_MS = 100;
 const LONGEST_WAIT_MS = 2000;
 
-export function createPatience({ limitMs, firstLimitMs, onTrouble, onOver }: PatienceOptions): Patience {
+export function createPatience({ limitMs, firstLimitMs, onTrouble, onOver, signal }: PatienceOptions): Patience {
   let since: number | undefined;
   let waitMs = FIRST_WAIT_MS;
   let everSucceeded = false;
@@ -42,7 +44,7 @@ export function createPatience({ limitMs, firstLimitMs, onTrouble, onOver }: Pat
       since = performance.now();
       onTrouble(error);
     }
-    if (performance.now() - since > (everSucceeded ? limitMs : firstLimitMs)) throw error;
+    if (signal?.aborted || performance.now() - since > (everSucceeded ? limitMs : firstLimitMs)) throw error;
     await delay(waitMs);
     waitMs = Math.min(2 * waitMs, LONGEST_WAIT_MS);
   }

@@ -12,12 +12,14 @@ export interface Session {
   readonly patience: Patience;
 }
 
-export function openSession(server: ApiOptions, remark: (line: string) => void): Session {
+/** `signal`: aborted when nobody wants to wait for a server that is away. */
+export function openSession(server: ApiOptions, remark: (line: string) => void, signal?: AbortSignal): Session {
   const patience = createPatience({
     limitMs: PATIENCE_MS,
     firstLimitMs: FIRST_PATIENCE_MS,
     onTrouble: (error) => remark(`trying again: ${error.message}`),
     onOver: () => remark("the server answers again"),
+    signal,
   });
   return { api: connectApi(server), patience };
 }

@@ -6,14 +6,13 @@ import {
   ConversationStateService,
   type ConversationStateServiceGetResponse,
 } from "../../gen/holdfast/v1/conversation_pb.js";
-import { type Api, ApiError } from "../client/api.ts";
+import type { Api } from "../client/api.ts";
 import type { Patience } from "../client/patience.ts";
 import type { Fate } from "./conversation-account.ts";
-import type { ConversationDocument } from "./conversation-document.ts";
-import { Unfit } from "./conversation-json.ts";
-import { canonicalText } from "./conversation-messages.ts";
-import { type Batch, batchesOf, type Expiry, expiryOf, isAfter, secondsLong } from "./conversation-requests.ts";
-import type { Lifetime, Named } from "./conversation-source.ts";
+import { canonicalText, Unfit } from "./conversation-json.ts";
+import { type Batch, batchesOf, type Expiry, expiryOf, isAfter } from "./conversation-requests.ts";
+import type { Lifetime, Named, Sendable } from "./conversation-source.ts";
+import { createStaging } from "./conversation-staging.ts";
 
 export interface DeliveryOptions {
   readonly api: Api;
@@ -24,12 +23,10 @@ export interface DeliveryOptions {
   readonly keepsTtl: boolean;
   /** Whether what was changed in the source since is brought, too. */
   readonly updates: boolean;
-}
-
-/** A document with its name, ready to be sent. */
-export interface Sendable extends Named {
-  readonly document: ConversationDocument;
-  readonly lifetime: Lifetime;
+  /** Nothing is written: what would become of a document is told. */
+  readonly isRehearsal: boolean;
+  /** Aborted when nobody wants to wait for what takes long. */
+  readonly signal: AbortSignal;
 }
 
 export type Deliver = (sendable: Sendable) => Promise<Fate>;
@@ -39,24 +36,12 @@ type Turn = Fate | "again";
 
 const { method } = ConversationStateService;
 
-/** A copy of a million messages takes a while. */
-const FORK_MS = 300_000;
-/** So long a half-sent conversation is kept that an import left behind when it died. */
-const STAGED_SECONDS = 3600;
 const TURNS = 5;
-
-/** What a copy that was refused means for the document. */
-const FATE_OF_STAGED: ReadonlyMap<string, Turn> = new Map<string, Turn>([
-  ["CONVERSATION_EXISTS", "again"],
-  ["CONVERSATION_DELETED", "deleted there"],
-  // The import stood still for so long that what it had sent is no longer there.
-  ["CONVERSATION_EXPIRED", "again"],
-  ["CONVERSATION_NOT_FOUND", "again"],
-]);
 
 /** Brings one document after the other to a server: each wholly, or not at all. */
 export function createDelivery(options: DeliveryOptions): Deliver {
-  const { api, patience, isAlive, updates } = options;
+  const { api, patience, isAlive, updates, isRehearsal } = options;
+  const stage = createStaging(options);
   const termOf = ({ lifetime }: Sendable) => (options.keepsTtl ? expiryOf(lifetime) : undefined);
 
   async function attempt(sendable: Sendable): Promise<Turn> {
@@ -66,9 +51,9 @@ export function createDelivery(options: DeliveryOptions): Deliver {
     if (there.presence === ConversationPresence.LIVE) return meet(sendable, there);
     if (there.presence === ConversationPresence.DELETED) return "deleted there";
     if (there.presence === ConversationPresence.EXPIRED && !isAlive) return "expired there";
-    const [first = [], ...more] = batchesOf(document.messages);
-    if (more.length > 0) return createStaged(sendable, first, more);
-    return (await save(sendable, 0n, first, termOf(sendable))) ? "imported" : "again";
+    const batches = batchesOf(document.messages);
+    if (batches.length > 1) return isRehearsal ? "imported" : stage(sendable, batches, termOf(sendable));
+    return (await save(sendable, 0n, batches[0] ?? [], termOf(sendable))) ? "imported" : "again";
   }
 
   /** Whether it was still as expected, and is saved. */
@@ -78,49 +63,13 @@ export function createDelivery(options: DeliveryOptions): Deliver {
     messages: Batch,
     expiry: Expiry | undefined,
   ): Promise<boolean> {
+    if (isRehearsal) return true;
     const request = {
       ...{ collection, id, state: document.state, messages, expectedVersion, returnConflict: true },
       ...{ requestId: randomUUID(), ...(expiry && { expiry }) },
     };
     const { conflict } = await patience.until(() => api.call(method.save, request));
     return conflict === undefined;
-  }
-
-  /**
-   * What does not fit into one request is put together under another id and then copied in one step. So nobody sees half of it,
-   * and when the import dies in the middle, no copy of that half lies over the document that it came from.
-   */
-  async function createStaged(sendable: Sendable, first: Batch, more: readonly Batch[]): Promise<Turn> {
-    const { collection, id, document } = sendable;
-    const staged = { collection, id: `import-${randomUUID()}` };
-    try {
-      await save({ ...staged, document }, 0n, first, secondsLong(STAGED_SECONDS));
-      for (const messages of more) {
-        await patience.until(() => api.call(method.appendMessages, { ...staged, messages }));
-      }
-      const expiry = termOf(sendable);
-      const request = {
-        ...{ ...staged, targetCollection: collection, targetId: id, requestId: randomUUID() },
-        ...(expiry && { expiry }),
-      };
-      await patience.until(() => api.call(method.fork, request, FORK_MS));
-      return "imported";
-    } catch (error) {
-      const fate = error instanceof ApiError ? FATE_OF_STAGED.get(error.reason) : undefined;
-      if (fate === undefined) throw error;
-      return fate;
-    } finally {
-      await forget(staged);
-    }
-  }
-
-  /** What the server does not delete now expires by itself. */
-  async function forget(staged: Named): Promise<void> {
-    try {
-      await api.call(method.delete, staged);
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-    }
   }
 
   async function meet(sendable: Sendable, there: ConversationStateServiceGetResponse): Promise<Turn> {

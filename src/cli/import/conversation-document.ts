@@ -26,24 +26,33 @@ export interface ConversationDocument {
 /** What the contract allows. */
 const STATE_BYTES = 4 * 1024 * 1024;
 
-/** By these a document is known. Any other object may be something else that happens to be kept under such a key. */
-const KNOWN = ["_metadata", "messages", "user_id", "status", "context", "flow_type", "started_at", "created_at"];
+/** By any of these a document is known. Another object may be something else that happens to be kept under such a key. */
+const KNOWN = [
+  ...["_metadata", "messages", "user_id", "status", "context", "complexity_level", "confidence_score"],
+  ...["flow_type", "started_at", "created_at", "updated_at"],
+];
 
 export function isDocument(value: ParsedObject): boolean {
   return KNOWN.some((name) => Object.hasOwn(value, name));
 }
 
+export interface DocumentRules extends JsonRules {
+  /** Take any object for a document: the user said what is one. */
+  readonly anyLayout: boolean;
+}
+
 /** Throws Unfit for what is no such document, or cannot be kept as it is. */
-export function documentOf(value: Parsed, rules: JsonRules): ConversationDocument {
+export function documentOf(value: Parsed, rules: DocumentRules): ConversationDocument {
   if (!isObject(value)) throw new Unfit("UNKNOWN_LAYOUT", `is ${kindOf(value)}; wanted an object`);
-  if (!isDocument(value)) {
-    throw new Unfit("UNKNOWN_LAYOUT", `has none of ${KNOWN.join(", ")}; it has ${namesOf(value)}`);
+  if (!rules.anyLayout && !isDocument(value)) {
+    throw new Unfit(
+      "UNKNOWN_LAYOUT",
+      `is no conversation as far as can be told: it has ${namesOf(value)}, and none of ${KNOWN.join(", ")}. ` +
+        "If it is one, name what to import, such as with --collection conversation: then every object is taken for one",
+    );
   }
   const { messages, _metadata: about, ...rest } = value;
-  if (about !== undefined && about !== null && !isObject(about)) {
-    throw new Unfit("UNKNOWN_LAYOUT", `_metadata is ${kindOf(about)}; wanted {case_id, updated_at, version}`);
-  }
-  const state = storableObject(rest, "", rules);
+  const state = storableObject({ ...rest, ...remembered(about, rest) }, "", rules);
   const stateBytes = toBinary(ConversationSchema, create(ConversationSchema, { state })).length;
   if (stateBytes > STATE_BYTES) {
     throw new Unfit(
@@ -52,6 +61,23 @@ export function documentOf(value: Parsed, rules: JsonRules): ConversationDocumen
     );
   }
   return { state, stateBytes, messages: messagesOf(messages, rules), updated: updatedOf(value) };
+}
+
+/** Where in the state stands what a document's `_metadata` said beyond what it always says. */
+const OF_METADATA = "imported_metadata";
+
+/**
+ * What of `_metadata` is kept in the state. Its case_id is the id, and versions are given anew; when it was changed last is known from
+ * nothing else where the document does not say so itself.
+ */
+function remembered(about: Parsed | undefined, rest: ParsedObject): ParsedObject {
+  if (about === undefined || about === null) return {};
+  if (!isObject(about)) return { [OF_METADATA]: about };
+  const { case_id: _, version: __, updated_at: updated, ...others } = about;
+  return {
+    ...(updated !== undefined && rest.updated_at === undefined && { updated_at: updated }),
+    ...(Object.keys(others).length > 0 && rest[OF_METADATA] === undefined && { [OF_METADATA]: others }),
+  };
 }
 
 function updatedOf(value: ParsedObject): Moment | undefined {

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { idIn } from "./conversation-document.ts";
 import {
   exactText,
@@ -9,7 +10,7 @@ import {
   parseExactly,
   Unfit,
 } from "./conversation-json.ts";
-import { type Lifetime, type Loaded, type Named, namedBy, type Prefix } from "./conversation-source.ts";
+import { type Lifetime, type Loaded, type Named, namedBy, type Prefix, utf8Of } from "./conversation-source.ts";
 import { shown } from "./source.ts";
 
 /** How documents in a file are known. */
@@ -22,24 +23,30 @@ export interface Naming {
 /** A document in a file, with its name if the place where it stands gives it one. */
 export interface Item {
   readonly key: string | undefined;
-  readonly value: Parsed;
+  /** Bytes: what was refused because it is no text, and was not mended. */
+  readonly value: Parsed | Buffer;
   readonly ttl: Parsed | undefined;
 }
 
 /** Of what stands in a list or in a line: a document, or an object {key, value, ttl}. */
 export function itemOf(value: Parsed): Item {
   if (!isEntry(value)) return { key: undefined, value, ttl: undefined };
-  return { key: typeof value.key === "string" ? value.key : undefined, value: value.value ?? null, ttl: value.ttl };
+  const { key, ttl, base64 } = value;
+  const isBytes = value.value === undefined && typeof base64 === "string";
+  const inner = isBytes ? Buffer.from(base64, "base64") : (value.value ?? null);
+  return { key: typeof key === "string" ? key : undefined, value: inner, ttl };
 }
 
 /** A line of the file of what was refused is one as well, and may have no key. */
 export function isEntry(value: Parsed): value is ParsedObject {
-  return isObject(value) && value.value !== undefined && [value.key, value.reason].some((it) => typeof it === "string");
+  if (!isObject(value) || (value.value === undefined && value.base64 === undefined)) return false;
+  return [value.key, value.reason].some((it) => typeof it === "string");
 }
 
 /** Undefined: its time was over when it was written down. Throws Unfit. */
 export function loadItem({ key, value, ttl }: Item, naming: Naming): Loaded | undefined {
-  const document = typeof value === "string" ? parseExactly(value) : value;
+  const text = Buffer.isBuffer(value) ? utf8Of(value) : value;
+  const document = typeof text === "string" ? parseExactly(text) : text;
   const named = key === undefined ? namedInside(document, naming) : namedByKey(key, naming);
   const lifetime = lifetimeOf(ttl);
   return lifetime === "over" ? undefined : { ...named, document, lifetime };
@@ -47,7 +54,13 @@ export function loadItem({ key, value, ttl }: Item, naming: Naming): Loaded | un
 
 /** For the file of what was refused. */
 export function rawItem({ key, value, ttl }: Item): Readonly<Record<string, unknown>> {
+  if (Buffer.isBuffer(value)) return { key, ...rawBytes(value), ttl };
   return { key, value: typeof value === "string" ? value : exactText(value), ttl };
+}
+
+/** The same of what was read as bytes: as text where it is one, so that nothing of it is replaced by the way. */
+export function rawBytes(bytes: Buffer): { readonly value: string } | { readonly base64: string } {
+  return isUtf8(bytes) ? { value: bytes.toString() } : { base64: bytes.toString("base64") };
 }
 
 function namedByKey(key: string, { prefixes }: Naming): Named {

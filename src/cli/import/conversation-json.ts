@@ -85,7 +85,7 @@ export function kindOf(value: Parsed | undefined): string {
   if (value === null) return "null";
   if (isObject(value)) return `an object with ${namesOf(value)}`;
   if (typeof value === "object") return "a list";
-  if (typeof value === "string") return value.startsWith(MARK) ? "a number" : "a text";
+  if (typeof value === "string") return isText(value) ? "a text" : "a number";
   return typeof value === "boolean" ? "a boolean" : "a number";
 }
 
@@ -96,6 +96,11 @@ export function namesOf(value: ParsedObject): string {
   return names.length > SHOWN_NAMES ? `${names.slice(0, SHOWN_NAMES).join(", ")}, ...` : names.join(", ");
 }
 
+/** Whether it is a text in the document, too, and no number that a double cannot hold. */
+export function isText(value: Parsed | undefined): value is string {
+  return typeof value === "string" && !value.startsWith(MARK);
+}
+
 /** As it was written, where it is a text or a number. */
 export function textOf(value: Parsed | undefined): string | undefined {
   if (typeof value === "string") return value.startsWith(MARK) ? value.slice(MARK.length) : value;
@@ -104,7 +109,20 @@ export function textOf(value: Parsed | undefined): string | undefined {
 
 /** The JSON again, with every integer as it was written. */
 export function exactText(value: Parsed): string {
-  return JSON.stringify(value).replaceAll(MARKED, "$1");
+  return unmarked(JSON.stringify(value));
+}
+
+function unmarked(text: string): string {
+  return text.replaceAll(MARKED, "$1");
+}
+
+/** The same text for the same JSON, however its objects are ordered. */
+export function canonicalText(value: Parsed | JsonValue): string {
+  const text = JSON.stringify(value, (_, member: unknown) => {
+    if (typeof member !== "object" || member === null || Array.isArray(member)) return member;
+    return Object.fromEntries(Object.entries(member).sort(([one], [other]) => (one < other ? -1 : 1)));
+  });
+  return unmarked(text);
 }
 
 /** How deep what is stored may be nested, as the contract says; the outermost object is the first level. */

@@ -1,22 +1,20 @@
 import { createHash } from "node:crypto";
-import { create, type JsonObject, type JsonValue, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { type ConversationMessage, ConversationMessageSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import {
-  type ConversationMessage,
-  ConversationMessageSchema,
-  type ConversationPartSchema,
-} from "../../gen/holdfast/v1/conversation_pb.js";
-import {
+  canonicalText,
   isObject,
+  isText,
   type JsonRules,
   kindOf,
   type Parsed,
   type ParsedObject,
   storable,
-  storableObject,
   storableText,
   textOf,
   Unfit,
 } from "./conversation-json.ts";
+import { saidIn } from "./conversation-said.ts";
 import { momentOf } from "./values.ts";
 
 /** What the contract allows; what is over it is known before anything is sent. */
@@ -56,7 +54,7 @@ function createIds(): Ids {
     position++;
     before = createHash("sha256").update(before).update(canonicalText(raw)).digest("hex").slice(0, 24);
     const own = raw.id;
-    const isOwn = typeof own === "string" && isId(own) && !seen.has(own);
+    const isOwn = isText(own) && isId(own) && !seen.has(own);
     const id = isOwn ? own : `import-${position}-${before}`;
     seen.add(id);
     return { id, isOwn };
@@ -67,23 +65,16 @@ function isId(text: string): boolean {
   return text !== "" && Buffer.byteLength(text) <= ID_BYTES && text.isWellFormed() && !text.includes("\0");
 }
 
-/** The same text for the same JSON, however its objects are ordered. */
-export function canonicalText(value: Parsed | JsonValue): string {
-  return JSON.stringify(value, (_, member: unknown) => {
-    if (typeof member !== "object" || member === null || Array.isArray(member)) return member;
-    return Object.fromEntries(Object.entries(member).sort(([one], [other]) => (one < other ? -1 : 1)));
-  });
-}
-
 function prepare(raw: Parsed, path: string, ids: Ids, rules: JsonRules): Prepared {
   if (!isObject(raw)) throw new Unfit("UNKNOWN_LAYOUT", `${path} is ${kindOf(raw)}; wanted {role, content, timestamp}`);
-  const { id: ownId, role, content, timestamp, ...others } = raw;
+  const { id: ownId, role, timestamp } = raw;
   if (typeof role !== "string" || role === "") {
     throw new Unfit("UNKNOWN_LAYOUT", `${path}.role is ${role === "" ? "empty" : kindOf(role)}; it is ${kindOf(raw)}`);
   }
   const { id, isOwn } = ids(raw);
   const moment = momentOf(textOf(timestamp));
   const isTimed = moment !== undefined && moment.seconds >= YEAR_1 && moment.seconds < YEAR_10000;
+  const { content, parts, others } = saidIn(raw, path, rules);
   const metadata = metadataOf(
     {
       ...others,
@@ -95,7 +86,7 @@ function prepare(raw: Parsed, path: string, ids: Ids, rules: JsonRules): Prepare
     rules,
   );
   const message = create(ConversationMessageSchema, {
-    ...{ id, role: storableText(role, `${path}.role`), ...contentOf(content, `${path}.content`, rules) },
+    ...{ id, role: storableText(role, `${path}.role`), content, parts },
     ...(isTimed && { createTime: moment }),
     ...(metadata && { metadata }),
   });
@@ -117,30 +108,4 @@ function metadataOf(others: ParsedObject, path: string, rules: JsonRules): JsonO
   const entries = Object.entries(all);
   if (entries.length === 0) return undefined;
   return Object.fromEntries(entries.map(([name, value]) => [name, storable(value, `${path}.${name}`, rules, 2)]));
-}
-
-type Part = MessageInitShape<typeof ConversationPartSchema>;
-
-/** Text as text; anything else in parts. */
-function contentOf(content: Parsed | undefined, path: string, rules: JsonRules): { content?: string; parts?: Part[] } {
-  if (content === undefined || content === null || content === "") return { parts: [textPart("")] };
-  if (typeof content === "string") return { content: storableText(content, path, rules) };
-  if (typeof content !== "object") throw new Unfit("UNKNOWN_LAYOUT", `${path} is ${kindOf(content)}; wanted a text`);
-  if (isObject(content)) return { parts: [partOf(content, path, rules)] };
-  if (content.length === 0) return { parts: [textPart("")] };
-  return { parts: content.map((part, at) => partOf(part, `${path}[${at}]`, rules)) };
-}
-
-function partOf(part: Parsed, path: string, rules: JsonRules): Part {
-  if (typeof part === "string") return textPart(storableText(part, path, rules));
-  if (!isObject(part)) throw new Unfit("UNKNOWN_LAYOUT", `${path} is ${kindOf(part)}; wanted a text or an object`);
-  const { type, text, ...others } = part;
-  if (type === "text" && typeof text === "string" && Object.keys(others).length === 0) {
-    return textPart(storableText(text, `${path}.text`, rules));
-  }
-  return { kind: { case: "data", value: storableObject(part, path, rules) } };
-}
-
-function textPart(text: string): Part {
-  return { kind: { case: "text", value: text } };
 }

@@ -1,4 +1,5 @@
 import { UsageError } from "../usage.ts";
+import type { ConversationDocument } from "./conversation-document.ts";
 import { type Parsed, Unfit } from "./conversation-json.ts";
 
 /** For how long a document is still to live. */
@@ -14,6 +15,12 @@ export interface Loaded {
   readonly collection: string;
   readonly id: string;
   readonly document: Parsed;
+  readonly lifetime: Lifetime;
+}
+
+/** A document with its name, ready to be sent. */
+export interface Sendable extends Named {
+  readonly document: ConversationDocument;
   readonly lifetime: Lifetime;
 }
 
@@ -37,6 +44,8 @@ export interface ConversationSource {
   readonly remarks: readonly string[];
   /** How many there are, if that is known. */
   readonly total: number | undefined;
+  /** Whether it may hold two documents of one name. */
+  readonly mayRepeat: boolean;
   /** Whether what it holds is alive now, so that what has expired in Holdfast was kept alive here. */
   readonly isAlive: boolean;
   places(): AsyncIterable<Place>;
@@ -72,11 +81,19 @@ export interface Named {
   readonly id: string;
 }
 
-/** Which conversation a key means, by the longest prefix that fits. */
+/** Which conversation a key means, by the longest prefix that fits. Throws Unfit when no id follows it. */
 export function namedBy(key: string, prefixes: readonly Prefix[]): Named | undefined {
-  const fitting = prefixes.filter(({ prefix }) => key.startsWith(prefix) && key.length > prefix.length);
+  const fitting = prefixes.filter(({ prefix }) => key.startsWith(prefix));
   const [best] = fitting.toSorted((one, other) => other.prefix.length - one.prefix.length);
-  return best && { collection: best.collection, id: key.slice(best.prefix.length) };
+  if (best === undefined) return undefined;
+  const id = key.slice(best.prefix.length);
+  if (id === "") throw new Unfit("NO_ID", `its key is the prefix ${JSON.stringify(best.prefix)} alone: no id follows`);
+  return { collection: best.collection, id };
+}
+
+/** Whether two of them are of one collection, so that two keys may mean the same conversation. */
+export function mayCollide(prefixes: readonly Prefix[]): boolean {
+  return new Set(prefixes.map(({ collection }) => collection)).size < prefixes.length;
 }
 
 /** No document that a server would take is nearly as large. */
@@ -87,11 +104,21 @@ export function checkSize(bytes: number): number {
   throw new Unfit("DOCUMENT_TOO_LARGE", `takes ${bytes} bytes; the limit is ${MOST_BYTES}`);
 }
 
+/** Without the byte order mark that some programs put before a text. Throws Unfit. */
 export function utf8Of(bytes: Uint8Array): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     const begin = Buffer.from(bytes.subarray(0, 16)).toString("hex");
-    throw new Unfit("NOT_JSON", `is not JSON: it is not even UTF-8 text, and begins with the bytes ${begin}`);
+    const hint = HINTS.find(([magic]) => begin.startsWith(magic))?.[1] ?? "";
+    throw new Unfit("NOT_JSON", `is not JSON: it is not even UTF-8 text, and begins with the bytes ${begin}${hint}`);
   }
 }
+
+/** What bytes at the beginning say, and what to do. */
+const HINTS: readonly (readonly [string, string])[] = [
+  ["fffe", "; it looks like UTF-16: try `iconv -f UTF-16 -t UTF-8`"],
+  ["feff", "; it looks like UTF-16: try `iconv -f UTF-16 -t UTF-8`"],
+  ["1f8b", "; it looks packed: unpack it with `zcat`, or let its name end in .gz"],
+  ["28b52ffd", "; it looks packed: unpack it with `zstdcat`"],
+];

@@ -28,8 +28,12 @@ export function contentsOf(path: string): Readable {
 }
 
 /** The lines of a file, one after the other, however long it is. */
-export async function* linesOf(path: string, mostBytes = MOST_BYTES): AsyncGenerator<Line> {
-  const stream = contentsOf(path);
+export function linesOf(path: string, mostBytes = MOST_BYTES): AsyncGenerator<Line> {
+  return linesIn(contentsOf(path), mostBytes);
+}
+
+/** The lines of what comes piece by piece, as bytes. It is closed when nobody wants any more of them. */
+export async function* linesIn(pieces: AsyncIterable<unknown>, mostBytes: number): AsyncGenerator<Line> {
   let parts: Buffer[] = [];
   let length = 0;
   let number = 1;
@@ -48,19 +52,15 @@ export async function* linesOf(path: string, mostBytes = MOST_BYTES): AsyncGener
     return { number: number++, bytes, ended };
   }
 
-  try {
-    for await (const chunk of stream) {
-      if (!(chunk instanceof Buffer)) throw new TypeError("a file is read as bytes");
-      let start = 0;
-      for (let end = chunk.indexOf(LF); end >= 0; end = chunk.indexOf(LF, start)) {
-        add(chunk.subarray(start, end));
-        yield take(true);
-        start = end + 1;
-      }
-      if (start < chunk.length) add(chunk.subarray(start));
+  for await (const piece of pieces) {
+    if (!(piece instanceof Buffer)) throw new TypeError("a file is read as bytes");
+    let start = 0;
+    for (let end = piece.indexOf(LF); end >= 0; end = piece.indexOf(LF, start)) {
+      add(piece.subarray(start, end));
+      yield take(true);
+      start = end + 1;
     }
-    if (length > 0) yield take(false);
-  } finally {
-    stream.destroy();
+    if (start < piece.length) add(piece.subarray(start));
   }
+  if (length > 0) yield take(false);
 }

@@ -1,5 +1,6 @@
 import { ConfigError } from "../../config.ts";
 import { ApiError } from "../client/api.ts";
+import { BrokenOffError } from "./interruption.ts";
 import { SourceError } from "./source.ts";
 
 /** An import, for those who wait for it. */
@@ -28,9 +29,11 @@ export async function seeThrough(undertaking: Undertaking, { print, remark }: On
   try {
     await reporting(undertaking, remark);
   } catch (error) {
-    if (!(error instanceof ApiError) && !(error instanceof SourceError)) throw error;
-    remark(`given up: ${error.message}`);
-    remark("run it again when that is mended: what is there already is not imported twice");
+    const isBrokenOff = error instanceof BrokenOffError;
+    if (!isBrokenOff && !(error instanceof ApiError) && !(error instanceof SourceError)) throw error;
+    remark(isBrokenOff ? "broken off" : `given up: ${error.message}`);
+    const when = isBrokenOff ? "for the rest" : "when that is mended";
+    remark(`run it again ${when}: what is there already is not imported twice`);
     finish();
     return 1;
   }
