@@ -42,6 +42,16 @@ async function count({ database }: Pick<OpenLedger, "database">, table: string, 
   return row?.count ?? 0;
 }
 
+/** Makes so many of the only message, past all that watches over them. */
+async function multiplyMessages({ database }: Pick<OpenLedger, "database">, many: number): Promise<void> {
+  const places = `WITH RECURSIVE place (n) AS (SELECT CAST(2 AS BIGINT) UNION ALL SELECT n + 1 FROM place WHERE n < ${many})`;
+  const columns = "collection, id, generation, position, added, message_id, role, content_hash, body";
+  await database.write(`INSERT INTO conversation_message (${columns}) ${places}
+    SELECT collection, id, generation, n, added, message_id || '-' || n, role, content_hash, body
+    FROM conversation_message CROSS JOIN place WHERE position = 1`);
+  await database.write(`UPDATE conversation SET message_count = ${many}`);
+}
+
 /** Removes what is due until nothing is. */
 async function sweep({ database }: Pick<OpenLedger, "database">, clock: MovedClock): Promise<void> {
   const remains = createSqlRemains(database);
@@ -191,6 +201,24 @@ describe.each(KINDS)("Fork over %s", (kind) => {
     expect(await messagesOf(writes, COPY)).toEqual(all.slice(0, Number(messageCount)));
     expect(Number(messageCount)).toBeGreaterThanOrEqual(2_530);
     expect(Number(messageCount)).toBeLessThan(2_530 + appended);
+  });
+
+  it("of very many messages is made in small parts, with the writes of others in between", async () => {
+    await using opened = await openWrites(kind);
+    const [writes] = opened.instances;
+    await writes.save({ id, state: {}, messages: messages(1, 1) });
+    const many = 50_000;
+    await multiplyMessages(writes, many);
+    let forking = true;
+    const fork = writes.fork({ id, targetId: "copy" }).finally(() => {
+      forking = false;
+    });
+    let saved = 0;
+    for (; forking; saved++) await writes.save({ id: "other", state: { saved } });
+    expect(summaryOf(await fork)).toMatchObject({ messageCount: String(many) });
+    expect(await count(writes, "conversation_message", "WHERE id = 'copy'")).toBe(many);
+    // It takes a hundred parts.
+    expect(saved).toBeGreaterThan(25);
   });
 
   it("is made by one of two that want the same id", async () => {
