@@ -4,7 +4,8 @@ import { describe, expect, it } from "vitest";
 import type { ConversationCollectionStatsSchema } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { testCall } from "../audit/calls.ts";
 import { KINDS } from "./ledgers.ts";
-import { chosenCopies, failureOf, openReads } from "./reads.ts";
+import { costlySteps, recordPlans } from "./plans.ts";
+import { chosenCopies, failureOf, openReads, readsOf } from "./reads.ts";
 
 /** What is counted for ten seconds is over after this. */
 const PAST_CACHE_MS = 10_000;
@@ -118,6 +119,36 @@ describe.each(KINDS)("GetStats over %s", (kind) => {
       ...{ collection: "conversation", live: 1, expired: count, tombstones: 0, messages: 1, statuses: ["s=1"] },
     });
     expect(stats?.lastUpdateTime && timestampMs(stats.lastUpdateTime)).toBe(clock.now());
+  });
+
+  it("looks many collections up together, by index, and again only when that is out of date", async () => {
+    await using all = await openReads(kind);
+    const { writes, clock } = all;
+    const names = Array.from({ length: 230 }, (_, at) => `c${String(at).padStart(3, "0")}`);
+    await Promise.all(names.map((collection) => writes.save({ collection, id: "x", state: {} })));
+    const updatedMs = clock.now();
+    clock.move(1000);
+    await writes.save({ collection: "c007", id: "y", state: {} });
+    // Those that were updated last have expired, more than are looked at first.
+    for (let n = 0; n < 70; n++) {
+      await writes.save({ collection: "c100", id: `e${n}`, state: {}, expiry: { ttl: "1s" } });
+    }
+    clock.move(1001);
+    const planned = recordPlans(writes.database);
+    const reads = readsOf({ database: planned.database, clock });
+    const updates = async () =>
+      (await reads.getStats({})).collections.map(({ lastUpdateTime }) => lastUpdateTime && timestampMs(lastUpdateTime));
+    const first = await updates();
+    expect(first).toEqual(names.map((name) => (name === "c007" ? updatedMs + 1000 : updatedMs)));
+    expect(planned.asked.length).toBeLessThan(20);
+    expect(costlySteps(planned, { maySort: true })).toEqual([]);
+    const asked = planned.asked.length;
+    expect(await updates()).toEqual(first);
+    expect(planned.asked.length).toBe(asked);
+    clock.move(PAST_CACHE_MS);
+    await writes.save({ collection: "c008", id: "z", state: {} });
+    expect((await updates())[8]).toBe(clock.now());
+    expect(planned.asked.length).toBeGreaterThan(asked);
   });
 
   it("counts what this instance read from copies and from SQL, and what it refused", async () => {

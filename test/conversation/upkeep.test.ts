@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { COPIES_GONE_MS } from "../../src/conversation/hot/copy-store.ts";
 import { KIND } from "../../src/conversation/ledger/book.ts";
 import type { Outlived } from "../../src/conversation/upkeep/remains.ts";
 import type { SqlRow } from "../../src/infra/database.ts";
@@ -76,11 +77,28 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     const [held] = await one.database.query<Outlived & SqlRow>(
       "SELECT collection, id, stamp FROM conversation WHERE id = 'b'",
     );
-    expect(await one.remains.removeTombstones(held === undefined ? [] : [held])).toBe(0);
+    expect(await one.remains.removeTombstones(held === undefined ? [] : [held], open.clock.now() * 1000)).toBe(0);
     await one.database.write("UPDATE conversation SET unhealed = 0");
     await one.sweeper.sweep();
     expect(await left()).toEqual(["d"]);
     expect(one.swept).toEqual({ conversations: 0, tombstones: 3 });
+    const { kept, real } = await counted(one);
+    expect(kept).toEqual(real);
+  });
+
+  it("keeps tombstones that Redis never hears of only for as long as it could have copies from before", async () => {
+    await using open = await openUpkeep(kind);
+    const [one] = open.instances;
+    open.policies.set("short", { ...DEFAULT_POLICY, tombstoneMs: 60_000 });
+    await saveAll(one, ["a"], "short");
+    await done(one, remove(keyed("a", "short")));
+    await one.database.write("UPDATE conversation SET unhealed = 1");
+    open.clock.move(COPIES_GONE_MS - 1);
+    await one.sweeper.sweep();
+    expect(await countOf(one, "conversation")).toBe(1);
+    open.clock.move(2);
+    await one.sweeper.sweep();
+    expect(await countOf(one, "conversation")).toBe(0);
     const { kept, real } = await counted(one);
     expect(kept).toEqual(real);
   });
@@ -91,7 +109,7 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     await saveAll(one, ["a"]);
     const { held } = await done(one, remove(keyed("a")));
     await done(one, save("again", { ...keyed("a"), expectedVersion: 0 }));
-    expect(await one.remains.removeTombstones([held])).toBe(0);
+    expect(await one.remains.removeTombstones([held], open.clock.now() * 1000)).toBe(0);
     expect(await countOf(one, "conversation WHERE presence = 1")).toBe(1);
   });
 

@@ -28,9 +28,12 @@ export function createStatsRpc(
 ): Required<Pick<Rpcs<typeof ConversationStateService>, "getStats">> {
   const { reading, stats, usages, truth, instanceId } = options;
 
-  async function statsOf(collection: string, counted: Counted): Promise<ConversationCollectionStats> {
-    const figures = counted.collections.get(collection) ?? NONE;
-    const lastUpdateUs = figures.live === 0 ? undefined : await counted.lastUpdateUs(collection);
+  function statsOf(
+    collection: string,
+    figures: Figures,
+    { countedUs }: Counted,
+    lastUpdateUs: number | undefined,
+  ): ConversationCollectionStats {
     const { hotHits, sqlHits, conflicts } = usages.of(collection);
     return create(ConversationCollectionStatsSchema, {
       collection,
@@ -41,7 +44,7 @@ export function createStatsRpc(
       stateBytes: BigInt(figures.stateBytes),
       statuses: figures.statuses.map(({ status, conversations }) => ({ status, conversations: BigInt(conversations) })),
       ...(lastUpdateUs !== undefined && { lastUpdateTime: timestampOf(lastUpdateUs) }),
-      countTime: timestampOf(counted.countedUs),
+      countTime: timestampOf(countedUs),
       hotHits: BigInt(hotHits),
       sqlHits: BigInt(sqlHits),
       conflicts: BigInt(conflicts),
@@ -57,8 +60,9 @@ export function createStatsRpc(
       const counted = await stats.figures();
       const usable = [...counted.collections.keys()].filter((collection) => call.caller.mayUse(collection)).sort();
       const names = wanted === undefined ? usable.slice(0, MOST_COLLECTIONS) : [wanted];
-      const collections: ConversationCollectionStats[] = [];
-      for (const name of names) collections.push(await statsOf(name, counted));
+      const figuresOf = (name: string) => counted.collections.get(name) ?? NONE;
+      const updates = await counted.lastUpdates(names.filter((name) => figuresOf(name).live > 0));
+      const collections = names.map((name) => statsOf(name, figuresOf(name), counted, updates.get(name)));
       call.servedBy(truth.layer);
       return create(ConversationStateServiceGetStatsResponseSchema, { collections, instanceId });
     },

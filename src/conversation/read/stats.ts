@@ -26,6 +26,11 @@ export interface Counts {
   rows(): AsyncIterable<readonly CountRow[]>;
   /** Those that have expired until then and were not removed; a status may come several times. */
   expired(untilUs: number): AsyncIterable<readonly StatusSums[]>;
+  /**
+   * When the newest change was made of what is there then, by collection. A few of those that were updated last are looked at: if all
+   * of them have expired, it is not known.
+   */
+  lastUpdates(collections: readonly string[], nowUs: number): Promise<ReadonlyMap<string, number>>;
 }
 
 export interface Figures {
@@ -46,8 +51,8 @@ export interface Stats {
 export interface Counted {
   readonly countedUs: number;
   readonly collections: ReadonlyMap<string, Figures>;
-  /** When the newest change was made of what is there. */
-  lastUpdateUs(collection: string): Promise<number | undefined>;
+  /** When the newest change was made of what is there, by collection; looked up for whoever asks first. */
+  lastUpdates(collections: readonly string[]): Promise<ReadonlyMap<string, number | undefined>>;
 }
 
 export interface StatsOptions {
@@ -59,6 +64,8 @@ export interface StatsOptions {
 /** Well below the minute that is promised, and long enough that asking often costs nothing. */
 const MOST_AGE_MS = 10_000;
 const MOST_STATUSES = 100;
+/** Collections of which the last update is looked up in one statement. */
+const LOOKED_UP = 100;
 
 export function createStats(options: StatsOptions): Stats {
   const { clock } = options;
@@ -102,10 +109,20 @@ async function count({ counts, listing, clock }: StatsOptions): Promise<Counted>
     await pause();
   }
   const all = [...tallies].filter(([, tally]) => !tally.isEmpty);
+  const updates = new Map<string, number | undefined>();
   return {
     countedUs,
     collections: new Map(all.map(([collection, tally]) => [collection, tally.figures()])),
-    lastUpdateUs: (collection) => newestUpdate(listing, collection, countedUs),
+    async lastUpdates(wanted) {
+      const unknown = wanted.filter((collection) => !updates.has(collection));
+      for (let at = 0; at < unknown.length; at += LOOKED_UP) {
+        const some = unknown.slice(at, at + LOOKED_UP);
+        const found = await counts.lastUpdates(some, countedUs);
+        for (const one of some) updates.set(one, found.get(one) ?? (await newestUpdate(listing, one, countedUs)));
+        await pause();
+      }
+      return updates;
+    },
   };
 }
 

@@ -14,14 +14,17 @@ export interface Outlived extends ConversationKey {
 export interface Remains {
   /** Those that had expired by then, longest gone first, page by page; what a page named may be removed before the next is asked for. */
   expired(untilUs: number): AsyncIterable<readonly Expired[]>;
-  /** In the same way. Not those that a copy in Redis has not been told of: they are all that says so. */
+  /**
+   * In the same way. Not those that a copy in Redis has not been told of: they are all that says so, for as long as there can be such
+   * a copy.
+   */
   outlived(untilUs: number): AsyncIterable<readonly Outlived[]>;
-  /** How many were still there. */
-  removeTombstones(tombstones: readonly Outlived[]): Promise<number>;
+  /** How many were still there, and had outlived by then. */
+  removeTombstones(tombstones: readonly Outlived[], untilUs: number): Promise<number>;
   /** One portion of the messages that nobody can read any more. Whether there may be another. */
   removeMessages(nowUs: number): Promise<boolean>;
   /** One portion of the answers that no retry is given any more. Whether there may be another. */
   removeAnswers(nowUs: number): Promise<boolean>;
-  /** Counts that have come down to nothing. */
-  removeEmptyCounts(): Promise<void>;
+  /** Removes counts that have come down to nothing, portion by portion: how many of each. */
+  removeEmptyCounts(): AsyncIterable<number>;
 }

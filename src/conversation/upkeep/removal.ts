@@ -14,7 +14,7 @@ export interface RemovalOrder {
   readonly limit: number;
   /** Nothing is removed; what would be is counted and named. */
   readonly dryRun: boolean;
-  /** Asked before each portion. */
+  /** Asked before each portion, and after each look at what is not included. */
   readonly goOn: () => boolean | Promise<boolean>;
   /** Told of each conversation that is removed. */
   readonly removed?: (key: ConversationKey) => void;
@@ -75,6 +75,7 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     ): Promise<boolean> {
       for await (const page of pages) {
         const included = page.filter(({ collection }) => includes(collection));
+        if (included.length === 0 && !(await goOn())) return false;
         for (let at = 0; at < included.length; at += PORTION) {
           if (left === 0 || !(await goOn())) return false;
           const portion = included.slice(at, at + Math.min(PORTION, left));
@@ -97,7 +98,7 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     const wereOutlived =
       wereExpired &&
       (await takeAll(remains.outlived(nowUs), async (portion) => {
-        counts.tombstones += dryRun ? portion.length : await remains.removeTombstones(portion);
+        counts.tombstones += dryRun ? portion.length : await remains.removeTombstones(portion, nowUs);
       }));
     if (failures.length > 0) throw new AggregateError(failures, "expired conversations could not be removed");
     return { ...counts, more: !wereOutlived };

@@ -1,5 +1,7 @@
+import { alongIndex, keepToIndexes } from "../../infra/along-index.ts";
 import type { Database, SqlRow, SqlSession, SqlValue } from "../../infra/database.ts";
 import { bigintArray, textArray } from "../../infra/postgres-array.ts";
+import { COPIES_GONE_MS } from "../hot/copy-store.ts";
 import { presenceNumber } from "../ledger/sql-row.ts";
 import type { ConversationKey } from "../record/conversation.ts";
 import type { Expired, Outlived, Remains } from "./remains.ts";
@@ -7,21 +9,28 @@ import type { Expired, Outlived, Remains } from "./remains.ts";
 /** Few enough that SQLite, which reads and writes on the thread that answers calls, is busy for some milliseconds only. */
 const PAGE = 500;
 const PORTION = 1_000;
+/** What was written so long ago needs no healing: copies of what was there before are gone by themselves. */
+const COPIES_GONE_US = COPIES_GONE_MS * 1000;
 
-const EXPIRED = `SELECT collection, id, message_count AS figure, expires_us AS at FROM conversation
+/** SQLite, which may not know how many there are of what, would rather sort all conversations. */
+const tableBy = (kind: Database["kind"], index: string) =>
+  kind === "sqlite" ? `conversation INDEXED BY ${index}` : "conversation";
+const expiredIn = (kind: Database["kind"]) => `SELECT collection, id, message_count AS figure, expires_us AS at
+  FROM ${tableBy(kind, "conversation_expires")}
   WHERE presence = 1 AND expires_us IS NOT NULL AND expires_us <= $1 AND (expires_us, collection, id) > ($2, $3, $4)
   ORDER BY expires_us, collection, id LIMIT ${PAGE}`;
-const OUTLIVED = `SELECT collection, id, stamp AS figure, kept_until_us AS at FROM conversation
-  WHERE kept_until_us IS NOT NULL AND kept_until_us <= $1 AND unhealed = 0
+const outlivedIn = (kind: Database["kind"]) => `SELECT collection, id, stamp AS figure, kept_until_us AS at
+  FROM ${tableBy(kind, "conversation_kept_until")}
+  WHERE kept_until_us IS NOT NULL AND kept_until_us <= $1 AND (unhealed = 0 OR stamp <= $1 - ${COPIES_GONE_US})
     AND (kept_until_us, collection, id) > ($2, $3, $4)
   ORDER BY kept_until_us, collection, id LIMIT ${PAGE}`;
 const REMOVED = "RETURNING collection, presence, status";
 const REMOVE_ONE = `DELETE FROM conversation
-  WHERE collection = $1 AND id = $2 AND stamp = $3 AND presence <> 1 AND unhealed = 0 ${REMOVED}`;
+  WHERE collection = $1 AND id = $2 AND stamp = $3 AND presence <> 1 AND (unhealed = 0 OR stamp <= $4) ${REMOVED}`;
 const REMOVE_MANY = `DELETE FROM conversation c
   USING unnest($1::text[], $2::text[], $3::bigint[]) AS outlived (collection, id, stamp)
   WHERE c.collection = outlived.collection AND c.id = outlived.id AND c.stamp = outlived.stamp
-    AND c.presence <> 1 AND c.unhealed = 0
+    AND c.presence <> 1 AND (c.unhealed = 0 OR c.stamp <= $4)
   RETURNING c.collection, c.presence, c.status`;
 const COUNT_DOWN = `UPDATE conversation_count SET conversations = conversations - $4
   WHERE collection = $1 AND presence = $2 AND status = $3`;
@@ -34,12 +43,18 @@ const LAST_OF_PORTION = `SELECT position FROM conversation_message WHERE ${OF_GE
 const REMOVE_FIRST = `DELETE FROM conversation_message WHERE ${OF_GENERATION} AND position <= $4`;
 const REMOVE_REST = `DELETE FROM conversation_message WHERE ${OF_GENERATION}`;
 const FORGET_GENERATION = `DELETE FROM conversation_garbage WHERE ${OF_GENERATION}`;
-const EMPTY = "conversations = 0 AND messages = 0 AND state_bytes = 0";
+const COUNT_KEY = "(collection, presence, status)";
+const COUNTS = `SELECT collection, presence, status, conversations FROM conversation_count
+  WHERE ${COUNT_KEY} > ($1, $2, $3) ORDER BY collection, presence, status LIMIT ${PAGE}`;
+const REMOVE_EMPTY = `DELETE FROM conversation_count
+  WHERE ${COUNT_KEY} > ($1, $2, $3) AND ${COUNT_KEY} <= ($4, $5, $6)
+    AND conversations = 0 AND messages = 0 AND state_bytes = 0 RETURNING 1 AS removed`;
 
 type Place = { readonly at: number } & ConversationKey;
 type PlaceRow = { collection: string; id: string; figure: number; at: number };
 type GenerationRow = { collection: string; id: string; generation: number };
 type RemovedRow = { collection: string; presence: number; status: string };
+type CountRow = RemovedRow & { conversations: number };
 
 const START: Place = { at: 0, collection: "", id: "" };
 
@@ -54,7 +69,7 @@ export function createSqlRemains(database: Database): Remains {
   async function* pages<T>(sql: string, untilUs: number, of: (row: PlaceRow) => T): AsyncGenerator<readonly T[]> {
     let after = START;
     for (;;) {
-      const rows = await database.query<PlaceRow>(sql, [untilUs, after.at, after.collection, after.id]);
+      const rows = await alongIndex<PlaceRow>(database, sql, [untilUs, after.at, after.collection, after.id]);
       const last = rows.at(-1);
       if (last === undefined) return;
       yield rows.map(of);
@@ -66,35 +81,49 @@ export function createSqlRemains(database: Database): Remains {
   /** As whoever writes conversations: what is read stays true, and counts are not changed by two. */
   function asWriter<T>(work: (tx: SqlSession) => Promise<T>): Promise<T> {
     return database.transaction(async (tx) => {
+      await keepToIndexes(database.kind, tx);
       await tx.query(`SELECT seq FROM conversation_head WHERE id = 1${forUpdate}`);
       return work(tx);
     });
   }
 
-  async function remove(tx: SqlSession, tombstones: readonly Outlived[]): Promise<readonly RemovedRow[]> {
+  async function remove(
+    tx: SqlSession,
+    tombstones: readonly Outlived[],
+    copiedUs: number,
+  ): Promise<readonly RemovedRow[]> {
     if (isPostgres) {
       return tx.query<RemovedRow>(REMOVE_MANY, [
         textArray(tombstones.map(({ collection }) => collection)),
         textArray(tombstones.map(({ id }) => id)),
         bigintArray(tombstones.map(({ stamp }) => stamp)),
+        copiedUs,
       ]);
     }
     const removed: RemovedRow[] = [];
     for (const { collection, id, stamp } of tombstones) {
-      removed.push(...(await tx.query<RemovedRow>(REMOVE_ONE, [collection, id, stamp])));
+      removed.push(...(await tx.query<RemovedRow>(REMOVE_ONE, [collection, id, stamp, copiedUs])));
     }
     return removed;
   }
 
   return {
     expired: (untilUs) =>
-      pages(EXPIRED, untilUs, ({ collection, id, figure }): Expired => ({ collection, id, messageCount: figure })),
+      pages(
+        expiredIn(database.kind),
+        untilUs,
+        ({ collection, id, figure }): Expired => ({ collection, id, messageCount: figure }),
+      ),
     outlived: (untilUs) =>
-      pages(OUTLIVED, untilUs, ({ collection, id, figure }): Outlived => ({ collection, id, stamp: figure })),
-    async removeTombstones(tombstones) {
+      pages(
+        outlivedIn(database.kind),
+        untilUs,
+        ({ collection, id, figure }): Outlived => ({ collection, id, stamp: figure }),
+      ),
+    async removeTombstones(tombstones, untilUs) {
       if (tombstones.length === 0) return 0;
       return asWriter(async (tx) => {
-        const removed = await remove(tx, tombstones);
+        const removed = await remove(tx, tombstones, untilUs - COPIES_GONE_US);
         await tx.each(COUNT_DOWN, sumsOf(removed));
         return removed.length;
       });
@@ -104,6 +133,7 @@ export function createSqlRemains(database: Database): Remains {
       if (due === undefined) return false;
       const of = [due.collection, due.id, due.generation];
       await database.transaction(async (tx) => {
+        await keepToIndexes(database.kind, tx);
         // Whoever puts the generation to use meanwhile waits for this row, and finds it gone or still due.
         const [still] = await tx.query<{ due_us: number }>(STILL_DUE + forUpdate, [...of, nowUs]);
         if (still === undefined) return;
@@ -120,17 +150,23 @@ export function createSqlRemains(database: Database): Remains {
     },
     async removeAnswers(nowUs) {
       const [expired] = await database.query(
-        "SELECT expires_us FROM conversation_request WHERE expires_us <= $1 LIMIT 1",
+        "SELECT expires_us FROM conversation_request WHERE expires_us <= $1 ORDER BY expires_us LIMIT 1",
         [nowUs],
       );
       if (expired === undefined) return false;
       const removed = await database.write<SqlRow>(removeAnswers, [nowUs]);
       return removed.length === PORTION;
     },
-    async removeEmptyCounts() {
-      const [empty] = await database.query(`SELECT collection FROM conversation_count WHERE ${EMPTY} LIMIT 1`);
-      if (empty === undefined) return;
-      await asWriter((tx) => tx.query(`DELETE FROM conversation_count WHERE ${EMPTY}`));
+    async *removeEmptyCounts() {
+      for (let after: readonly SqlValue[] = ["", 0, ""]; ; ) {
+        const counts = await alongIndex<CountRow>(database, COUNTS, after);
+        const last = counts.at(-1);
+        if (last === undefined) return;
+        const page = [...after, last.collection, last.presence, last.status];
+        const hasEmpty = counts.some(({ conversations }) => conversations === 0);
+        yield hasEmpty ? (await asWriter((tx) => tx.query(REMOVE_EMPTY, page))).length : 0;
+        after = page.slice(3);
+      }
     },
   };
 }

@@ -61,7 +61,9 @@ export function startSweeper(parts: SweeperParts): Sweeper {
     () => portions(() => remains.removeAnswers(clock.now() * 1000)),
     () => portions(() => removeChanges((clock.now() - parts.changesKeptMs) * 1000)),
     async () => {
-      if (sweeps % SWEEPS_PER_COUNTS === 0) await remains.removeEmptyCounts();
+      if (sweeps % SWEEPS_PER_COUNTS !== 0) return;
+      const goOn = createPace();
+      for await (const _ of remains.removeEmptyCounts()) if (!(await goOn())) return;
     },
   ];
 
