@@ -1,6 +1,7 @@
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { complaints } from "../support/bad-caller.ts";
+import { type JsonRefusal, postJson } from "../support/bad-json.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 
 let server: HoldfastProcess;
@@ -9,51 +10,8 @@ beforeAll(async () => {
 });
 afterAll(() => server[Symbol.asyncDispose]());
 
-interface Answer {
-  readonly status: number;
-  readonly text: string;
-  readonly code: string | undefined;
-  readonly message: string | undefined;
-  /** Of the details: reasons and fields. */
-  readonly reasons: readonly string[];
-  readonly fields: readonly string[];
-}
-
-interface Body {
-  readonly code?: string;
-  readonly message?: string;
-  readonly details?: readonly {
-    readonly debug?: { readonly reason?: string; readonly fieldViolations?: readonly { readonly field: string }[] };
-  }[];
-}
-
-async function post(
-  rpc: string,
-  body: string | Uint8Array<ArrayBuffer>,
-  headers: Record<string, string> = {},
-): Promise<Answer> {
-  const response = await fetch(`${server.httpUrl}/holdfast.v1.${rpc}`, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...headers },
-    body,
-  });
-  const text = await response.text();
-  let json: Body = {};
-  try {
-    json = JSON.parse(text);
-  } catch {
-    // Not every refusal is JSON; the test says which must be.
-  }
-  const debug = json.details?.map((detail) => detail.debug) ?? [];
-  return {
-    status: response.status,
-    text,
-    code: json.code,
-    message: json.message,
-    reasons: debug.flatMap((one) => one?.reason ?? []),
-    fields: debug.flatMap((one) => one?.fieldViolations?.map(({ field }) => field) ?? []),
-  };
-}
+const post = (rpc: string, body: string | Uint8Array<ArrayBuffer>, headers?: Record<string, string>) =>
+  postJson(server.httpUrl, rpc, body, headers);
 
 const get = "CacheService/Get";
 const set = "CacheService/Set";
@@ -314,7 +272,7 @@ describe("a request that is none of ours", () => {
 
   it("is told what to send", async () => {
     const told = async (rpc: string, init: RequestInit) => {
-      const body: Body = JSON.parse(await (await fetch(url(`/holdfast.v1.${rpc}`), init)).text());
+      const body: JsonRefusal = JSON.parse(await (await fetch(url(`/holdfast.v1.${rpc}`), init)).text());
       return body.message;
     };
     const json = "send POST with content-type: application/json";
