@@ -2592,9 +2592,9 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
 
 /**
  * A conversation is a JSON document (its state) and a list of messages, under one version. The truth is in SQL; Redis
- * holds a hot copy. Without Redis reads are slower; without SQL reads answer from hot copies, marked
- * `holdfast-degraded: true`, and writes fail with UNAVAILABLE and RetryInfo. `holdfast-served-by` is
- * redis, postgres or sqlite. A reply to a write means: committed in SQL.
+ * holds a hot copy (of a state over 256 KiB: all but the state). Without Redis reads are slower; without SQL reads
+ * answer from hot copies, marked `holdfast-degraded: true`, and writes fail with UNAVAILABLE and RetryInfo.
+ * `holdfast-served-by` is redis, postgres or sqlite. A reply to a write means: committed in SQL.
  *
  * Collections: 1 to 128 bytes of letters, digits and "._-"; an empty collection means "conversation"; "orchestration"
  * is there as well, and any other needs no set-up: holdfast.yaml gives it a policy. Where an API key names namespaces,
@@ -2805,9 +2805,11 @@ export declare const ConversationStateService: GenService<{
     output: typeof ConversationStateServiceListVersionsResponseSchema;
   },
   /**
-   * Makes an earlier version the current one again, under a new version, atomically: its state and, unless keep_messages is
-   * set, its messages. The versions between stay in the history. NOT_FOUND when the conversation is not there, or
-   * (VERSION_NOT_KEPT) when the version is not kept. Give a request_id to make a retry safe.
+   * Makes an earlier version the current one again, under a new version, atomically: its state and, unless
+   * keep_messages is set, its messages: those that came later are taken away, those that were taken away since come
+   * back. That takes time for each, while other writes wait: some 0.1 s for 10,000. The versions between stay in the
+   * history. NOT_FOUND when the conversation is not there, or (VERSION_NOT_KEPT) when the version is not kept. Give a
+   * request_id to make a retry safe.
    *
    * @generated from rpc holdfast.v1.ConversationStateService.Restore
    */

@@ -451,9 +451,9 @@ export const ConversationMessageOrder = /*@__PURE__*/
 
 /**
  * A conversation is a JSON document (its state) and a list of messages, under one version. The truth is in SQL; Redis
- * holds a hot copy. Without Redis reads are slower; without SQL reads answer from hot copies, marked
- * `holdfast-degraded: true`, and writes fail with UNAVAILABLE and RetryInfo. `holdfast-served-by` is
- * redis, postgres or sqlite. A reply to a write means: committed in SQL.
+ * holds a hot copy (of a state over 256 KiB: all but the state). Without Redis reads are slower; without SQL reads
+ * answer from hot copies, marked `holdfast-degraded: true`, and writes fail with UNAVAILABLE and RetryInfo.
+ * `holdfast-served-by` is redis, postgres or sqlite. A reply to a write means: committed in SQL.
  *
  * Collections: 1 to 128 bytes of letters, digits and "._-"; an empty collection means "conversation"; "orchestration"
  * is there as well, and any other needs no set-up: holdfast.yaml gives it a policy. Where an API key names namespaces,
