@@ -62,15 +62,19 @@ IMPORT OPTIONS
 
 CONVERSATION OPTIONS
   --redis-url URL             default: the Redis of these settings (REDIS_URL). It is only read
-  --file FILE                 instead of a Redis, also .gz: a JSON object by key; or a list, or JSON lines, of documents that have
-                              their id inside (_metadata.case_id, case_id, conversation_id, id) or of {"key", "value", "ttl"}
+  --file FILE                 instead of a Redis, also .gz, or - for the standard input: a JSON object by key; or a list, or JSON
+                              lines, of documents that have their id inside (_metadata.case_id, case_id, conversation_id, id) or of
+                              {"key", "value", "ttl"}
   --collection NAME[=PREFIX]  what to import; may be repeated. Keys that begin with PREFIX are of the collection NAME, what follows
-                              is the id. Default: conversation=conversation: and orchestration=orchestration:
+                              is the id. Default: conversation=conversation: and orchestration=orchestration:. With it any object
+                              is taken for a conversation
   --ttl keep|policy           keep: each lives as long as it has left; writes put the end off by as much. policy: as the
                               collection's policy says, from the import on. Default: keep
   --update                    bring what was changed in the source after what is there, if only messages were added
   --large-integers-as-text    an integer beyond 2^53, which a double cannot hold, becomes text. Default: its document is refused
-  --rejects FILE, --dry-run   as above; what is in FILE can be mended and imported with --file
+  --rejects FILE              as above; what is in FILE can be mended and imported with --file
+  --dry-run                   send nothing, and tell what would become of each; without a server, what could be sent
+  --verbose                   tell of each that is left alone or refused, and why
 
 import ends with 0 when nothing was refused, with 1 otherwise. TIME is 2026-01-31 or 2026-01-31T17:30:00Z; --until is excluded.
 `;
