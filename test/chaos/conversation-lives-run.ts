@@ -53,9 +53,9 @@ export async function runLivesChaos(options: LivesChaosOptions): Promise<LivesCh
   const forks = report.deeds
     .filter(({ act, answer }) => act === "fork" && answer)
     .map(({ conversation }) => conversation);
-  const rests = (
-    await Promise.all(addresses.map((address) => readRests(address, [...LONG, ...BRIEF, ...forks])))
-  ).flat();
+  const all = [...LONG, ...BRIEF, ...forks];
+  const read = addresses.map((address) => readRests(address, all).catch((error: unknown) => void note(error)));
+  const rests = (await Promise.all(read)).flatMap((some) => some ?? []);
   const last = Math.max(
     ...rests.map(({ version }) => version),
     ...report.deeds.map(({ answer }) => answer?.version ?? 0),
