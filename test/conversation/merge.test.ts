@@ -37,7 +37,7 @@ const anyTree: fc.Arbitrary<JsonObject> = fc.letrec<{ value: JsonValue; object: 
     fc.array(tie("value"), { maxLength: 2 }),
     { weight: 3, arbitrary: tie("object") },
   ),
-  object: fc.dictionary(fc.constantFrom("a", "b", "c", "ü", "__proto__"), tie("value"), { maxKeys: 4 }),
+  object: fc.dictionary(fc.constantFrom("a", "b", "ü", "", "__proto__", "constructor"), tie("value"), { maxKeys: 4 }),
 })).object;
 
 function mergeOf(patch: JsonObject): Merge {

@@ -6,7 +6,12 @@ import { ConversationSchema } from "../../src/gen/holdfast/v1/conversation_pb.js
 const text = fc.oneof(
   fc.string({ unit: "binary", maxLength: 60 }),
   fc.string({ maxLength: 100 }),
-  fc.constantFrom("", "\0", '"', "\\", "\u2028", "😀", "__proto__", "10", "user_id"),
+  fc.constantFrom("", "\0", '"', "\\", "\u2028", "\ufeff", "😀", "__proto__", "constructor", "10", "user_id"),
+);
+
+/** Numbers at the edges of what a double can say. */
+const edge = fc.constantFrom(
+  ...[-0, 1e308, -Number.MAX_VALUE, Number.MIN_VALUE, 2 ** 53 + 1, -(2 ** 53), 2 ** 64, 1e21, 1e-7, Number.EPSILON],
 );
 
 export const anyJson: fc.Arbitrary<JsonValue> = fc.letrec<{ value: JsonValue }>((tie) => ({
@@ -16,6 +21,7 @@ export const anyJson: fc.Arbitrary<JsonValue> = fc.letrec<{ value: JsonValue }>(
     fc.boolean(),
     fc.double({ noNaN: true, noDefaultInfinity: true }),
     fc.integer(),
+    edge,
     text,
     fc.array(tie("value"), { maxLength: 4 }),
     fc.dictionary(text, tie("value"), { maxKeys: 5 }),
