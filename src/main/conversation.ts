@@ -1,6 +1,7 @@
 import type { Config } from "../config.ts";
 import { type HotCopies, NO_COPIES } from "../conversation/hot/hot-copies.ts";
 import type { RedisCopies } from "../conversation/hot/redis-copies.ts";
+import { createSqlCopiesTruth, mayBeCopied, truthIdOf } from "../conversation/hot/sql-copies-truth.ts";
 import type { Ledger } from "../conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../conversation/ledger/sql-ledger.ts";
 import { type ConversationMetrics, createConversationMetrics } from "../conversation/metrics.ts";
@@ -49,6 +50,9 @@ export async function startConversations(options: ConversationParts): Promise<Mo
   const usages = createUsages();
   const redisCopies = await openCopies(options, log);
   const copies: HotCopies = redisCopies ?? NO_COPIES;
+  if (redisCopies === undefined && (await mayBeCopied(database, clock.now() * 1000))) {
+    log.warn({}, "others have hot copies in Redis, or had of late: they may read what was before for a moment longer");
+  }
   const bell = parts.adopt(createChangeBell(backplane), (it: ChangeBell) => it.close());
   const measures = parts.adopt(
     createConversationMetrics({ metrics, database, usages, copies: redisCopies?.condition, log }),
@@ -83,10 +87,7 @@ async function openCopies(
   log: Log,
 ): Promise<RedisCopies | undefined> {
   if (redis === undefined) return undefined;
-  const [{ startRedisCopies }, { createSqlCopiesTruth, truthIdOf }] = await Promise.all([
-    import("../conversation/hot/redis-copies.ts"),
-    import("../conversation/hot/sql-copies-truth.ts"),
-  ]);
+  const { startRedisCopies } = await import("../conversation/hot/redis-copies.ts");
   return parts.adopt(
     await startRedisCopies({
       ...{ redis: redis.client, breaker: redis.breaker, clock: systemClock, log },
