@@ -100,6 +100,7 @@ describe("a document of the old system", () => {
     ["NESTED_TOO_DEEP", "deeper than 30 levels", `{"status": ${nested(30)}}`],
     ["NESTED_TOO_DEEP", "deeper than 30 levels", `{"status": ${nested(50_000)}}`],
     ["NESTED_TOO_DEEP", "is nested too deep", `{"status": ${nested(50_000, "12345678901234567890")}}`],
+    ["STATE_TOO_LARGE", "it holds more than 16384 values", `{"status": "s", "list": [${"0,".repeat(16_383)}0]}`],
     ["STATE_TOO_LARGE", "without its messages it takes 5000", `{"status": "${"x".repeat(5_000_000)}"}`],
     [
       "MESSAGE_TOO_LARGE",
@@ -241,6 +242,20 @@ describe("a request", () => {
       expect(bytes.reduce((sum, one) => sum + one, 0)).toBeLessThan(4 * 1024 * 1024);
     }
     expect(batchesOf([])).toEqual([]);
+  });
+
+  it("carries no more values than a request may, and each message though it holds more", () => {
+    const holding = (values: number) => ({ role: "u", content: "x", list: Array.from({ length: values }, () => null) });
+    const counts = [...Array.from({ length: 100 }, () => 500), 20_000, 20_000, 1];
+    const { messages } = documentIn(JSON.stringify({ messages: counts.map(holding) }));
+    const batches = batchesOf(messages);
+    expect(batches.flat()).toEqual(messages.map(({ message }) => message));
+    for (const batch of batches.filter(({ length }) => length > 1)) {
+      const values = batch.map(({ metadata }) => (Array.isArray(metadata?.list) ? metadata.list.length : 0));
+      expect(values.reduce((sum, one) => sum + one, 0)).toBeLessThan(16_384);
+    }
+    expect(batches.slice(-3).map(({ length }) => length)).toEqual([1, 1, 1]);
+    expect(batches.length).toBeLessThan(10);
   });
 
   it("carries the time that is left, and slides", () => {

@@ -1,5 +1,6 @@
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { ConversationSchema } from "../../gen/holdfast/v1/conversation_pb.js";
+import { valuesIn } from "../../infra/json-values.ts";
 import {
   isObject,
   type JsonRules,
@@ -11,7 +12,7 @@ import {
   textOf,
   Unfit,
 } from "./conversation-json.ts";
-import { messagesOf, type Prepared } from "./conversation-messages.ts";
+import { MOST_VALUES, messagesOf, type Prepared } from "./conversation-messages.ts";
 import { type Moment, momentOf } from "./values.ts";
 
 /** A document of the old system, as Holdfast keeps it. */
@@ -59,6 +60,9 @@ export function documentOf(value: Parsed, rules: DocumentRules): ConversationDoc
       "STATE_TOO_LARGE",
       `without its messages it takes ${stateBytes} bytes; the limit is ${STATE_BYTES}`,
     );
+  }
+  if (valuesIn(state, MOST_VALUES) > MOST_VALUES) {
+    throw new Unfit("STATE_TOO_LARGE", `without its messages it holds more than ${MOST_VALUES} values`);
   }
   return { state, stateBytes, messages: messagesOf(messages, rules), updated: updatedOf(value) };
 }

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { create, type JsonObject, toBinary, toJson } from "@bufbuild/protobuf";
 import { type ConversationMessage, ConversationMessageSchema } from "../../gen/holdfast/v1/conversation_pb.js";
+import { valuesIn } from "../../infra/json-values.ts";
 import {
   canonicalText,
   isObject,
@@ -21,11 +22,15 @@ import { momentOf } from "./values.ts";
 const MOST_MESSAGES = 1_000_000;
 const MESSAGE_BYTES = 256 * 1024;
 const ID_BYTES = 128;
+/** Of a request: parts and values of JSON. */
+export const MOST_VALUES = 16_384;
 
 /** A message, ready to be sent. */
 export interface Prepared {
   readonly message: ConversationMessage;
   readonly bytes: number;
+  /** No fewer than it has in parts and in JSON. */
+  readonly values: number;
 }
 
 /**
@@ -94,7 +99,7 @@ function prepare(raw: Parsed, path: string, ids: Ids, rules: JsonRules): Prepare
   if (bytes > MESSAGE_BYTES) {
     throw new Unfit("MESSAGE_TOO_LARGE", `${path} takes ${bytes} bytes; the limit is ${MESSAGE_BYTES}`);
   }
-  return { message, bytes };
+  return { message, bytes, values: valuesIn(toJson(ConversationMessageSchema, message), MOST_VALUES) };
 }
 
 const YEAR_1 = -62_135_596_800n;

@@ -4,7 +4,7 @@ import {
   type ConversationExpirySchema,
   type ConversationMessage,
 } from "../../gen/holdfast/v1/conversation_pb.js";
-import type { Prepared } from "./conversation-messages.ts";
+import { MOST_VALUES, type Prepared } from "./conversation-messages.ts";
 import type { Lifetime } from "./conversation-source.ts";
 import type { Moment } from "./values.ts";
 
@@ -20,14 +20,18 @@ export function batchesOf(messages: readonly Prepared[]): Batch[] {
   const batches: Batch[] = [];
   let batch: Batch = [];
   let total = 0;
-  for (const { message, bytes } of messages) {
-    if (batch.length === BATCH_MESSAGES || total + bytes > BATCH_BYTES) {
+  let totalValues = 0;
+  for (const { message, bytes, values } of messages) {
+    const isFull = batch.length === BATCH_MESSAGES || total + bytes > BATCH_BYTES || totalValues + values > MOST_VALUES;
+    if (isFull && batch.length > 0) {
       batches.push(batch);
       batch = [];
       total = 0;
+      totalValues = 0;
     }
     batch.push(message);
     total += bytes;
+    totalValues += values;
   }
   if (batch.length > 0) batches.push(batch);
   return batches;
