@@ -148,6 +148,31 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     expect(again.held.messageCount).toBe(1);
   });
 
+  it("removes few at a time where they are large", async () => {
+    await using open = await openUpkeep(kind);
+    const [one] = open.instances;
+    const mib = Buffer.alloc(1024 * 1024, 7);
+    const state = { userId: "u", status: "", complexityLevel: "", confidenceScore: undefined, bytes: mib };
+    for (const id of ids(40)) await done(one, save("", { ...keyed(id), state }));
+    await done(one, save("s"));
+    await done(
+      one,
+      append(Array.from({ length: 150 }, (_, at) => ({ ...message(`m${at}`), body: mib.subarray(0, 262_144) }))),
+    );
+    open.clock.move(DAY_MS + 1);
+    const before = one.commits();
+    const portions: number[] = [];
+    const goOn = async () => portions.push(await countOf(one, "conversation WHERE presence = 1")) > 0;
+    await one.removal({ includes: () => true, limit: 1000, dryRun: false, goOn });
+    // The last of them waits with the short one.
+    expect(portions).toEqual([41, 25, 9]);
+    expect(one.commits() - before).toBe(3);
+    const left: number[] = [];
+    const nowUs = open.clock.now() * 1000;
+    while (await one.remains.removeMessages(nowUs)) left.push(await countOf(one, "conversation_message"));
+    expect([...new Set(left)]).toEqual([150, 86, 22, 0]);
+  });
+
   it("keeps messages that are not due, and those of a generation in use", async () => {
     await using open = await openUpkeep(kind);
     const [one] = open.instances;

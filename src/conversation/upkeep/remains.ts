@@ -3,6 +3,7 @@ import type { ConversationKey } from "../record/conversation.ts";
 /** A conversation that has expired and still takes up room. */
 export interface Expired extends ConversationKey {
   readonly messageCount: number;
+  readonly stateBytes: number;
 }
 
 /** A tombstone that has been kept for as long as it was to be. */

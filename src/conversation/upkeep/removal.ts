@@ -6,6 +6,8 @@ import type { Expired, Remains } from "./remains.ts";
 
 /** So many are removed in one commit: writers wait no longer than that. */
 const PORTION = 100;
+/** Large states are fewer at a time. */
+const PORTION_BYTES = 16 * 1024 * 1024;
 
 export interface RemovalOrder {
   /** Whether what is in this collection may be removed. */
@@ -69,19 +71,19 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     let left = limit;
 
     /** Whether all of them were taken. */
-    async function takeAll<T extends ConversationKey>(
+    async function takeAll<T extends ConversationKey & { readonly stateBytes?: number }>(
       pages: AsyncIterable<readonly T[]>,
       take: (portion: readonly T[]) => Promise<void>,
     ): Promise<boolean> {
       for await (const page of pages) {
         const included = page.filter(({ collection }) => includes(collection));
         if (included.length === 0 && !(await goOn())) return false;
-        for (let at = 0; at < included.length; at += PORTION) {
+        for (let at = 0; at < included.length; ) {
           if (left === 0 || !(await goOn())) return false;
-          const portion = included.slice(at, at + Math.min(PORTION, left));
+          const portion = portionOf(included.slice(at, at + Math.min(PORTION, left)));
           left -= portion.length;
+          at += portion.length;
           await take(portion);
-          if (portion.length < Math.min(PORTION, included.length - at)) return false;
         }
         // What SQLite reads, it reads within this turn.
         await new Promise(setImmediate);
@@ -103,4 +105,14 @@ export function createRemoval({ remains, ledger, clock }: RemovalParts): Removal
     if (failures.length > 0) throw new AggregateError(failures, "expired conversations could not be removed");
     return { ...counts, more: !wereOutlived };
   };
+}
+
+/** The first of them, one at least. */
+function portionOf<T extends { readonly stateBytes?: number }>(some: readonly T[]): readonly T[] {
+  let bytes = 0;
+  const end = some.findIndex(({ stateBytes = 0 }, at) => {
+    bytes += stateBytes;
+    return at > 0 && bytes > PORTION_BYTES;
+  });
+  return end === -1 ? some : some.slice(0, end);
 }

@@ -9,17 +9,23 @@ import type { Expired, Outlived, Remains } from "./remains.ts";
 /** Few enough that SQLite, which reads and writes on the thread that answers calls, is busy for some milliseconds only. */
 const PAGE = 500;
 const PORTION = 1_000;
+/** Large messages are fewer at a time. */
+const PORTION_BYTES = 16 * 1024 * 1024;
 /** What was written so long ago needs no healing: copies of what was there before are gone by themselves. */
 const COPIES_GONE_US = COPIES_GONE_MS * 1000;
 
 /** SQLite, which may not know how many there are of what, would rather sort all conversations. */
 const tableBy = (kind: Database["kind"], index: string) =>
   kind === "sqlite" ? `conversation INDEXED BY ${index}` : "conversation";
-const expiredIn = (kind: Database["kind"]) => `SELECT collection, id, message_count AS figure, expires_us AS at
+const expiredIn = (
+  kind: Database["kind"],
+) => `SELECT collection, id, message_count AS figure, state_bytes, expires_us AS at
   FROM ${tableBy(kind, "conversation_expires")}
   WHERE presence = 1 AND expires_us IS NOT NULL AND expires_us <= $1 AND (expires_us, collection, id) > ($2, $3, $4)
   ORDER BY expires_us, collection, id LIMIT ${PAGE}`;
-const outlivedIn = (kind: Database["kind"]) => `SELECT collection, id, stamp AS figure, kept_until_us AS at
+const outlivedIn = (
+  kind: Database["kind"],
+) => `SELECT collection, id, stamp AS figure, 0 AS state_bytes, kept_until_us AS at
   FROM ${tableBy(kind, "conversation_kept_until")}
   WHERE kept_until_us IS NOT NULL AND kept_until_us <= $1 AND (unhealed = 0 OR stamp <= $1 - ${COPIES_GONE_US})
     AND (kept_until_us, collection, id) > ($2, $3, $4)
@@ -38,8 +44,14 @@ const DUE = "SELECT collection, id, generation FROM conversation_garbage WHERE d
 const OF_GENERATION = "collection = $1 AND id = $2 AND generation = $3";
 const STILL_DUE = `SELECT due_us FROM conversation_garbage WHERE ${OF_GENERATION} AND due_us <= $4`;
 const IN_USE = `SELECT stamp FROM conversation WHERE ${OF_GENERATION} AND presence = $4`;
-const LAST_OF_PORTION = `SELECT position FROM conversation_message WHERE ${OF_GENERATION}
-  ORDER BY position, added LIMIT 1 OFFSET ${PORTION - 1}`;
+const FIRST_MESSAGES = `SELECT MAX(CASE WHEN before < ${PORTION_BYTES} THEN position END) AS last, COUNT(*) AS seen,
+    COUNT(CASE WHEN before < ${PORTION_BYTES} THEN 1 END) AS taken
+  FROM (
+    SELECT position, SUM(bytes) OVER (ORDER BY position, added) - bytes AS before FROM (
+      SELECT position, added, LENGTH(body) AS bytes FROM conversation_message WHERE ${OF_GENERATION}
+      ORDER BY position, added LIMIT ${PORTION}
+    ) AS portion
+  ) AS summed`;
 const REMOVE_FIRST = `DELETE FROM conversation_message WHERE ${OF_GENERATION} AND position <= $4`;
 const REMOVE_REST = `DELETE FROM conversation_message WHERE ${OF_GENERATION}`;
 const FORGET_GENERATION = `DELETE FROM conversation_garbage WHERE ${OF_GENERATION}`;
@@ -51,9 +63,11 @@ const REMOVE_EMPTY = `DELETE FROM conversation_count
     AND conversations = 0 AND messages = 0 AND state_bytes = 0 RETURNING 1 AS removed`;
 
 type Place = { readonly at: number } & ConversationKey;
-type PlaceRow = { collection: string; id: string; figure: number; at: number };
+type PlaceRow = { collection: string; id: string; figure: number; state_bytes: number; at: number };
 type GenerationRow = { collection: string; id: string; generation: number };
 type RemovedRow = { collection: string; presence: number; status: string };
+/** With no message, there is no last one. */
+type PortionRow = { last: number | null; seen: number; taken: number };
 type CountRow = RemovedRow & { conversations: number };
 
 const START: Place = { at: 0, collection: "", id: "" };
@@ -112,7 +126,9 @@ export function createSqlRemains(database: Database): Remains {
       pages(
         expiredIn(database.kind),
         untilUs,
-        ({ collection, id, figure }): Expired => ({ collection, id, messageCount: figure }),
+        ({ collection, id, figure, state_bytes: stateBytes }): Expired => ({
+          ...{ collection, id, messageCount: figure, stateBytes },
+        }),
       ),
     outlived: (untilUs) =>
       pages(
@@ -138,9 +154,9 @@ export function createSqlRemains(database: Database): Remains {
         const [still] = await tx.query<{ due_us: number }>(STILL_DUE + forUpdate, [...of, nowUs]);
         if (still === undefined) return;
         const [used] = await tx.query<{ stamp: number }>(IN_USE, [...of, presenceNumber("live")]);
-        const [last] = used === undefined ? await tx.query<{ position: number }>(LAST_OF_PORTION, of) : [];
-        if (last !== undefined) {
-          await tx.query(REMOVE_FIRST, [...of, last.position]);
+        const [first] = used === undefined ? await tx.query<PortionRow>(FIRST_MESSAGES, of) : [];
+        if (first !== undefined && (first.seen === PORTION || first.taken < first.seen)) {
+          await tx.query(REMOVE_FIRST, [...of, first.last]);
           return;
         }
         if (used === undefined) await tx.query(REMOVE_REST, of);

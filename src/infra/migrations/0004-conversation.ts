@@ -168,7 +168,7 @@ function indexes(): readonly string[] {
     "CREATE INDEX conversation_user ON conversation (collection, user_id, created_us, id) WHERE presence = 1",
     "CREATE INDEX conversation_status ON conversation (collection, status, created_us, id) WHERE presence = 1",
     // Many may end at the same moment. What a sweep asks of each is in these, so that it visits only those that it removes.
-    "CREATE INDEX conversation_expires ON conversation (expires_us, collection, id, message_count) WHERE presence = 1 AND expires_us IS NOT NULL",
+    "CREATE INDEX conversation_expires ON conversation (expires_us, collection, id, message_count, state_bytes) WHERE presence = 1 AND expires_us IS NOT NULL",
     "CREATE INDEX conversation_kept_until ON conversation (kept_until_us, collection, id, stamp, unhealed) WHERE kept_until_us IS NOT NULL",
     "CREATE INDEX conversation_unhealed ON conversation (collection, id) WHERE unhealed <> 0",
     "CREATE INDEX conversation_change_of ON conversation_change (collection, id, seq)",
