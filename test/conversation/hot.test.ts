@@ -3,47 +3,10 @@ import { AT } from "../../src/conversation/hot/copy-bytes.ts";
 import { copyKeys } from "../../src/conversation/hot/copy-keys.ts";
 import { FILLED } from "../../src/conversation/hot/copy-store.ts";
 import { fillScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
-import { slotOf } from "../../src/infra/redis-slot.ts";
 import { freshRedis } from "../support/fresh.ts";
-import { startRedisCluster } from "../support/redis-cluster.ts";
 import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 import { believing, keyOf, openTruth, startHot, stateWith } from "./hot-parts.ts";
-
-describe("the keys of a conversation", () => {
-  const ids = [
-    "plain",
-    "a:b",
-    "{t}x",
-    "x{t}",
-    "x{t",
-    "x{}y",
-    "x}y",
-    "}{",
-    "a}b{t}",
-    "{{t}}",
-    "ünï{cödé}",
-    ":holdfast:a",
-  ];
-
-  it("lie in one slot wherever the document's name leaves a way to it", () => {
-    for (const id of ids) {
-      const { copy, document, together } = copyKeys({ collection: "conversation", id });
-      expect(document).toBe(`conversation:${id}`);
-      expect(slotOf(copy) === slotOf(document), id).toBe(together);
-    }
-    expect(ids.filter((id) => !copyKeys({ collection: "c", id }).together)).toEqual(["x{}y", "x}y", "}{"]);
-  });
-
-  it("are those of no other conversation", () => {
-    const more = ids.flatMap((id) => [id, `${id}:holdfast`, `:holdfast:${id}`, `{${id}}:holdfast`]);
-    const all = ["c", "holdfast", "conversation"].flatMap((collection) =>
-      [...new Set(more)].map((id) => copyKeys({ collection, id })),
-    );
-    const names = all.flatMap(({ copy, document }) => [copy, document]);
-    expect(new Set(names).size).toBe(names.length);
-  });
-});
 
 describe("a hot copy", () => {
   it("is there after a save, an append, a new expiry and a deletion, and says what the truth says", async () => {
@@ -248,34 +211,5 @@ describe("a hot copy", () => {
     await one.save("c", 2);
     expect(await other.value("c")).toEqual({ value: 2, layer: "postgres" });
     await one.redis.command("config", "set", "maxmemory", "0");
-  });
-});
-
-describe("in a cluster", () => {
-  it("copies and documents lie where they belong, whatever the ids", async () => {
-    await using cluster = await startRedisCluster();
-    const { database } = await openTruth();
-    const url = cluster.urls.map((one) => one.replace("redis://", "")).join(",");
-    const one = await startHot({
-      database,
-      redisUrl: `redis-cluster://${url}`,
-      documents: true,
-      commandTimeoutMs: 5_000,
-    });
-    await believing(one);
-    const ids = ["plain", "{t}x", "x{t", "x}y", "a}b{t}", ...Array.from({ length: 60 }, (_, at) => `c${at}`)];
-    await Promise.all(ids.map((id, at) => one.save(id, at)));
-    for (const [at, id] of ids.entries()) {
-      await until(async () => (await one.copied(id)) === at, { what: `the copy of ${id}` });
-    }
-    const documents = ids.filter((id) => copyKeys(keyOf(id)).together);
-    expect(documents.length).toBe(ids.length - 1);
-    for (const id of documents) {
-      const there = async () => (await one.redis.command("get", `conversation:${id}`)) !== null;
-      await until(there, { what: `the document of ${id}` });
-    }
-    await Promise.all(ids.map((id, at) => one.save(id, at + 1)));
-    const values = await Promise.all(ids.map(async (id) => (await one.value(id)).value));
-    expect(values).toEqual(ids.map((_, at) => at + 1));
   });
 });
