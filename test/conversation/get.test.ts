@@ -107,7 +107,9 @@ describe.each(KINDS)("Get over %s", (kind) => {
     };
     expect(await look(fourth)).toEqual([4, "m1 m2 m3 m4"]);
     expect(await look(third)).toEqual([3, "m1 m2 m3"]);
-    expect(await failureOf(reads.get({ id, version: first ?? 0n }))).toMatchObject({ reason: "VERSION_NOT_KEPT" });
+    expect(await failureOf(reads.get({ id, version: first ?? 0n }))).toMatchObject({
+      ...{ reason: "VERSION_NOT_KEPT", metadata: { collection: "conversation", id, version: String(first) } },
+    });
 
     const restored = await writes.restore({ id, version: String(second) });
     expect(await look(versionIn(restored))).toEqual([2, "m1 m2"]);
@@ -197,7 +199,8 @@ describe.each(KINDS)("Get with hot copies over %s", (kind) => {
     stale();
     expect((await reads.get({ id, version })).conversation?.state).toEqual({ n: 2 });
     expect(await failureOf(reads.get({ id, minVersion: version + 1n }))).toMatchObject({
-      ...{ kind: "precondition", reason: "VERSION_NOT_REACHED", metadata: { version: String(version) } },
+      ...{ kind: "precondition", reason: "VERSION_NOT_REACHED" },
+      metadata: { field: "min_version", collection: "conversation", id, version: String(version) },
     });
   });
 

@@ -114,7 +114,7 @@ describe.each(KINDS)("ListMessages over %s", (kind) => {
     const first = async () => (await reads.listMessages({ id, pageSize: 2 })).nextPageToken;
     const next = async (pageToken: string) =>
       (await reads.listMessages({ id, pageSize: 2, pageToken })).messages.map(({ position }) => Number(position));
-    const aborted = { kind: "conflict", reason: "MESSAGES_REPLACED", metadata: { id } };
+    const aborted = { kind: "conflict", reason: "MESSAGES_REPLACED", metadata: { collection: "conversation", id } };
     const six = versionIn(await writes.patch({ id, patch: {} }));
 
     const undisturbed = await first();
