@@ -1,5 +1,5 @@
+import { LIST, STRUCT } from "../../infra/struct-tags.ts";
 import { WireReader } from "../../infra/wire-reader.ts";
-import { LIST, STRUCT } from "./struct-fields.ts";
 import { eachMember, type Member } from "./struct-members.ts";
 
 /**

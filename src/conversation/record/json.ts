@@ -1,6 +1,6 @@
 import type { JsonObject } from "@bufbuild/protobuf";
+import { BOOL, LIST, NULL, NUMBER, STRING, STRUCT } from "../../infra/struct-tags.ts";
 import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
-import { BOOL, LIST, NULL, NUMBER, STRING, STRUCT } from "./struct-fields.ts";
 import { intact } from "./struct-members.ts";
 import { structOfJson } from "./struct-writer.ts";
 

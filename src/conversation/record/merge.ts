@@ -1,9 +1,9 @@
 import type { Fields } from "../../infra/fields.ts";
+import { NULL, STRUCT } from "../../infra/struct-tags.ts";
 import { WireReader } from "../../infra/wire-reader.ts";
 import type { Merge } from "../change/order.ts";
 import { field, fieldOf, joined, type Part } from "./conversation-bytes.ts";
 import { checkStruct, mergedState } from "./state.ts";
-import { NULL, STRUCT } from "./struct-fields.ts";
 import { eachMember, intact, type Member } from "./struct-members.ts";
 
 /** Merges a patch, and tells it: plainly written. */

@@ -1,6 +1,5 @@
 import { isUtf8 } from "node:buffer";
 import type { FieldViolation } from "../../infra/failure.ts";
-import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
 import {
   BOOL,
   ENTRY_KEY,
@@ -12,7 +11,8 @@ import {
   STRING,
   STRUCT,
   STRUCT_ENTRY,
-} from "./struct-fields.ts";
+} from "../../infra/struct-tags.ts";
+import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
 import { StructKeys } from "./struct-keys.ts";
 import { StructPath } from "./struct-path.ts";
 import { MOST_VALUES, tooManyValues } from "./struct-values.ts";

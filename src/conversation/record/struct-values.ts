@@ -1,6 +1,6 @@
 import { Failure } from "../../infra/failure.ts";
+import { LIST, STRUCT } from "../../infra/struct-tags.ts";
 import { WireReader } from "../../infra/wire-reader.ts";
-import { LIST, STRUCT } from "./struct-fields.ts";
 import { eachMember, intact } from "./struct-members.ts";
 
 /**

@@ -1,5 +1,4 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { varintBytes, writeVarint } from "../../infra/wire-reader.ts";
 import {
   BOOL,
   ENTRY_KEY,
@@ -11,7 +10,8 @@ import {
   STRING,
   STRUCT,
   STRUCT_ENTRY,
-} from "./struct-fields.ts";
+} from "../../infra/struct-tags.ts";
+import { varintBytes, writeVarint } from "../../infra/wire-reader.ts";
 
 /** Far beyond what a state may have, far below what the stack has room for. */
 const MOST_LEVELS = 200;

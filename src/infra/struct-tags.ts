@@ -1,4 +1,4 @@
-import { BYTES, FIXED64, VARINT } from "../../infra/wire-reader.ts";
+import { BYTES, FIXED64, VARINT } from "./wire-reader.ts";
 
 const tag = (field: number, type: number) => (field << 3) | type;
 
