@@ -76,5 +76,15 @@ CONVERSATION OPTIONS
   --dry-run                   send nothing, and tell what would become of each; without a server, what could be sent
   --verbose                   tell of each that is left alone or refused, and why
 
+  holdfast import conversations --redis-url redis://127.0.0.1:6379/0 --dry-run
+  holdfast import conversations --redis-url redis-sentinel://s1:26379,s2:26379/mymaster --rejects rejects.jsonl
+  holdfast import conversations --redis-url redis-cluster://n1:6379,n2:6379 --collection support=chat:support: --ttl policy
+  holdfast import conversations --file dump.json
+  zcat dump.jsonl.gz | holdfast import conversations --file - --collection support
+  holdfast import audit-sqlite audit_queue.db --default time=import --dry-run
+  holdfast import audit-stream --redis-url redis://127.0.0.1:6379 --delete
+  holdfast import audit-files ./audit-backup --map actor=user_name --rejects rejects.jsonl
+
+A first SIGINT (Ctrl-C) or SIGTERM lets import conversations finish what is under way and account for it; run again, it goes on.
 import ends with 0 when nothing was refused, with 1 otherwise. TIME is 2026-01-31 or 2026-01-31T17:30:00Z; --until is excluded.
 `;

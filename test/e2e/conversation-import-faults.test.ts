@@ -99,6 +99,19 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
     expect(summary?.origin?.id).toBe(id);
   });
 
+  it("leave nothing beside them when an import is killed just before it would have removed that", async () => {
+    const url = await freshRedis();
+    await fillLegacy(url, { short: 8, long: [3000] });
+    await using server = await startHoldfast(await settings());
+    using client = createConversationClient(server.grpcAddress);
+    expect(await run(server, url)).toMatchObject({ code: 0, counts: { imported: 9 } });
+    const { origin } = (await client.get("long-0")).reply.conversation?.summary ?? {};
+    if (origin === undefined) throw new Error("it was not put together elsewhere");
+    await client.save(origin.id, {}, { expectedVersion: 0n });
+    expect(await run(server, url)).toMatchObject({ code: 0, counts: { "already there": 9 } });
+    await expectAll(client, 8, [3000]);
+  });
+
   it("are there once when two imports bring them at the same time", async () => {
     const url = await freshRedis();
     const long = [5000, 5000];

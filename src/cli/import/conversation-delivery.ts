@@ -41,7 +41,7 @@ const TURNS = 5;
 /** Brings one document after the other to a server: each wholly, or not at all. */
 export function createDelivery(options: DeliveryOptions): Deliver {
   const { api, patience, isAlive, updates, isRehearsal } = options;
-  const stage = createStaging(options);
+  const staging = createStaging(options);
   const termOf = ({ lifetime }: Sendable) => (options.keepsTtl ? expiryOf(lifetime) : undefined);
 
   async function attempt(sendable: Sendable): Promise<Turn> {
@@ -52,7 +52,7 @@ export function createDelivery(options: DeliveryOptions): Deliver {
     if (there.presence === ConversationPresence.DELETED) return "deleted there";
     if (there.presence === ConversationPresence.EXPIRED && !isAlive) return "expired there";
     const batches = batchesOf(document.messages);
-    if (batches.length > 1) return isRehearsal ? "imported" : stage(sendable, batches, termOf(sendable));
+    if (batches.length > 1) return isRehearsal ? "imported" : staging.bring(sendable, batches, termOf(sendable));
     return (await save(sendable, 0n, batches[0] ?? [], termOf(sendable))) ? "imported" : "again";
   }
 
@@ -79,7 +79,10 @@ export function createDelivery(options: DeliveryOptions): Deliver {
     const count = Number(summary.messageCount);
     const isPart = count <= messages.length && (await isLast(sendable, count, there.messages.at(-1)));
     const isWhole = isPart && count === messages.length;
-    if (isWhole && canonicalText(state) === canonicalText(wanted)) return "already there";
+    if (isWhole && canonicalText(state) === canonicalText(wanted)) {
+      if (!isRehearsal) await staging.clearUp(sendable, summary.origin);
+      return "already there";
+    }
     if (!isAfter(updated, summary.updateTime)) return "newer there";
     if (!updates || !isPart) return "older there";
     const [rest = [], ...more] = batchesOf(messages.slice(count));

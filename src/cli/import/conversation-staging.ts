@@ -1,6 +1,10 @@
 import { createHash, randomUUID } from "node:crypto";
 import { toBinary } from "@bufbuild/protobuf";
-import { ConversationMessageSchema, ConversationStateService } from "../../gen/holdfast/v1/conversation_pb.js";
+import {
+  ConversationMessageSchema,
+  ConversationPresence,
+  ConversationStateService,
+} from "../../gen/holdfast/v1/conversation_pb.js";
 import { type Api, ApiError } from "../client/api.ts";
 import type { Patience } from "../client/patience.ts";
 import { canonicalText } from "./conversation-json.ts";
@@ -17,8 +21,12 @@ export interface StagingOptions {
 /** What became of a document that was put together there. */
 export type Staged = "imported" | "deleted there" | "again";
 
-/** Resolves once the document is there as a whole, or somebody else was first. */
-export type Stage = (sendable: Sendable, batches: readonly Batch[], expiry: Expiry | undefined) => Promise<Staged>;
+export interface Staging {
+  /** Resolves once the document is there as a whole, or somebody else was first. */
+  bring(sendable: Sendable, batches: readonly Batch[], expiry: Expiry | undefined): Promise<Staged>;
+  /** Removes what an import left behind that died when all but that was done. `origin`: what the conversation was copied from. */
+  clearUp(sendable: Sendable, origin: Named | undefined): Promise<void>;
+}
 
 const { method } = ConversationStateService;
 
@@ -48,8 +56,12 @@ function fateOf(error: unknown): Staged | undefined {
  * What does not fit into one request is put together under another id and then copied in one step. So nobody sees half of it, and
  * when the import dies in the middle, no copy of that half lies over the document that it came from. The next import goes on there.
  */
-export function createStaging({ api, patience, signal }: StagingOptions): Stage {
-  return async (sendable, [first = [], ...more], expiry) => {
+export function createStaging({ api, patience, signal }: StagingOptions): Staging {
+  async function bring(
+    sendable: Sendable,
+    [first = [], ...more]: readonly Batch[],
+    expiry: Expiry | undefined,
+  ): Promise<Staged> {
     const { collection, id, document } = sendable;
     const staged = { collection, id: stagedId(sendable) };
     try {
@@ -81,7 +93,7 @@ export function createStaging({ api, patience, signal }: StagingOptions): Stage 
       if (error instanceof ApiError && !error.isTransient) await leave(staged, "again");
       throw error;
     }
-  };
+  }
 
   /** Deletes it. What the server does not delete now expires by itself. */
   async function leave(staged: Named, fate: Staged): Promise<Staged> {
@@ -92,6 +104,16 @@ export function createStaging({ api, patience, signal }: StagingOptions): Stage 
     }
     return fate;
   }
+
+  return {
+    bring,
+    async clearUp(sendable, origin) {
+      if (origin === undefined || origin.id !== stagedId(sendable)) return;
+      const staged = { collection: origin.collection, id: origin.id };
+      const { presence } = await patience.until(() => api.call(method.exists, staged));
+      if (presence === ConversationPresence.LIVE) await leave(staged, "imported");
+    },
+  };
 }
 
 /** The same for the same document, and with its id in it: whoever meets it can tell where it comes from. */
