@@ -11,6 +11,7 @@ import {
   AuditServiceIngestRequestSchema,
 } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { type AuditClient, createAuditClient } from "../support/audit-client.ts";
+import { bytes, deepValue, field, join, number, text, varint } from "../support/bad-bytes.ts";
 import { type BadCaller, complaints, createBadCaller, gauge } from "../support/bad-caller.ts";
 import { createFrameSender, type FrameSender, frame } from "../support/bad-frames.ts";
 import { many } from "../support/bad-value.ts";
@@ -40,14 +41,6 @@ afterAll(async () => {
 const { method } = AuditService;
 const path = (name: string) => `/${AuditService.typeName}/${name}`;
 
-const bytes = (field: number, value: Uint8Array | string) =>
-  new BinaryWriter()
-    .tag(field, WireType.LengthDelimited)
-    .bytes(typeof value === "string" ? Buffer.from(value) : value)
-    .finish();
-const varint = (field: number, value: number | bigint) =>
-  new BinaryWriter().tag(field, WireType.Varint).uint64(value).finish();
-const join = (...parts: readonly Uint8Array[]): Uint8Array => Buffer.concat(parts);
 const who = join(bytes(2, "a"), bytes(3, "b"));
 
 let lastProducer = 0;
@@ -69,10 +62,6 @@ async function isKept(id: string, entry: Uint8Array): Promise<boolean> {
 }
 
 const struct = (...fields: readonly Uint8Array[]) => bytes(9, join(...fields.map((field) => bytes(1, field))));
-const field = (key: string, value: Uint8Array) => join(bytes(1, key), bytes(2, value));
-const number = (value: number) => new BinaryWriter().tag(2, WireType.Bit64).double(value).finish();
-const text = (value: string) => bytes(3, value);
-
 describe("a record written in another way than usual", () => {
   const long = (...groups: number[]) => new Uint8Array(groups);
   const kept: readonly [string, Uint8Array, JsonValue?][] = [
@@ -256,28 +245,10 @@ describe("changed bytes", () => {
 });
 
 describe("messages made to hurt", () => {
-  /** A Value of so many Structs within each other. */
-  function deep(levels: number): Uint8Array {
-    // From the inside out, without copying what is inside each time.
-    const heads: Uint8Array[] = [];
-    let length = 0;
-    const wrap = (field: number, before = new Uint8Array()) => {
-      const head = join(before, new BinaryWriter().tag(field, WireType.LengthDelimited).uint32(length).finish());
-      heads.push(head);
-      length += head.length;
-    };
-    for (let level = 0; level < levels; level++) {
-      wrap(2, bytes(1, "k"));
-      wrap(1);
-      wrap(5);
-    }
-    return Buffer.concat(heads.reverse());
-  }
-
   it.each([31, 100, 1_000, 10_000, 100_000])(
     "are refused, not followed to the end of the stack: %i levels",
     async (levels) => {
-      const value = deep(levels);
+      const value = deepValue(levels);
       const entry = join(who, struct(field("k", value)));
       expect(await append(entry)).toMatchObject({ code: "INVALID_ARGUMENT" });
       const filter = bytes(1, bytes(12, join(bytes(1, "/a"), bytes(2, value))));

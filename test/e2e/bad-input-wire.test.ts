@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { create, type DescField, type DescMessage, type DescMethod, ScalarType, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMethod, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
@@ -8,6 +8,7 @@ import { AuditService } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
 import { prepareAudit } from "../support/bad-audit-fields.ts";
+import { textsOf } from "../support/bad-bytes.ts";
 import { type BadCaller, complaints, createBadCaller, gauge } from "../support/bad-caller.ts";
 import { goodRequests } from "../support/bad-fields.ts";
 import { createFrameSender, type FrameSender, frame } from "../support/bad-frames.ts";
@@ -42,36 +43,6 @@ function goodBytes(method: DescMethod): Uint8Array {
 
 const send = (method: DescMethod, bytes: Uint8Array) =>
   caller.send(pathOf(method), bytes, { stream: method.methodKind !== "unary" });
-
-/** For every text within the message, at any depth: its name, and the message with nothing but a text that is not UTF-8. */
-function textsOf(desc: DescMessage, prefix = "", within: readonly DescMessage[] = []): NamedBytes[] {
-  // A Struct holds Structs without end.
-  if (within.includes(desc)) return [];
-  return desc.fields.flatMap((field) => {
-    const name = `${prefix}${field.name}`;
-    if (isText(field)) return [{ name, bytes: nested(field, notText) }];
-    const inner = field.message === undefined ? [] : textsOf(field.message, `${name}.`, [...within, desc]);
-    if (field.fieldKind !== "map") return inner.map((one) => ({ ...one, bytes: nested(field, one.bytes) }));
-    const key = { name: `${name}, a key`, bytes: nested(field, nested({ number: 1 }, notText)) };
-    const values = inner.map((one) => ({ ...one, bytes: nested(field, nested({ number: 2 }, one.bytes)) }));
-    return [...(field.mapKey === ScalarType.STRING ? [key] : []), ...values];
-  });
-}
-
-interface NamedBytes {
-  readonly name: string;
-  readonly bytes: Uint8Array;
-}
-
-const notText = new Uint8Array([0x61, 0xc3, 0x28]);
-
-function isText(field: DescField): boolean {
-  return (field.fieldKind === "scalar" || field.fieldKind === "list") && field.scalar === ScalarType.STRING;
-}
-
-function nested({ number }: Pick<DescField, "number">, bytes: Uint8Array): Uint8Array {
-  return new BinaryWriter().tag(number, WireType.LengthDelimited).bytes(bytes).finish();
-}
 
 describe("a text that is not UTF-8", () => {
   const rows = methods.flatMap((method) =>
