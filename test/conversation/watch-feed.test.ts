@@ -1,9 +1,13 @@
 import { describe, expect, it, onTestFinished } from "vitest";
 import { KIND } from "../../src/conversation/ledger/book.ts";
-import type { Change } from "../../src/conversation/watch/change.ts";
+import type { Change, Scope } from "../../src/conversation/watch/change.ts";
+import { createChangeBell } from "../../src/conversation/watch/change-bell.ts";
+import { createFeed } from "../../src/conversation/watch/feed.ts";
 import { Follower } from "../../src/conversation/watch/follower.ts";
+import { createSqlChanges } from "../../src/conversation/watch/sql-changes.ts";
 import { pruneChanges } from "../../src/conversation/watch/sql-prune.ts";
 import { Window } from "../../src/conversation/watch/window.ts";
+import { createLocalBackplane, createLocalHub } from "../../src/infra/backplane-local.ts";
 import type { Database, SqlRow, SqlValue } from "../../src/infra/database.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";
@@ -49,6 +53,33 @@ describe.each(KINDS)("the feed of all watchers over %s", (kind) => {
     await saved(open.first, "c7", "idle");
     await idle[7]?.has(1);
     expect(idle.filter(({ changes }) => changes.length > 0)).toHaveLength(1);
+  });
+
+  it("looks at none but those who watch the conversation or its collection", async () => {
+    await using open = await openWatches(kind);
+    const { first } = open;
+    let looks = 0;
+    const watched = (collection: string, id?: string): Scope => ({
+      get collection() {
+        looks++;
+        return collection;
+      },
+      ...{ id, filter: undefined },
+    });
+    const bell = createChangeBell(createLocalBackplane({ hub: createLocalHub() }));
+    const feed = createFeed({ changes: createSqlChanges(first.database), bell });
+    using parts = new DisposableStack();
+    const ids = Array.from({ length: 1_000 }, (_, at) => `c${at}`);
+    for (const id of ids) parts.use(feed.follow(watched("busy", id), 0, 0, () => undefined));
+    for (const id of ids) parts.use(feed.follow(watched(id), 0, 0, () => undefined));
+    let woken = 0;
+    parts.use(feed.follow(watched("busy"), 0, 0, () => woken++));
+    parts.defer(() => bell.close());
+    looks = 0;
+    await saved(first, "c7", "busy");
+    bell.ring();
+    await until(() => woken > 0, { what: "the change" });
+    expect(looks).toBeLessThan(10);
   });
 
   it("asks nothing while nobody watches", async () => {
