@@ -42,7 +42,7 @@ export interface Message {
   /** Never empty: the server gave one if the caller did not. */
   readonly id: string;
   readonly role: string;
-  /** Of what the caller gave: the same however its maps are ordered. */
+  /** Of what it says, apart from its id and its time: the same however its maps are ordered. */
   readonly contentHash: Uint8Array;
   /** A serialized ConversationMessage without its position. */
   readonly body: Uint8Array;
