@@ -54,7 +54,7 @@ function inspect(desc: DescMessage, json: unknown, path: string, violations: Fie
     return;
   }
   // The other well-known types are any JSON there is.
-  const tooDeep = desc.typeName.startsWith("google.protobuf.") ? beyond(json, 1) : undefined;
+  const tooDeep = desc.typeName.startsWith("google.protobuf.") ? beyond(json) : undefined;
   if (tooDeep !== undefined)
     violations.push({ field: path + tooDeep, description: `nests more than ${MOST_LEVELS} levels` });
   if (desc.typeName.startsWith("google.protobuf.") || !isObject(json)) return;
@@ -93,14 +93,23 @@ function inspectText(value: unknown, path: string, violations: FieldViolation[])
 }
 
 /** Where JSON is nested deeper than the library goes, or any RPC allows: there it would be refused without its path. */
-function beyond(json: unknown, level: number): string | undefined {
-  if (typeof json !== "object" || json === null) return undefined;
-  if (level > MOST_LEVELS) return "";
-  for (const [key, value] of Object.entries(json)) {
-    const deeper = beyond(value, level + 1);
-    if (deeper !== undefined) return (Array.isArray(json) ? `[${key}]` : stepTo(key)) + deeper;
-  }
-  return undefined;
+function beyond(json: unknown): string | undefined {
+  return isDeeper(json, 1) ? pathBeyond(json, 1) : undefined;
+}
+
+/** Nearly all of it is not: no names are looked at. */
+function isDeeper(json: unknown, level: number): boolean {
+  if (typeof json !== "object" || json === null) return false;
+  if (level > MOST_LEVELS) return true;
+  for (const value of Array.isArray(json) ? json : Object.values(json)) if (isDeeper(value, level + 1)) return true;
+  return false;
+}
+
+function pathBeyond(json: unknown, level: number): string {
+  if (typeof json !== "object" || json === null || level > MOST_LEVELS) return "";
+  const [key, value] = Object.entries(json).find(([, inner]) => isDeeper(inner, level + 1)) ?? [];
+  if (key === undefined) return "";
+  return (Array.isArray(json) ? `[${key}]` : stepTo(key)) + pathBeyond(value, level + 1);
 }
 
 const MOST_LEVELS = 32;
