@@ -13,9 +13,9 @@ import { freshRedis } from "../support/fresh.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
-import { openArchives } from "./archives.ts";
+import { openArchives, sealed } from "./archives.ts";
 import { open as openJournal, readAll } from "./journals.ts";
-import { inStream, openQueue } from "./queue-parts.ts";
+import { inStream, openQueue, seedsFor } from "./queue-parts.ts";
 
 export type Tier = "redis" | "sql" | "journal";
 
@@ -113,4 +113,14 @@ export async function openIntake(options: IntakeOptions = {}): Promise<IntakePar
 async function idsIn(database: Database, table: string, order: string): Promise<string[]> {
   type Row = { producer: string; sequence: number };
   return (await database.query<Row>(`SELECT producer, sequence FROM ${table} ORDER BY ${order}`)).map(idOf);
+}
+
+/** A record of the producer p. */
+export const p = (sequence: number, actor = "user:1") => sealed({ producer: "p", sequence }, { actor });
+
+/** A producer of which the queue has 1, where there is one. */
+export async function known(options?: IntakeOptions): Promise<IntakeParts> {
+  const parts = await openIntake(options);
+  await parts.queue.append({ records: [p(1)], seeds: seedsFor("p") });
+  return parts;
 }
