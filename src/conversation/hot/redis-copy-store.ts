@@ -39,21 +39,20 @@ const MOST_DROPPED = 100;
  */
 const LARGEST_STATE = 256 * 1024;
 const ROOM_TO_READ = 32 * LARGEST_STATE;
+/** A read counts as what the largest of late had, and never as less than this. */
+const LEAST_LIKELY = LARGEST_STATE / 4;
+const LESS_LIKELY = 0.98;
 const ROOM_TO_FILL = 2 * 1024 * 1024;
 /** When so much waits for that room, what comes is stored without its state. */
 const MOST_WAITING = 16 * 1024 * 1024;
 const NO_STATE = Buffer.alloc(0);
-
-interface Reply {
-  readonly values: readonly unknown[];
-  readonly life: string;
-}
 
 export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore {
   const { redis, guarded, guardedCover, clock, truthId } = options;
   const reader = createRedisReader(redis);
   const lifeAt = createRedisLives(redis, truthId);
   const roomToRead = createRoom(ROOM_TO_READ);
+  let likelyBytes = LARGEST_STATE;
   const roomToFill = createRoom(ROOM_TO_FILL);
   const isCluster = redis.mode === "cluster";
   /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
@@ -74,7 +73,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     keys: readonly ConversationKey[],
     args: (life: string) => readonly RedisArgument[],
     through: Guarded = guarded,
-  ): Promise<Reply> {
+  ): Promise<{ readonly values: readonly unknown[]; readonly life: string }> {
     const pairs = keys.flatMap(pairOf);
     return through(async () => {
       // Where there is no connection yet, this is what makes one.
@@ -150,7 +149,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     if (roomToFill.waiting + bytes <= MOST_WAITING) {
       return roomToFill.run(bytes, () => fillPortion(copies, isChange, began));
     }
-    const stateless = copies.map(({ held }) => ({ held, state: undefined }));
+    const stateless = copies.map(({ held }): Changed => ({ held, state: undefined }));
     return fillPortion(stateless, isChange, began);
   }
 
@@ -182,7 +181,8 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     const { copy } = copyKeys(key);
     const life = lifeAt(copy);
     if (life === undefined || life === "") return undefined;
-    const [bytes] = await roomToRead.run(LARGEST_STATE, () => guarded(() => reader.fetch([copy], [])));
+    const [bytes] = await roomToRead.run(likelyBytes, () => guarded(() => reader.fetch([copy], [])));
+    likelyBytes = Math.max(bytes?.length ?? 0, likelyBytes * LESS_LIKELY, LEAST_LIKELY);
     // Where it was asked for, and where the answer came from.
     if (bytes == null || lifeAt(copy) !== life) return undefined;
     return decodeCopy(bytes, key, life);
