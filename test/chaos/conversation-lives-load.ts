@@ -1,16 +1,15 @@
 import { setTimeout as delay } from "node:timers/promises";
 import {
   type Conversation,
-  type ConversationChange,
   ConversationPresence,
   ConversationStateService,
-  ConversationChange_Kind as Kind,
   ConversationExpiry_Mode as Mode,
 } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { type Answer, CallFailed, type ConversationClient } from "../support/conversation-client.ts";
 import { createRandom } from "../support/load-child.ts";
 import { type Callers, createCallers, RETRY_MS } from "./conversation-callers.ts";
-import type { Deed, Presence, Sight, Told, Turn } from "./conversation-lives-history.ts";
+import type { Deed, Sight } from "./conversation-lives-history.ts";
+import { presenceOf } from "./conversation-lives-words.ts";
 
 const { method } = ConversationStateService;
 
@@ -285,34 +284,4 @@ type Turned = readonly [clients: readonly ConversationClient[], first: number];
 
 function whole({ conversation }: { readonly conversation?: Conversation | undefined }): Done {
   return { version: Number(conversation?.summary?.version), conversation };
-}
-
-export function presenceOf(presence: ConversationPresence): Presence {
-  switch (presence) {
-    case ConversationPresence.LIVE:
-      return "live";
-    case ConversationPresence.EXPIRED:
-      return "expired";
-    case ConversationPresence.DELETED:
-      return "deleted";
-    default:
-      return "never";
-  }
-}
-
-const TURNS: ReadonlyMap<Kind, Turn> = new Map([
-  [Kind.CREATED, "created"],
-  [Kind.UPDATED, "updated"],
-  [Kind.APPENDED, "appended"],
-  [Kind.RESTORED, "restored"],
-  [Kind.DELETED, "deleted"],
-  [Kind.EXPIRED, "expired"],
-]);
-
-export function toldOf({ kind, summary, version, previousVersion, messages }: ConversationChange): Told {
-  return {
-    ...{ conversation: summary?.id ?? "", turn: TURNS.get(kind) ?? "unknown" },
-    ...{ version: Number(version), previousVersion: Number(previousVersion) },
-    messages: messages.map(({ id }) => id),
-  };
 }

@@ -5,7 +5,8 @@ import { startAuditServers } from "./audit-servers.ts";
 import { cutShort, type FaultCounts, sufferAll } from "./conversation-faults.ts";
 import { checkLives, type LivesVerdict } from "./conversation-lives-checker.ts";
 import type { LivesHistory, Rest } from "./conversation-lives-history.ts";
-import { BRIEF, LIVES, type LivesReport, LONG, presenceOf, startLives, toldOf } from "./conversation-lives-load.ts";
+import { BRIEF, LIVES, type LivesReport, LONG, startLives } from "./conversation-lives-load.ts";
+import { presenceOf, toldOf } from "./conversation-lives-words.ts";
 import { followAll } from "./conversation-watcher.ts";
 
 export interface LivesChaosOptions {
