@@ -46,7 +46,7 @@ const json = (field: string, put: (json: unknown) => Record<string, unknown>): B
 
 const structs = (field: string): BadValue[] => [
   ...json(field, (value) => ({ [field]: value })),
-  bad("1,001 levels", { [field]: nestedStruct(1_001, "n") }, `${field}${".n[0]".repeat(15)}`),
+  bad("101 levels", { [field]: nestedStruct(101, "n") }, `${field}${".n[0]".repeat(15)}`),
   bad("messages", { [field]: { messages: [] } }, `${field}.messages`),
   bad("_metadata", { [field]: { _metadata: {} } }, `${field}._metadata`),
   bad("a little over 4 MiB", { [field]: { k: "x".repeat(4 * MIB) } }, "", "RESOURCE_EXHAUSTED", "STATE_TOO_LARGE"),
