@@ -1,0 +1,198 @@
+import type { Clock } from "../infra/clock.ts";
+import { type NamedRequest, RequestIdReusedError } from "../infra/named-request.ts";
+import { slotLevel, waitForSlots } from "./algorithms/concurrency.ts";
+import type { Counted } from "./algorithms/counted.ts";
+import {
+  type Ask,
+  type Counters,
+  counterName,
+  type Lease,
+  REMEMBERED_MS,
+  type Refund,
+  type SlotOrder,
+  type Taken,
+  type Verdict,
+} from "./counters.ts";
+import { decide, giveBackUnits, type Memory, standingFor } from "./decide.ts";
+import { MemoryTable } from "./memory-table.ts";
+
+/** So many counters, leases and named requests are kept each; beyond, those set longest ago are forgotten. */
+const MOST = 250_000;
+const MICROS = 1_000;
+
+/** Slots by lease. */
+type Slots = Map<string, { readonly slots: number; readonly expiresAt: number }>;
+
+interface HeldLease {
+  readonly expiresAt: number;
+  readonly asks: string;
+  /** By the names of counters. */
+  readonly held: readonly { readonly counter: string; readonly slots: number }[];
+}
+
+interface Remembered {
+  readonly meaning: string;
+  readonly answer: Verdict | Refund | Taken;
+}
+
+export interface MemoryCountersOptions {
+  readonly clock: Pick<Clock, "now">;
+  /** How long a counter is kept beyond its use, should the clock be put back a little or the rule change. Default: 1 s. */
+  readonly graceMs?: number;
+}
+
+/** Counters of one instance. Each call is decided in one turn of the event loop. */
+export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersOptions): Counters {
+  const counters = new MemoryTable<Counted>(MOST);
+  const slots = new MemoryTable<Slots>(MOST);
+  const leases = new MemoryTable<HeldLease>(MOST);
+  const requests = new MemoryTable<Remembered>(MOST);
+  const nowUs = () => Math.floor(clock.now() * MICROS);
+
+  function memoryOf(namespace: string, now: number): Memory {
+    return {
+      counted: (counter) => counters.get(`${namespace} ${counter}`, now),
+      keep: (counter, state, until) => counters.set(`${namespace} ${counter}`, state, until + graceMs * MICROS, now),
+      held: (counter) => [...heldOf(namespace, counter, now).values()],
+    };
+  }
+
+  function heldOf(namespace: string, counter: string, now: number): Slots {
+    const held = slots.get(`${namespace} ${counter}`, now) ?? new Map();
+    for (const [lease, { expiresAt }] of held) if (expiresAt <= now) held.delete(lease);
+    return held;
+  }
+
+  function keepHeld(namespace: string, counter: string, held: Slots, now: number): void {
+    const name = `${namespace} ${counter}`;
+    if (held.size === 0) slots.delete(name);
+    else slots.set(name, held, Math.max(...[...held.values()].map(({ expiresAt }) => expiresAt)), now);
+  }
+
+  /** The first answer to a request that named itself, or the one that `answer` makes now. */
+  function once<Answer extends Remembered["answer"]>(
+    kind: keyof typeof REMEMBERED_MS,
+    namespace: string,
+    request: NamedRequest | undefined,
+    now: number,
+    answer: () => Answer,
+    isKept: (answer: Answer) => boolean = () => true,
+  ): Answer {
+    if (request === undefined) return answer();
+    const name = `${kind} ${namespace} ${request.id}`;
+    const known = requests.get(name, now);
+    if (known !== undefined) {
+      if (known.meaning !== request.meaning) throw new RequestIdReusedError(request.id);
+      // Of this kind, as its name says.
+      return known.answer as Answer;
+    }
+    const made = answer();
+    if (isKept(made)) {
+      requests.set(name, { meaning: request.meaning, answer: made }, now + REMEMBERED_MS[kind] * MICROS, now);
+    }
+    return made;
+  }
+
+  function take(namespace: string, asks: readonly Ask[], order: SlotOrder, now: number): Taken {
+    const memory = memoryOf(namespace, now);
+    const ahead = new Map<string, number>();
+    const waits = asks.map(({ rule, key, cost }) => {
+      const counter = counterName(rule, key);
+      const units = (ahead.get(counter) ?? 0) + cost;
+      const wait = waitForSlots(memory.held(counter), rule.limit, now, units);
+      if (wait === 0 || rule.shadow) ahead.set(counter, units);
+      return wait;
+    });
+    const allowed = asks.every(({ rule }, i) => rule.shadow || waits[i] === 0);
+    let lease: Lease | undefined;
+    if (allowed) {
+      const expiresAt = now + order.ttlMs * MICROS;
+      lease = { id: order.leaseId, expiresAt };
+      const held = [...ahead].map(([counter, units]) => ({ counter, slots: units }));
+      for (const one of held) {
+        const now_ = heldOf(namespace, one.counter, now).set(lease.id, { slots: one.slots, expiresAt });
+        keepHeld(namespace, one.counter, now_, now);
+      }
+      leases.set(`${namespace} ${lease.id}`, { expiresAt, asks: order.asks, held }, expiresAt, now);
+    }
+    const standings = asks.map(({ rule, key }, i) => ({
+      ...standingFor(memory, rule, key, now, 1),
+      waitUs: waits[i] ?? 0,
+    }));
+    return { at: now, allowed, standings, lease };
+  }
+
+  function end(namespace: string, leaseId: string, now: number): boolean {
+    const lease = leases.get(`${namespace} ${leaseId}`, now);
+    if (lease === undefined) return false;
+    for (const { counter } of lease.held) {
+      const held = heldOf(namespace, counter, now);
+      held.delete(leaseId);
+      keepHeld(namespace, counter, held, now);
+    }
+    leases.delete(`${namespace} ${leaseId}`);
+    return true;
+  }
+
+  return {
+    async check(namespace, asks, charge, request) {
+      const now = nowUs();
+      return once("check", namespace, request, now, () => ({
+        at: now,
+        ...decide(memoryOf(namespace, now), asks, charge, now),
+      }));
+    },
+
+    async refund(namespace, asks, chargedAt, request) {
+      const now = nowUs();
+      return once("refund", namespace, request, now, () => ({
+        at: now,
+        ...giveBackUnits(memoryOf(namespace, now), asks, chargedAt ?? now, now),
+      }));
+    },
+
+    async reset(namespace, asks) {
+      const now = nowUs();
+      for (const { rule, key } of asks) {
+        const counter = counterName(rule, key);
+        if (rule.algorithm !== "concurrency") counters.delete(`${namespace} ${counter}`);
+        else for (const lease of [...heldOf(namespace, counter, now).keys()]) end(namespace, lease, now);
+      }
+    },
+
+    async acquire(namespace, asks, order) {
+      const now = nowUs();
+      return once(
+        ...(["acquire", namespace, order.request, now] as const),
+        () => take(namespace, asks, order, now),
+        ({ allowed }) => allowed,
+      );
+    },
+
+    async renew(namespace, leaseId, ttlMs) {
+      const now = nowUs();
+      const lease = leases.get(`${namespace} ${leaseId}`, now);
+      if (lease === undefined) return undefined;
+      const expiresAt = Math.max(lease.expiresAt, now + ttlMs * MICROS);
+      const found = lease.held.map(({ counter, slots: units }) => {
+        const held = heldOf(namespace, counter, now).set(leaseId, { slots: units, expiresAt });
+        keepHeld(namespace, counter, held, now);
+        return [...held.values()];
+      });
+      leases.set(`${namespace} ${leaseId}`, { ...lease, expiresAt }, expiresAt, now);
+      return {
+        lease: { id: leaseId, expiresAt },
+        at: now,
+        asks: lease.asks,
+        slots: found.map((held) => ({
+          used: slotLevel(held, 0).overdrawn,
+          firstEnd: slotLevel(held, 0).resetAt,
+        })),
+      };
+    },
+
+    async giveBack(namespace, leaseId) {
+      return end(namespace, leaseId, nowUs());
+    },
+  };
+}

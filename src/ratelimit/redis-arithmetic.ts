@@ -1,0 +1,227 @@
+/**
+ * The algorithms in Lua, number for number as algorithms/*.ts have them: a test holds one to the other. `now` is in microseconds,
+ * by the clock of Redis unless a test gives another.
+ */
+export const ARITHMETIC = `
+local now, moved_clock = tonumber(ARGV[1]), true
+if not now then
+  local time = redis.call('TIME')
+  now, moved_clock = tonumber(time[1]) * 1000000 + tonumber(time[2]), false
+end
+local floor, ceil, max, min, huge = math.floor, math.ceil, math.max, math.min, math.huge
+local MOST_USED = 35184372088831
+
+local function text(number)
+  if number == huge then return '-1' end
+  return string.format('%.0f', number)
+end
+
+-- Whole part and rest of a * b / c, exact beyond 2^53.
+local function muldiv(a, b, c)
+  local product = a * b
+  if product <= 9007199254740991 then
+    local whole = floor(product / c)
+    return whole, product - whole * c
+  end
+  local wholes, part = floor(a / c) * b, a % c
+  local whole, rest, place, left = 0, 0, 1, b
+  while place * 128 <= b do place = place * 128 end
+  while place >= 1 do
+    local digit = floor(left / place)
+    left = left - digit * place
+    local sum = rest * 128 + part * digit
+    whole = whole * 128 + floor(sum / c)
+    rest = sum % c
+    place = place / 128
+  end
+  return wholes + whole, rest
+end
+
+local function divide_up(a, b, c)
+  local whole, rest = muldiv(a, b, c)
+  if rest > 0 then return whole + 1 end
+  return whole
+end
+
+-- A state is {at, period, used, rest}; a rule is {algorithm, limit, period, burst, shadow}.
+local FIXED, SLIDING, BUCKET, SLOTS = 1, 2, 3, 4
+
+local function left_of(s) return s[1] + s[2] - max(now, s[1]) end
+local function carried(s)
+  if s[4] == 0 then return 0 end
+  return divide_up(left_of(s), s[4], s[2])
+end
+local function time_to_fill(used, rest, period, limit)
+  local whole, remains = muldiv(period, used, limit)
+  return whole + ceil((remains + rest) / limit)
+end
+
+local moved = {
+  [FIXED] = function(s, r)
+    local period = r[3]
+    local time = s and max(now, s[1]) or now
+    local at = time - time % period
+    if not s or time >= s[1] + s[2] then return {at, period, 0, 0} end
+    if s[2] == period then return s end
+    return {at, period, s[3], 0}
+  end,
+  [SLIDING] = function(s, r)
+    local period = r[3]
+    if not s then return {now - now % period, period, 0, 0} end
+    local time = max(now, s[1])
+    if time >= s[1] + s[2] then
+      local before = 0
+      if time < s[1] + 2 * s[2] then before = s[3] end
+      s = {time - time % s[2], s[2], 0, before}
+    end
+    if s[2] == period then return s end
+    return {time - time % period, period, min(MOST_USED, s[3] + carried(s)), 0}
+  end,
+  [BUCKET] = function(s, r)
+    local limit, period = r[2], r[3]
+    if not s then return {now, period, 0, 0} end
+    local used, rest = s[3], s[4]
+    if s[2] ~= period then rest = divide_up(period, rest, s[2]) end
+    if rest >= period then rest, used = rest - period, used + 1 end
+    local at = max(now, s[1])
+    local whole, part = muldiv(at - s[1], limit, period)
+    if whole > used or (whole == used and part >= rest) then return {at, period, 0, 0} end
+    used, rest = used - whole, rest - part
+    if rest < 0 then used, rest = used - 1, rest + period end
+    return {at, period, used, rest}
+  end,
+}
+
+-- What is used, in whole units, and when it is whole again.
+local level = {
+  [FIXED] = function(s) return s[3], s[1] + s[2] end,
+  [SLIDING] = function(s)
+    local reset = max(now, s[1])
+    if s[3] > 0 then reset = s[1] + 2 * s[2] elseif s[4] > 0 then reset = s[1] + s[2] end
+    return s[3] + carried(s), reset
+  end,
+  [BUCKET] = function(s, r)
+    local total = s[3]
+    if s[4] > 0 then total = total + 1 end
+    return total, s[1] + time_to_fill(s[3], s[4], s[2], r[2])
+  end,
+}
+
+local wait_for = {
+  [FIXED] = function(s, r, units)
+    if units > r[2] then return huge end
+    if s[3] + units <= r[2] then return 0 end
+    return s[1] + s[2] - now
+  end,
+  [SLIDING] = function(s, r, units)
+    if units > r[2] then return huge end
+    local room, left, early = r[2] - units - s[3], left_of(s), max(0, s[1] - now)
+    if room >= 0 then
+      if carried(s) <= room then return 0 end
+      return early + left - (muldiv(s[2], room, s[4]))
+    end
+    return early + left + s[2] - (muldiv(s[2], r[2] - units, s[3]))
+  end,
+  [BUCKET] = function(s, r, units)
+    if units > r[4] then return huge end
+    local over = s[3] + units - r[4]
+    if over < 0 or (over == 0 and s[4] == 0) then return 0 end
+    return s[1] - now + time_to_fill(over, s[4], s[2], r[2])
+  end,
+}
+
+-- The state without what is given back, and how much that was.
+local refunded = {
+  [FIXED] = function(s, r, charged_at, units)
+    if charged_at < s[1] then return s, 0 end
+    local back = min(units, s[3])
+    return {s[1], s[2], s[3] - back, 0}, back
+  end,
+  [SLIDING] = function(s, r, charged_at, units)
+    if charged_at >= s[1] then
+      local back = min(units, s[3])
+      return {s[1], s[2], s[3] - back, s[4]}, back
+    end
+    if charged_at < s[1] - s[2] then return s, 0 end
+    local next = {s[1], s[2], s[3], max(0, s[4] - units)}
+    return next, carried(s) - carried(next)
+  end,
+  [BUCKET] = function(s, r, charged_at, units)
+    if now - charged_at >= time_to_fill(r[4], 0, s[2], r[2]) then return s, 0 end
+    local used = s[3]
+    if s[4] > 0 then used = used + 1 end
+    local back = min(units, used)
+    if back > s[3] then return {s[1], s[2], 0, 0}, back end
+    return {s[1], s[2], s[3] - back, s[4]}, back
+  end,
+}
+
+local function read(key, rule)
+  local found = redis.pcall('GET', key)
+  if type(found) ~= 'string' then return moved[rule[1]](nil, rule) end
+  local at, period, used, rest = string.match(found, '^(%d+) (%d+) (%d+) (%d+)$')
+  -- What somebody else wrote there counts as nothing.
+  if not at then return moved[rule[1]](nil, rule) end
+  return moved[rule[1]]({tonumber(at), tonumber(period), tonumber(used), tonumber(rest)}, rule)
+end
+
+-- Longer than it counts, should the clock be put back a little; and never so long that Redis refuses it.
+local function kept_ms(reset)
+  if moved_clock then return '600000' end
+  return string.format('%.0f', min(315360000000, max(0, ceil((reset - now) / 1000)) + 1000))
+end
+
+local function write(key, s, rule)
+  local _, reset = level[rule[1]](s, rule)
+  local state = string.format('%.0f %.0f %.0f %.0f', s[1], s[2], s[3], s[4])
+  redis.call('SET', key, state, 'PX', kept_ms(reset))
+end
+
+local function rule_of(spec)
+  local algorithm, limit, period, burst, shadow, units = string.match(spec, '^(%d) (%d+) (%d+) (%d+) (%d) (%d+)$')
+  return {tonumber(algorithm), tonumber(limit), tonumber(period), tonumber(burst), shadow == '1'}, tonumber(units)
+end
+
+-- Slots: a sorted set of "<slots> <lease>" by when the lease ends, and '#', whose score is minus the slots taken.
+local function taken_of(key)
+  local gone = redis.call('ZRANGEBYSCORE', key, 1, text(now))
+  if #gone > 0 then
+    local freed = 0
+    for _, member in ipairs(gone) do freed = freed + tonumber(string.match(member, '^%d+')) end
+    redis.call('ZREMRANGEBYSCORE', key, 1, text(now))
+    redis.call('ZINCRBY', key, freed, '#')
+  end
+  return -(tonumber(redis.call('ZSCORE', key, '#') or '0'))
+end
+
+local function first_end(key)
+  local found = redis.call('ZRANGEBYSCORE', key, 1, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return tonumber(found[2] or '0')
+end
+
+local function wait_for_slots(key, taken, limit, slots)
+  if slots > limit then return huge end
+  local over = taken + slots - limit
+  if over <= 0 then return 0 end
+  for offset = 0, huge, 100 do
+    local found = redis.call('ZRANGEBYSCORE', key, 1, '+inf', 'WITHSCORES', 'LIMIT', text(offset), 100)
+    for i = 1, #found, 2 do
+      over = over - tonumber(string.match(found[i], '^%d+'))
+      if over <= 0 then return tonumber(found[i + 1]) - now end
+    end
+    if #found < 200 then return huge end
+  end
+end
+
+local function standing(key, rule, wait)
+  local used, reset
+  if rule[1] == SLOTS then
+    used, reset = taken_of(key), first_end(key)
+  else
+    used, reset = level[rule[1]](read(key, rule), rule)
+  end
+  local most, shadow = rule[4], rule[5] and '1' or '0'
+  return text(most) .. ' ' .. shadow .. ' ' .. text(wait) .. ' ' .. text(max(0, most - used)) .. ' ' ..
+    text(max(0, used - most)) .. ' ' .. text(reset)
+end
+`;

@@ -1,0 +1,266 @@
+import { defineScript } from "../infra/redis-script.ts";
+import { ARITHMETIC } from "./redis-arithmetic.ts";
+
+/*
+ * Every script works on keys of one slot only. ARGV[1] is the time in microseconds, for tests; empty: the clock of Redis.
+ * A limit is written "algorithm limit period burst shadow units", whole numbers, as redis-wire.ts writes it; how it stands
+ * afterwards is told as "limit shadow wait remaining overdrawn reset" (wait -1: never; reset 0: none).
+ */
+
+/**
+ * Several calls of Check or Peek, one after the other; each is decided as one.
+ *
+ * KEYS  for each call: where its answer is remembered, if it is; then the counter of each limit
+ * ARGV  2... for each call: "mode limits" (mode: p peek, c charge if allowed, a charge always; "r" before it when the answer is
+ *       remembered, then also what the request means and for how many milliseconds), then each limit
+ * Result: for each call "now allowed", then " " and how each limit stands; or "reused" when the request was another one.
+ */
+export const checkScript = defineScript({
+  name: "ratelimit-check",
+  lua: `${ARITHMETIC}
+local k, a, replies = 1, 2, {}
+
+local function decide(mode, count)
+  local rules, keys, costs, needs, waits, states, ahead, fits = {}, {}, {}, {}, {}, {}, {}, {}
+  local allowed = true
+  local function wait_of(i)
+    local rule, key = rules[i], keys[i]
+    if rule[1] == SLOTS then return wait_for_slots(key, taken_of(key), rule[2], needs[i]) end
+    return wait_for[rule[1]](states[key], rule, needs[i])
+  end
+  for i = 1, count do
+    local key = KEYS[k]
+    rules[i], costs[i] = rule_of(ARGV[a])
+    k, a = k + 1, a + 1
+    keys[i] = key
+    local rule, before = rules[i], ahead[key] or 0
+    if rule[1] ~= SLOTS and not states[key] then states[key] = read(key, rule) end
+    needs[i] = before + max(1, costs[i])
+    waits[i] = wait_of(i)
+    fits[i] = waits[i] == 0
+    if fits[i] or mode == 'a' then ahead[key] = before + costs[i] end
+    if not fits[i] and not rule[5] then allowed = false end
+  end
+  if mode == 'a' or (mode == 'c' and allowed) then
+    local changed = {}
+    for i = 1, count do
+      if costs[i] > 0 and (fits[i] or mode == 'a') then
+        local s = states[keys[i]]
+        states[keys[i]] = {s[1], s[2], min(MOST_USED, s[3] + costs[i]), s[4]}
+        changed[keys[i]] = rules[i]
+      end
+    end
+    for key, rule in pairs(changed) do write(key, states[key], rule) end
+  end
+  local told = {text(now) .. (allowed and ' 1' or ' 0')}
+  for i = 1, count do
+    if mode == 'a' and not fits[i] then waits[i] = wait_of(i) end
+    local rule, used, reset = rules[i]
+    if rule[1] == SLOTS then
+      used, reset = taken_of(keys[i]), first_end(keys[i])
+    else
+      used, reset = level[rule[1]](states[keys[i]], rule)
+    end
+    told[i + 1] = string.format('%.0f %s %s %.0f %.0f %.0f', rule[4], rule[5] and '1' or '0', text(waits[i]),
+      max(0, rule[4] - used), max(0, used - rule[4]), reset)
+  end
+  return table.concat(told, ' ')
+end
+
+while ARGV[a] do
+  local remembered, mode, count = string.match(ARGV[a], '^(r?)(%a) (%d+)$')
+  count = tonumber(count)
+  a = a + 1
+  local reply
+  if remembered == 'r' then
+    local memory, meaning, keep = KEYS[k], ARGV[a], ARGV[a + 1]
+    k, a = k + 1, a + 2
+    local known = redis.call('GET', memory)
+    if known then
+      local same = string.sub(known, 1, #meaning + 1) == meaning .. '\\n'
+      reply = same and string.sub(known, #meaning + 2) or 'reused'
+      k, a = k + count, a + count
+    else
+      reply = decide(mode, count)
+      redis.call('SET', memory, meaning .. '\\n' .. reply, 'PX', keep)
+    end
+  else
+    reply = decide(mode, count)
+  end
+  replies[#replies + 1] = reply
+end
+return replies
+`,
+});
+
+/**
+ * Gives back, in order.
+ *
+ * KEYS  where the answer is remembered, then the counter of each limit
+ * ARGV  2 when it was charged, in microseconds ("": now)   3 what the request means ("": it is not remembered)
+ *       4 milliseconds to remember it   5... each limit
+ * Result: "now", then for each limit " " and how much was given back, then for each " " and how it stands; or "reused".
+ */
+export const refundScript = defineScript({
+  name: "ratelimit-refund",
+  lua: `${ARITHMETIC}
+local charged_at, meaning = tonumber(ARGV[2]) or now, ARGV[3]
+if meaning ~= '' then
+  local known = redis.call('GET', KEYS[1])
+  if known then
+    if string.sub(known, 1, #meaning + 1) ~= meaning .. '\\n' then return 'reused' end
+    return string.sub(known, #meaning + 2)
+  end
+end
+local told = {text(now)}
+for i = 2, #KEYS do
+  local rule, units = rule_of(ARGV[i + 3])
+  local state, back = refunded[rule[1]](read(KEYS[i], rule), rule, charged_at, units)
+  write(KEYS[i], state, rule)
+  told[#told + 1] = text(back)
+end
+for i = 2, #KEYS do
+  local rule = rule_of(ARGV[i + 3])
+  told[#told + 1] = standing(KEYS[i], rule, wait_for[rule[1]](read(KEYS[i], rule), rule, 1))
+end
+local reply = table.concat(told, ' ')
+if meaning ~= '' then redis.call('SET', KEYS[1], meaning .. '\\n' .. reply, 'PX', ARGV[4]) end
+return reply
+`,
+});
+
+/** A lease is {when it ends, what was asked, counters, slots of each}, packed. */
+const LEASES = `
+local function lease_of(key)
+  local found = redis.call('GET', key)
+  if not found then return nil end
+  local lease = cmsgpack.unpack(found)
+  if lease[1] <= now then return nil end
+  return lease
+end
+
+local function keep_lease(key, id, lease)
+  redis.call('SET', key, cmsgpack.pack(lease), 'PX', kept_ms(lease[1]))
+  for i, counter in ipairs(lease[3]) do
+    redis.call('ZADD', counter, text(lease[1]), text(lease[4][i]) .. ' ' .. id)
+    local keep = tonumber(kept_ms(lease[1]))
+    if redis.call('PTTL', counter) < keep then redis.call('PEXPIRE', counter, text(keep)) end
+  end
+end
+
+local function end_lease(key, id)
+  local lease = lease_of(key)
+  redis.call('DEL', key)
+  if not lease then return 0 end
+  for i, counter in ipairs(lease[3]) do
+    if redis.call('ZREM', counter, text(lease[4][i]) .. ' ' .. id) == 1 then
+      if tonumber(redis.call('ZINCRBY', counter, text(lease[4][i]), '#')) >= 0 then redis.call('DEL', counter) end
+    end
+  end
+  return 1
+end
+`;
+
+/**
+ * Takes slots of all limits, or of none.
+ *
+ * KEYS  1 where the answer is remembered   2 the lease   3... the counter of each limit
+ * ARGV  2 the lease's id   3 milliseconds it lasts   4 what was asked, for whoever renews it
+ *       5 what the request means ("": it is not remembered)   6 milliseconds to remember it   7... each limit
+ * Result: "now allowed lease ends" ("-" and 0 when there was no room), then for each limit " " and how it stands; or "reused".
+ */
+export const acquireScript = defineScript({
+  name: "ratelimit-acquire",
+  lua: `${ARITHMETIC}${LEASES}
+local meaning = ARGV[5]
+if meaning ~= '' then
+  local known = redis.call('GET', KEYS[1])
+  if known then
+    if string.sub(known, 1, #meaning + 1) ~= meaning .. '\\n' then return 'reused' end
+    return string.sub(known, #meaning + 2)
+  end
+end
+local allowed, ahead, counters, waits = true, {}, {}, {}
+for i = 3, #KEYS do
+  local key = KEYS[i]
+  local rule, slots = rule_of(ARGV[i + 4])
+  local units = (ahead[key] or 0) + slots
+  waits[i] = wait_for_slots(key, taken_of(key), rule[2], units)
+  if waits[i] == 0 or rule[5] then
+    if not ahead[key] then counters[#counters + 1] = key end
+    ahead[key] = units
+  else
+    allowed = false
+  end
+end
+local ends = 0
+if allowed then
+  ends = now + tonumber(ARGV[3]) * 1000
+  local slots = {}
+  for i, key in ipairs(counters) do
+    slots[i] = ahead[key]
+    redis.call('ZINCRBY', key, text(-ahead[key]), '#')
+  end
+  keep_lease(KEYS[2], ARGV[2], {ends, ARGV[4], counters, slots})
+end
+local told = {text(now), allowed and '1' or '0', allowed and ARGV[2] or '-', text(ends)}
+for i = 3, #KEYS do told[#told + 1] = standing(KEYS[i], (rule_of(ARGV[i + 4])), waits[i]) end
+local reply = table.concat(told, ' ')
+if meaning ~= '' and allowed then redis.call('SET', KEYS[1], meaning .. '\\n' .. reply, 'PX', ARGV[6]) end
+return reply
+`,
+});
+
+/**
+ * Makes a lease last longer.
+ *
+ * KEYS  1 the lease   ARGV  2 its id   3 milliseconds from now
+ * Result: "now ends", then for each counter " " and "taken first end"; then what was asked. Nothing when it is over.
+ */
+export const renewScript = defineScript({
+  name: "ratelimit-renew",
+  keys: 1,
+  lua: `${ARITHMETIC}${LEASES}
+local lease = lease_of(KEYS[1])
+if not lease then return false end
+lease[1] = max(lease[1], now + tonumber(ARGV[3]) * 1000)
+keep_lease(KEYS[1], ARGV[2], lease)
+local told = {text(now), text(lease[1])}
+for _, counter in ipairs(lease[3]) do
+  told[#told + 1] = text(taken_of(counter))
+  told[#told + 1] = text(first_end(counter))
+end
+return {table.concat(told, ' '), lease[2]}
+`,
+});
+
+/** KEYS  1 the lease   ARGV  2 its id   Result: 1 when there was one. */
+export const returnScript = defineScript({
+  name: "ratelimit-return",
+  keys: 1,
+  lua: `${ARITHMETIC}${LEASES}
+return end_lease(KEYS[1], ARGV[2])
+`,
+});
+
+/**
+ * Forgets what was used.
+ *
+ * KEYS  the counter of each limit
+ * ARGV  2 what the keys of leases begin with   3... "1" for each that holds slots, "0" for the others
+ */
+export const resetScript = defineScript({
+  name: "ratelimit-reset",
+  lua: `${ARITHMETIC}${LEASES}
+for i, key in ipairs(KEYS) do
+  if ARGV[i + 2] == '1' then
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, 1, '+inf')) do
+      local id = string.match(member, '^%d+ (.*)$')
+      end_lease(ARGV[2] .. id, id)
+    end
+  end
+  redis.call('DEL', key)
+end
+return 1
+`,
+});

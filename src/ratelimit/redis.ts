@@ -1,0 +1,108 @@
+import { RequestIdReusedError } from "../infra/named-request.ts";
+import type { Redis, RedisArgument } from "../infra/redis.ts";
+import { type Ask, type Charge, type Counters, counterName, REMEMBERED_MS, type Verdict } from "./counters.ts";
+import { createChecks } from "./redis-checks.ts";
+import { acquireScript, refundScript, renewScript, resetScript, returnScript } from "./redis-scripts.ts";
+import { limitText, readNumbers, readStandings } from "./redis-wire.ts";
+
+export interface RedisCountersOptions {
+  readonly redis: Pick<Redis, "run" | "mode">;
+  /** Microseconds since 1970, for tests. Default: the clock of Redis. */
+  readonly nowUs?: () => number;
+}
+
+/** Counters that all instances of one Redis share. */
+export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Counters {
+  const prefixOf = redis.mode === "cluster" ? clusterPrefix : prefix;
+  const time = () => (nowUs === undefined ? "" : String(nowUs()));
+  const checks = createChecks(redis, time);
+  const leaseKey = (namespace: string, id: string) => `${prefixOf(namespace)}!lease:${id}`;
+  const requestKey = (namespace: string, kind: string, id: string) => `${prefixOf(namespace)}!${kind}:${id}`;
+  const counterKeys = (namespace: string, asks: readonly Ask[]) =>
+    asks.map(({ rule, key }) => prefixOf(namespace) + counterName(rule, key));
+
+  return {
+    check(namespace, asks, charge, request) {
+      const keys = counterKeys(namespace, asks);
+      const head = `${request ? "r" : ""}${MODES[charge]} ${asks.length}`;
+      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
+      const group = redis.mode === "cluster" ? namespace : "";
+      if (request === undefined) return checks.add(group, { keys, args: [head, ...limits] }).then(readVerdict);
+      const memory = requestKey(namespace, "check", request.id);
+      const args = [head, request.meaning, String(REMEMBERED_MS.check), ...limits];
+      return checks.add(group, { keys: [memory, ...keys], args }).then((reply) => readVerdict(own(reply, request.id)));
+    },
+
+    async refund(namespace, asks, chargedAt, request) {
+      const keys = [requestKey(namespace, "refund", request?.id ?? ""), ...counterKeys(namespace, asks)];
+      const args: RedisArgument[] = [time(), chargedAt === undefined ? "" : String(chargedAt), request?.meaning ?? ""];
+      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
+      const reply = await redis.run(refundScript, keys, [...args, REMEMBERED_MS.refund, ...limits]);
+      const [at = 0, ...numbers] = readNumbers(own(String(reply), request?.id ?? ""));
+      return {
+        at,
+        refunded: numbers.slice(0, asks.length),
+        standings: readStandings(numbers, asks.length),
+      };
+    },
+
+    async reset(namespace, asks) {
+      const holdSlots = asks.map(({ rule }) => (rule.algorithm === "concurrency" ? "1" : "0"));
+      const args = [time(), leaseKey(namespace, ""), ...holdSlots];
+      await redis.run(resetScript, counterKeys(namespace, asks), args);
+    },
+
+    async acquire(namespace, asks, order) {
+      const { leaseId, ttlMs, request } = order;
+      const keys = [requestKey(namespace, "acquire", request?.id ?? ""), leaseKey(namespace, leaseId)];
+      const args: RedisArgument[] = [time(), leaseId, ttlMs, order.asks, request?.meaning ?? "", REMEMBERED_MS.acquire];
+      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
+      const reply = await redis.run(acquireScript, [...keys, ...counterKeys(namespace, asks)], [...args, ...limits]);
+      const [at = "", allowed, id = "", ends = "", ...rest] = own(String(reply), request?.id ?? "").split(" ");
+      return {
+        at: Number(at),
+        allowed: allowed === "1",
+        lease: allowed === "1" ? { id, expiresAt: Number(ends) } : undefined,
+        standings: readStandings(rest.map(Number), 0),
+      };
+    },
+
+    async renew(namespace, leaseId, ttlMs) {
+      const reply = await redis.run(renewScript, [leaseKey(namespace, leaseId)], [time(), leaseId, ttlMs]);
+      if (!Array.isArray(reply)) return undefined;
+      const [at = 0, expiresAt = 0, ...numbers] = readNumbers(String(reply[0]));
+      const slots = [];
+      for (let i = 0; i < numbers.length; i += 2) {
+        slots.push({ used: numbers[i] ?? 0, firstEnd: numbers[i + 1] || undefined });
+      }
+      return { at, lease: { id: leaseId, expiresAt }, asks: String(reply[1]), slots };
+    },
+
+    async giveBack(namespace, leaseId) {
+      return (await redis.run(returnScript, [leaseKey(namespace, leaseId)], [time(), leaseId])) === 1;
+    },
+  };
+}
+
+const MODES: Readonly<Record<Charge, string>> = { never: "p", if_allowed: "c", always: "a" };
+
+/** As the platform before Holdfast had it: `ratelimit:client:42:...`. */
+function prefix(namespace: string): string {
+  return namespace === "default" ? "ratelimit:" : `holdfast:ratelimit:${namespace.replaceAll(":", "%3A")}:`;
+}
+
+/** All counters of a namespace in one slot, since any of them may be decided together. */
+function clusterPrefix(namespace: string): string {
+  return `ratelimit:{${namespace}}:`;
+}
+
+function readVerdict(reply: string): Verdict {
+  const numbers = readNumbers(reply);
+  return { at: numbers[0] ?? 0, allowed: numbers[1] === 1, standings: readStandings(numbers, 2) };
+}
+
+/** The reply, unless it tells that the name stands for another request. */
+function own(reply: string, requestId: string): string {
+  if (reply === "reused") throw new RequestIdReusedError(requestId);
+  return reply;
+}

@@ -1,0 +1,188 @@
+import fc from "fast-check";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { createRedis, parseRedisUrl } from "../../src/infra/redis.ts";
+import type { Ask, Counters } from "../../src/ratelimit/counters.ts";
+import { createMemoryCounters } from "../../src/ratelimit/memory.ts";
+import { createRedisCounters } from "../../src/ratelimit/redis.ts";
+import type { Rule } from "../../src/ratelimit/rule.ts";
+import { freshRedis } from "../support/fresh.ts";
+import { movedClock } from "../support/moved-clock.ts";
+import { startRedisCluster } from "../support/redis-cluster.ts";
+import { until } from "../support/until.ts";
+import { ruleOf } from "./rules.ts";
+
+/*
+ * Promises: the script for Redis, on one server and on a cluster, decides number for number as the rules in TypeScript do, whatever
+ * is asked in whatever order, and whatever the clock does.
+ */
+
+const clock = movedClock();
+const nowUs = () => Math.floor(clock.now() * 1_000);
+const parts = new AsyncDisposableStack();
+const stores = new Map<string, Counters>();
+
+function openRedis(url: string) {
+  const parsed = parseRedisUrl(url);
+  if (typeof parsed === "string") throw new Error(parsed);
+  const settings = { mode: "single", nodes: [], commandTimeoutMs: 30_000, connectTimeoutMs: 5_000 } as const;
+  return parts.adopt(createRedis({ ...settings, ...parsed }), (it) => it.close());
+}
+
+beforeAll(async () => {
+  const { nodes } = parts.use(await startRedisCluster());
+  const cluster = openRedis(`redis-cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join(",")}`);
+  cluster.connect();
+  await until(() => cluster.connected, { what: "the cluster to be reached" });
+  stores.set("memory", createMemoryCounters({ clock, graceMs: Number.POSITIVE_INFINITY }));
+  stores.set("redis", createRedisCounters({ redis: openRedis(await freshRedis()), nowUs }));
+  stores.set("cluster", createRedisCounters({ redis: cluster, nowUs }));
+});
+afterAll(() => parts.disposeAsync());
+
+const small = fc.integer({ min: 1, max: 6 });
+const sizes = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ limit: small, burst: small, periodUs: fc.constantFrom(1_000_000, 7_000) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      limit: fc.integer({ min: 1, max: 1_000_000_000_000 }),
+      burst: fc.integer({ min: 1, max: 1_000_000_000_000 }),
+      periodUs: fc.integer({ min: 1, max: 366 * 86_400_000 }).map((ms) => ms * 1_000),
+    }),
+  },
+);
+const rateRule = fc
+  .record({
+    sizes,
+    algorithm: fc.constantFrom("fixed_window", "sliding_window", "token_bucket"),
+    shadow: fc.integer({ min: 0, max: 4 }).map((n) => n === 0),
+    name: fc.constantFrom("r", "a:b"),
+    inline: fc.boolean(),
+  })
+  .map(({ sizes: { limit, burst, periodUs }, algorithm, ...more }): Rule => {
+    return ruleOf(algorithm, limit, { periodUs, burst: algorithm === "token_bucket" ? burst : limit, ...more });
+  });
+const slotRule = fc
+  .record({ limit: small, shadow: fc.integer({ min: 0, max: 4 }).map((n) => n === 0) })
+  .map(({ limit, shadow }) => ruleOf("concurrency", limit, { shadow, name: "slots" }));
+
+const key = fc.constantFrom("k", "ü:{1}\n");
+const cost = fc.oneof(
+  { weight: 4, arbitrary: fc.integer({ min: 0, max: 4 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 0, max: 1_000_000_000_000 }) },
+);
+const rateAsks = asksOf(rateRule, cost);
+const slotAsks = asksOf(slotRule, fc.integer({ min: 1, max: 4 }));
+
+function asksOf(rule: fc.Arbitrary<Rule>, costs: fc.Arbitrary<number>): fc.Arbitrary<Ask[]> {
+  const ask = fc.record({ rule, key, cost: costs });
+  return fc.array(ask, { minLength: 1, maxLength: 4 }).map((asks) => {
+    // One limit that is named twice in a call has one rule: the service sees to that.
+    const rules = new Map<string, Rule>();
+    return asks.map((one) => {
+      const name = `${one.rule.name} ${one.rule.inline} ${one.rule.algorithm}`;
+      rules.set(name, rules.get(name) ?? one.rule);
+      return { ...one, rule: rules.get(name) ?? one.rule };
+    });
+  });
+}
+
+/** Whether the call names itself, and is made a second time. */
+const request = fc.boolean();
+const ttlMs = fc.constantFrom(1_000, 3_000, 60_000);
+/** Seconds that few leases survive, and moments within windows; now and then the clock is put back. */
+const move = fc.oneof(
+  { weight: 6, arbitrary: fc.integer({ min: 0, max: 2_000 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 0, max: 400 * 86_400_000 }) },
+  { weight: 1, arbitrary: fc.integer({ min: -800, max: 0 }) },
+);
+const operation = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      kind: fc.constant("check" as const),
+      asks: rateAsks,
+      charge: fc.constantFrom("if_allowed" as const, "if_allowed" as const, "always" as const),
+      request,
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant("peek" as const), asks: fc.oneof(rateAsks, slotAsks) }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant("refund" as const),
+      asks: rateAsks,
+      age: fc.option(fc.integer({ min: 0, max: 3_000_000 }), { nil: undefined }),
+      request,
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("reset" as const), asks: fc.oneof(rateAsks, slotAsks) }) },
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant("acquire" as const), asks: slotAsks, ttlMs, request }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("renew" as const), which: fc.nat(5), ttlMs }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("return" as const), which: fc.nat(5) }) },
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant("wait" as const), ms: move }) },
+);
+type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
+
+let run = 0;
+
+function perform(store: Counters, namespace: string, step: Operation, leases: string[], n: number): Promise<unknown> {
+  const named = (retried: boolean) => (retried ? { id: `request-${n}`, meaning: "the same" } : undefined);
+  switch (step.kind) {
+    case "check":
+      return store.check(namespace, step.asks, step.charge, named(step.request));
+    case "peek":
+      return store.check(namespace, step.asks, "never", undefined);
+    case "refund": {
+      const asks = step.asks.map((ask) => ({ ...ask, cost: Math.max(1, ask.cost) }));
+      const at = step.age === undefined ? undefined : nowUs() - step.age;
+      return store.refund(namespace, asks, at, named(step.request));
+    }
+    case "reset":
+      return store.reset(namespace, step.asks);
+    case "acquire":
+      return store.acquire(namespace, step.asks, {
+        leaseId: `lease-${n}`,
+        ttlMs: step.ttlMs,
+        asks: `asks ${n}`,
+        request: named(step.request),
+      });
+    case "renew":
+      return store.renew(namespace, leases[step.which] ?? "none", step.ttlMs);
+    case "return":
+      return store.giveBack(namespace, leases[step.which] ?? "none");
+    case "wait":
+      return Promise.resolve(undefined);
+  }
+}
+
+/** Slots that were not had are tried for again. */
+function isRemembered({ kind }: Operation, answer: unknown): boolean {
+  return kind !== "acquire" || (answer as { allowed: boolean }).allowed;
+}
+
+it("in Redis, in a cluster and in memory every answer is the same", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(operation, { maxLength: 30 }), async (steps) => {
+      const namespace = `run-${++run}`;
+      const leases: string[] = [];
+      for (const [n, step] of steps.entries()) {
+        if (step.kind === "wait") clock.move(step.ms);
+        const make = () => Promise.all([...stores.values()].map((one) => perform(one, namespace, step, leases, n)));
+        const answers = await make();
+        if ("request" in step && step.request && isRemembered(step, answers[0])) {
+          clock.move(1_000);
+          expect(await make()).toEqual(answers);
+        }
+        for (const [i, name] of [...stores.keys()].entries()) {
+          expect({ name, step, answer: answers[i] }).toEqual({ name, step, answer: answers[0] });
+        }
+        if (step.kind === "acquire") leases.push(`lease-${n}`);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
