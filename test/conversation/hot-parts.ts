@@ -17,8 +17,9 @@ import { createContact } from "../../src/infra/contact.ts";
 import type { Database } from "../../src/infra/database.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
+import { openTestDatabase } from "../support/test-database.ts";
 import { until } from "../support/until.ts";
-import { DEFAULT_POLICY, message, openLedgers, openTestDatabase } from "./ledgers.ts";
+import { DEFAULT_POLICY, message, openLedgers } from "./ledgers.ts";
 
 /** A database with the tables, and where it is. */
 export async function openTruth(

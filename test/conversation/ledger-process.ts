@@ -1,8 +1,9 @@
 import { NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import { systemClock } from "../../src/infra/clock.ts";
+import { openTestDatabase } from "../support/test-database.ts";
 import { hammer } from "./hammer.ts";
-import { DEFAULT_POLICY, openTestDatabase } from "./ledgers.ts";
+import { DEFAULT_POLICY } from "./ledgers.ts";
 
 /* A ledger in a process of its own, and writers that say what is acknowledged: for tests that kill it. Arguments: Postgres, name, rounds. */
 

@@ -10,13 +10,12 @@ import { ConversationMessageSchema } from "../../src/gen/holdfast/v1/conversatio
 import type { Database } from "../../src/infra/database.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
-import { openPostgres } from "../../src/infra/postgres.ts";
-import { openSqlite } from "../../src/infra/sqlite.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { type MovedClock, movedClock } from "../support/moved-clock.ts";
 import { scratchDirectory } from "../support/scratch.ts";
+import { openTestDatabase, SQL_KINDS } from "../support/test-database.ts";
 
-export const KINDS = ["sqlite", "postgres"] as const;
+export const KINDS = SQL_KINDS;
 
 export const DAY_MS = 86_400_000;
 
@@ -70,11 +69,6 @@ export async function openLedgers(kind: (typeof KINDS)[number], options: LedgerO
   for (let other = 0; other < others; other++) instances.push(await open());
   const kept = parts.move();
   return { instances, clock, policies, where, [Symbol.asyncDispose]: () => kept.disposeAsync() };
-}
-
-export function openTestDatabase(kind: (typeof KINDS)[number], where: string): Database {
-  if (kind === "sqlite") return openSqlite({ path: where });
-  return openPostgres({ url: where, poolSize: 4, statementTimeoutMs: 20_000, connectTimeoutMs: 20_000 });
 }
 
 export const KEY: ConversationKey = { collection: "conversation", id: "c1" };

@@ -9,7 +9,7 @@ import { migrate } from "../../src/infra/migrations.ts";
 import { type CountedDatabase, countRows } from "../audit/rows-read.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { type ScratchDirectory, scratchDirectory } from "../support/scratch.ts";
-import { openTestDatabase } from "./ledgers.ts";
+import { openTestDatabase } from "../support/test-database.ts";
 import { costlySteps, recordPlans } from "./plans.ts";
 
 /** So many are looked at for a page, and in a statement. */

@@ -8,9 +8,9 @@ import { createSqlAuthority } from "../../src/lock/authority/sql-authority.ts";
 import { createSqlClock } from "../../src/lock/authority/sql-clock.ts";
 import { createSqlHeads } from "../../src/lock/authority/sql-heads.ts";
 import type { TakeOrder } from "../../src/lock/record/decide.ts";
-import { openTestDatabase } from "../conversation/ledgers.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { scratchDirectory } from "../support/scratch.ts";
+import { openTestDatabase } from "../support/test-database.ts";
 
 /** An authority as one instance has it. */
 export interface OpenAuthority extends AsyncDisposable {

@@ -1,5 +1,5 @@
 import type { NamedRequest } from "../../infra/named-request.ts";
-import { freeSince, type Grant, type GrantEnd, isLive, type LockRecord } from "./grant.ts";
+import { freeSince, type Grant, type GrantEnd, isLive, type LockRecord, RETRIED } from "./grant.ts";
 
 /** The rules of a lock, pure: what every authority does, in one atomic step, with the record that it keeps. */
 
@@ -9,6 +9,8 @@ export const MOST_STREAK = 16;
 export const YIELD_MS = 100;
 /** So long after an instance was told that the lock is held it is taken to wait. Whoever waits asks again well before. */
 export const WANTED_MS = 10_000;
+/** What is known for at least this much longer is not written again: on a lock that many want, most who ask change nothing. */
+const WELL_KNOWN_MS = 7_500;
 
 export interface TakeOrder {
   readonly name: string;
@@ -24,7 +26,7 @@ export interface TakeOrder {
 }
 
 export type TakeDecision =
-  /** `record` is the new one; the same as before when the attempt had been granted already. */
+  /** `record` is the new one, or has the grant that the attempt had been given already: with the streamId that keeps it. */
   | { readonly kind: "granted"; readonly record: LockRecord }
   | { readonly kind: "held"; readonly record: LockRecord }
   | { readonly kind: "yield"; readonly afterMs: number }
@@ -45,7 +47,8 @@ export function decideTake(
   if (record !== undefined && isLive(record.grant, nowMs)) {
     const { grant } = record;
     if (request !== undefined && grant.requestId === request.id) {
-      return grant.requestMeaning === request.meaning ? { kind: "granted", record } : { kind: "request_reused" };
+      if (grant.requestMeaning !== request.meaning) return { kind: "request_reused" };
+      return { kind: "granted", record: grantedAgain(record) };
     }
     if (wasGranted) return { kind: "attempt_over" };
     return { kind: "held", record: order.waits ? wanted(record, order.instanceId, nowMs) : record };
@@ -56,10 +59,17 @@ export function decideTake(
   return { kind: "granted", record: granted(record, order, nowMs, token) };
 }
 
+/** Two callers may have it now: from here on, neither of them can give it back for want of a caller. */
+function grantedAgain(record: LockRecord): LockRecord {
+  const { grant } = record;
+  return grant.streamId === "" ? { ...record, grant: { ...grant, streamId: RETRIED } } : record;
+}
+
 function granted(before: LockRecord | undefined, order: TakeOrder, nowMs: number, token: number): LockRecord {
   const { name, ttlMs, owner, purpose, caller, instanceId, streamId, request } = order;
   const isAgain = before?.grant.instanceId === instanceId;
-  const isRival = before === undefined || before.rival === instanceId;
+  // Who did not come while the lock was left to it has gone, or will ask again.
+  const isRival = before === undefined || before.rival === instanceId || hadItsShare(before, instanceId);
   return {
     grant: {
       ...{ name, token, owner, purpose, caller, instanceId, streamId, ttlMs },
@@ -76,15 +86,29 @@ function granted(before: LockRecord | undefined, order: TakeOrder, nowMs: number
 
 function wanted(record: LockRecord, instanceId: string, nowMs: number): LockRecord {
   const untilMs = nowMs + WANTED_MS;
-  if (instanceId === record.grant.instanceId) return { ...record, wantedUntilMs: untilMs };
-  return { ...record, wantedUntilMs: untilMs, rival: instanceId, rivalUntilMs: untilMs };
+  const knownMs = nowMs + WELL_KNOWN_MS;
+  const { wantedUntilMs, rival, rivalUntilMs } = record;
+  const isOther = instanceId !== record.grant.instanceId;
+  // The first of several keeps its place until it had the lock.
+  const isRival =
+    isOther && (rivalUntilMs <= nowMs || rival === "" || (rival === instanceId && rivalUntilMs < knownMs));
+  if (wantedUntilMs >= knownMs && !isRival) return record;
+  return {
+    ...record,
+    wantedUntilMs: Math.max(wantedUntilMs, untilMs),
+    ...(isRival && { rival: instanceId, rivalUntilMs: untilMs }),
+  };
 }
 
 /** For how long this instance has to leave the free lock to others. */
-function yieldMs({ grant, streak, rival, rivalUntilMs }: LockRecord, instanceId: string, nowMs: number): number {
-  const hadItsShare = grant.instanceId === instanceId && streak >= MOST_STREAK;
-  if (!hadItsShare || rival === "" || rivalUntilMs <= nowMs) return 0;
-  return freeSince(grant) + YIELD_MS - nowMs;
+function yieldMs(record: LockRecord, instanceId: string, nowMs: number): number {
+  const { grant, rival, rivalUntilMs } = record;
+  const isWaitedFor = rival !== "" && rival !== instanceId && rivalUntilMs > nowMs;
+  return isWaitedFor && hadItsShare(record, instanceId) ? freeSince(grant) + YIELD_MS - nowMs : 0;
+}
+
+function hadItsShare({ grant, streak }: LockRecord, instanceId: string): boolean {
+  return grant.instanceId === instanceId && streak >= MOST_STREAK;
 }
 
 export interface RenewOrder {
@@ -126,9 +150,9 @@ export interface ReleaseOrder {
   readonly name: string;
   readonly token: number;
   readonly end: Exclude<GrantEnd, "">;
-  /** Only if this Hold stream still keeps the grant. Undefined: whatever keeps it. */
+  /** Only if this still keeps the grant: a Hold stream, or (empty) an Acquire that nobody has retried. Undefined: whatever keeps it. */
   readonly streamId: string | undefined;
-  /** The grant never reached its caller: its attempt is forgotten too, so that a retry tries anew. */
+  /** The grant never reached its caller: its attempt is forgotten too, so that a retry tries anew. Needs the streamId. */
   readonly undo: boolean;
 }
 
