@@ -10,18 +10,19 @@ export const lock: Migration = {
 
 function tables(text: string): readonly string[] {
   return [
-    // Who decides (mode; empty: nobody ever did), and in which epoch. Whoever begins to decide raises the epoch and grants
+    // Who decides (mode; empty: nobody ever did), in which epoch, and since which. Whoever begins to decide raises the epoch and grants
     // nothing before quiet_until_ms, when the last lease of who decided before is over: longest_ms is the longest lease that was
     // granted since. floor: no smaller token is granted, because records that knew of it are gone.
     `CREATE TABLE lock_head (
       id BIGINT PRIMARY KEY,
       epoch BIGINT NOT NULL,
+      since_epoch BIGINT NOT NULL,
       mode ${text} NOT NULL,
       longest_ms BIGINT NOT NULL,
       quiet_until_ms BIGINT NOT NULL,
       floor BIGINT NOT NULL
     )`,
-    "INSERT INTO lock_head (id, epoch, mode, longest_ms, quiet_until_ms, floor) VALUES (1, 1, '', 0, 0, 0)",
+    "INSERT INTO lock_head (id, epoch, since_epoch, mode, longest_ms, quiet_until_ms, floor) VALUES (1, 1, 1, '', 0, 0, 0)",
     // The newest grant of each lock. ended: released or forced, empty while it was not. stream_id: the Hold that keeps it.
     // streak, rival: for how many grants in a row the same instance has had it, and which other one waits.
     `CREATE TABLE lock_record (

@@ -6,6 +6,8 @@ export interface Head {
   /** Empty: nobody has decided yet. */
   readonly mode: Mode | "";
   readonly epoch: number;
+  /** The epoch in which this mode began: no smaller one may be granted in. */
+  readonly sinceEpoch: number;
   /** For how long nothing may be granted yet, because leases of who decided before may last. */
   readonly quietMs: number;
   /** The longest lease that may have been granted since this mode began. */

@@ -5,13 +5,14 @@ import type { SqlClock } from "./sql-clock.ts";
 
 export type HeadRow = {
   epoch: number;
+  since_epoch: number;
   mode: Mode | "";
   longest_ms: number;
   quiet_until_ms: number;
   floor: number;
 };
 
-const COLUMNS = "epoch, mode, longest_ms, quiet_until_ms, floor";
+const COLUMNS = "epoch, since_epoch, mode, longest_ms, quiet_until_ms, floor";
 
 /** In Postgres it is held until the transaction ends: "update" against all others, "share" against whoever changes it. */
 export async function readHead(
@@ -32,9 +33,11 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
     const epoch = row.epoch + 1;
     if (epoch >= MOST_EPOCHS) throw new Error(`fencing tokens are used up: ${MOST_EPOCHS} epochs`);
     await tx.query(
-      "UPDATE lock_head SET epoch = $1, mode = $2, longest_ms = $3, quiet_until_ms = $4 WHERE id = 1",
+      "UPDATE lock_head SET epoch = $1, since_epoch = $2, mode = $3, longest_ms = $4, quiet_until_ms = $5 WHERE id = 1",
       // What was granted before is waited out; a new epoch of the same mode goes on with the leases it has.
-      [epoch, mode, row.mode === mode ? row.longest_ms : 0, quietUntilMs],
+      row.mode === mode
+        ? [epoch, row.since_epoch, mode, row.longest_ms, quietUntilMs]
+        : [epoch, epoch, mode, 0, quietUntilMs],
     );
     return epoch;
   }
@@ -51,7 +54,7 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
         if (row.mode === mode) return headOf(row, nowMs);
         const quietUntilMs = Math.max(row.quiet_until_ms, nowMs + row.longest_ms);
         const epoch = await begin(tx, row, mode, quietUntilMs);
-        return { mode, epoch, longestMs: 0, quietMs: quietUntilMs - nowMs };
+        return { mode, epoch, sinceEpoch: epoch, longestMs: 0, quietMs: quietUntilMs - nowMs };
       }),
     async allowLeases(mode, longestMs) {
       const rows = await database.write(
@@ -69,6 +72,6 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
   };
 }
 
-function headOf({ mode, epoch, longest_ms, quiet_until_ms }: HeadRow, nowMs: number): Head {
-  return { mode, epoch, longestMs: longest_ms, quietMs: Math.max(0, quiet_until_ms - nowMs) };
+function headOf({ mode, epoch, since_epoch, longest_ms, quiet_until_ms }: HeadRow, nowMs: number): Head {
+  return { mode, epoch, sinceEpoch: since_epoch, longestMs: longest_ms, quietMs: Math.max(0, quiet_until_ms - nowMs) };
 }
