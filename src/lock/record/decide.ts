@@ -166,6 +166,7 @@ export function decideRelease(
   const { grant } = record;
   if (grant.token !== order.token || !isLive(grant, nowMs)) return undefined;
   if (order.streamId !== undefined && order.streamId !== grant.streamId) return undefined;
+  if (order.undo && grant.streamId === RETRIED) return undefined;
   return { ...record, grant: { ...grant, end: order.end, endMs: nowMs } };
 }
 

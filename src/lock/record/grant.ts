@@ -26,6 +26,10 @@ export interface Grant {
 /** No stream has this name. */
 export const RETRIED = "retried";
 
+export function isKeptByStream({ streamId }: Grant): boolean {
+  return streamId !== "" && streamId !== RETRIED;
+}
+
 export type GrantEnd = "" | "released" | "forced";
 
 /** What an authority knows of a lock: its newest grant, which may be over, and who else wants it. */
