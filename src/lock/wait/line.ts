@@ -17,6 +17,8 @@ export interface Waiter {
   readonly order: TakeOrder;
   resolve(turn: Turn): void;
   reject(error: unknown): void;
+  /** There is something to wait for. */
+  queued(): void;
 }
 
 export interface LineParts {
@@ -24,10 +26,8 @@ export interface LineParts {
   readonly clock: Clock;
   readonly timer: Timer;
   readonly log: Log;
-  /** Called when nobody is left in it. */
+  /** Called when nobody is left in it, and nothing is on its way. */
   readonly onEmpty: () => void;
-  /** Called when a grant that nobody wanted any more was given back. */
-  readonly onFreed: () => void;
 }
 
 /** Messages that a lock is free can be lost: whoever waits asks again after this long, whatever the lease ahead says. */
@@ -42,7 +42,10 @@ const AFTER_LEASE_MS = 1;
 export class Line {
   readonly #parts: LineParts;
   #waiters = new Set<Waiter>();
-  #isAsking = false;
+  /** Those of them who do not wait for who has the lock: the next answer is the last for them. */
+  readonly #impatient = new Set<Waiter>();
+  /** For whom the authority is being asked, though it may have left. */
+  #asking: Waiter | undefined;
   /** Rung while asking: the answer may be older than that. */
   #isRung = false;
   #holder: Lease | undefined;
@@ -73,22 +76,27 @@ export class Line {
     return place;
   }
 
-  /** At the end of the line, or in front of it. */
-  join(waiter: Waiter, isFirst: boolean): void {
-    if (isFirst) {
-      this.#waiters = new Set([waiter, ...this.#waiters]);
-      this.ring();
-    } else {
-      this.#waiters.add(waiter);
-      this.#serve();
-    }
+  /** At the end of the line; but a retry of what has the lock must not wait behind those who wait for that. */
+  join(waiter: Waiter): void {
+    const isLast = this.#waiters.size > 0;
+    this.#waiters.add(waiter);
+    if (!waiter.order.waits) this.#impatient.add(waiter);
+    if (this.#holder !== undefined && this.#putForward(this.#holder)) this.ring();
+    else if (isLast) this.#queue(waiter);
+    else this.#serve();
   }
 
   /** Whether the waiter was still there. A grant that is on its way to it is given back. */
   leave(waiter: Waiter): boolean {
-    const was = this.#waiters.delete(waiter);
+    const was = this.#remove(waiter);
     if (was) this.#serve();
     return was;
+  }
+
+  /** The waiter does not wait any longer. If it is being asked for, the answer decides. */
+  giveUp(waiter: Waiter): void {
+    if (this.#asking === waiter && this.#waiters.has(waiter)) this.#impatient.add(waiter);
+    else if (this.leave(waiter)) waiter.resolve({ kind: "held", holder: this.#holder });
   }
 
   /** The lock may be free. */
@@ -98,8 +106,14 @@ export class Line {
     this.#serve();
   }
 
+  /** Nobody is served any more. A grant that is on its way is given back. */
+  sendAway(reason: Failure): void {
+    for (const waiter of [...this.#waiters]) if (this.#remove(waiter)) waiter.reject(reason);
+    this.#serve();
+  }
+
   #serve(): void {
-    if (this.#isAsking) return;
+    if (this.#asking !== undefined) return;
     const [first] = this.#waiters;
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
@@ -114,64 +128,88 @@ export class Line {
 
   async #ask(first: Waiter): Promise<void> {
     const { authority, clock } = this.#parts;
-    this.#isAsking = true;
+    this.#asking = first;
     this.#isRung = false;
     const asked = clock.monotonic();
     try {
-      this.#settle(first, await authority.take(first.order), asked);
+      await this.#settle(first, await authority.take(first.order), asked);
     } catch (error) {
       this.#fail(first, error);
     }
-    this.#isAsking = false;
+    this.#asking = undefined;
     this.#serve();
   }
 
-  #settle(first: Waiter, taken: Taken, asked: number): void {
-    if (taken.kind === "granted") this.#grant(first, taken.lease, asked);
+  async #settle(first: Waiter, taken: Taken, asked: number): Promise<void> {
+    if (taken.kind === "granted") await this.#grant(first, taken.lease, asked);
     else if (taken.kind === "held") this.#wait(first, taken.holder.remainingMs + AFTER_LEASE_MS, taken.holder);
     else this.#wait(first, taken.afterMs, undefined);
   }
 
-  #grant(first: Waiter, lease: Lease, asked: number): void {
+  async #grant(first: Waiter, lease: Lease, asked: number): Promise<void> {
     const validUntil = asked + lease.remainingMs - clockMargin(lease.remainingMs);
     // The answer may have lain about for longer than the lease lasts: this process was paused.
-    if (!this.#waiters.has(first) || validUntil <= this.#parts.clock.monotonic()) {
-      this.#giveBack(lease);
+    const isLate = validUntil <= this.#parts.clock.monotonic();
+    if (isLate || !this.#remove(first)) {
+      this.#askAt = 0;
+      // Whoever comes next must find the lock free, and not what is about to be given back.
+      await this.#giveBack(first.order, lease);
       return;
     }
-    this.#waiters.delete(first);
-    this.#holder = lease;
-    this.#askAfter(lease.remainingMs + AFTER_LEASE_MS);
     first.resolve({ kind: "acquired", lease, validUntil });
+    this.#wait(undefined, lease.remainingMs + AFTER_LEASE_MS, lease);
   }
 
-  #wait(first: Waiter, forMs: number, holder: Lease | undefined): void {
+  #wait(first: Waiter | undefined, forMs: number, holder: Lease | undefined): void {
     this.#holder = holder;
-    this.#askAfter(forMs);
-    if (!first.order.waits && this.#waiters.delete(first)) first.resolve({ kind: "held", holder });
+    if (!this.#isRung) this.#askAt = this.#parts.clock.monotonic() + Math.min(forMs, ASK_AGAIN_MS);
+    if (holder !== undefined && this.#putForward(holder)) this.#askAt = 0;
+    for (const waiter of [...this.#impatient]) {
+      // Of those who have been put forward none has its answer yet.
+      if (!isRetryOf(waiter, holder) && this.#remove(waiter)) waiter.resolve({ kind: "held", holder });
+    }
+    first?.queued();
   }
 
-  #askAfter(ms: number): void {
-    if (this.#isRung) return;
-    this.#askAt = this.#parts.clock.monotonic() + Math.min(ms, ASK_AGAIN_MS);
+  /** Whether there is a retry of what has the lock. */
+  #putForward(holder: Lease): boolean {
+    if (holder.grant.requestId === "") return false;
+    const retries = [...this.#waiters].filter((waiter) => isRetryOf(waiter, holder));
+    if (retries.length > 0) this.#waiters = new Set([...retries, ...this.#waiters]);
+    return retries.length > 0;
+  }
+
+  /** Somebody is ahead of it. */
+  #queue(waiter: Waiter): void {
+    if (this.#asking !== undefined || !this.#impatient.has(waiter)) waiter.queued();
+    else this.giveUp(waiter);
+  }
+
+  #remove(waiter: Waiter): boolean {
+    this.#impatient.delete(waiter);
+    return this.#waiters.delete(waiter);
   }
 
   /** Who waits for an authority that is away only learns of it later. */
   #fail(first: Waiter, error: unknown): void {
     const isAway = error instanceof Failure && error.kind === "unavailable";
     for (const waiter of isAway ? [...this.#waiters] : [first]) {
-      if (this.#waiters.delete(waiter)) waiter.reject(error);
+      if (this.#remove(waiter)) waiter.reject(error);
     }
   }
 
-  #giveBack({ grant }: Lease): void {
-    const { authority, log, onFreed } = this.#parts;
-    const { name, token, streamId } = grant;
-    this.#askAt = 0;
-    authority
-      .release({ name, token, streamId, end: "released", undo: true })
-      .then(onFreed, (error: unknown) =>
-        log.warn({ err: error, lock: name }, "could not give a lock back; its lease has to run out"),
-      );
+  /** Only if the lease was made for it: what was given to a retry may be in use. */
+  async #giveBack({ name, streamId }: TakeOrder, { grant }: Lease): Promise<void> {
+    if (grant.streamId !== streamId) return;
+    const { authority, log } = this.#parts;
+    try {
+      await authority.release({ name, token: grant.token, streamId, end: "released", undo: true });
+    } catch (error) {
+      log.warn({ err: error, lock: name }, "could not give a lock back; its lease has to run out");
+    }
   }
+}
+
+function isRetryOf({ order }: Waiter, holder: Lease | undefined): boolean {
+  return order.request !== undefined && order.request.id === holder?.grant.requestId;
 }

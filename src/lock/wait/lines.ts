@@ -1,10 +1,10 @@
 import type { Clock } from "../../infra/clock.ts";
+import type { Failure } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { systemTimer, type Timer } from "../../infra/timer.ts";
 import type { Authority } from "../authority/authority.ts";
 import { LockQueueFullError } from "../failures.ts";
 import type { TakeOrder } from "../record/decide.ts";
-import type { Grant } from "../record/grant.ts";
 import { Line, type Turn, type Waiter } from "./line.ts";
 
 export interface LinesOptions {
@@ -17,7 +17,7 @@ export interface LinesOptions {
 }
 
 export interface Wait {
-  readonly order: TakeOrder;
+  readonly order: Omit<TakeOrder, "waits">;
   /** How long to wait for the lock; 0: not at all. Undefined: for ever. */
   readonly waitMs: number | undefined;
   /** Who hangs up leaves the line at once. */
@@ -27,6 +27,8 @@ export interface Wait {
 /** A place in a line, while it lasts. */
 export interface Place {
   readonly turn: Promise<Turn>;
+  /** Resolves once it is known that there is something to wait for. Never, when the turn comes at once. */
+  readonly queued: Promise<void>;
   /** From 1. */
   readonly position: () => number;
   readonly holder: () => Line["holder"];
@@ -41,11 +43,14 @@ export interface Lines {
   ringAll(): void;
   waiters(name: string): number;
   readonly waiting: number;
+  /** Sends all who wait away with this, and whoever comes. */
+  close(reason: Failure): void;
 }
 
 export function createLines({ authority, clock, log, mostWaiting, timer = systemTimer }: LinesOptions): Lines {
   const lines = new Map<string, Line>();
   let waiting = 0;
+  let closed: Failure | undefined;
 
   function lineOf(name: string): Line {
     let line = lines.get(name);
@@ -55,7 +60,6 @@ export function createLines({ authority, clock, log, mostWaiting, timer = system
         onEmpty() {
           if (lines.get(name) === made) lines.delete(name);
         },
-        onFreed: () => ring(name),
       });
       lines.set(name, made);
       line = made;
@@ -63,32 +67,28 @@ export function createLines({ authority, clock, log, mostWaiting, timer = system
     return line;
   }
 
-  function wait({ order, waitMs, signal }: Wait): Place {
+  function wait({ order: asked, waitMs, signal }: Wait): Place {
+    const order = { ...asked, waits: waitMs !== 0 };
+    if (closed !== undefined) throw closed;
     if (waiting >= mostWaiting) throw new LockQueueFullError(order.name, waiting);
     signal.throwIfAborted();
     const line = lineOf(order.name);
     const { promise, resolve, reject } = Promise.withResolvers<Turn>();
-    const waiter: Waiter = { order, resolve, reject };
-    if (waitMs === 0 && line.size > 0 && !isRetry(order, line.holder?.grant)) {
-      resolve({ kind: "held", holder: line.holder });
-      return { turn: promise, position: () => 0, holder: () => line.holder };
-    }
+    const queued = Promise.withResolvers<void>();
+    const waiter: Waiter = { order, resolve, reject, queued: queued.resolve };
     waiting++;
     const onAbort = () => {
       if (line.leave(waiter)) reject(signal.reason);
     };
-    const onOver = () => {
-      if (line.leave(waiter)) resolve({ kind: "held", holder: line.holder });
-    };
-    const cancelTimer = waitMs === undefined || waitMs === 0 ? undefined : timer(onOver, waitMs);
+    const cancelTimer = waitMs === undefined || waitMs === 0 ? undefined : timer(() => line.giveUp(waiter), waitMs);
     signal.addEventListener("abort", onAbort, { once: true });
-    line.join(waiter, isRetry(order, line.holder?.grant));
+    line.join(waiter);
     const turn = promise.finally(() => {
       waiting--;
       cancelTimer?.();
       signal.removeEventListener("abort", onAbort);
     });
-    return { turn, position: () => line.placeOf(waiter), holder: () => line.holder };
+    return { turn, queued: queued.promise, position: () => line.placeOf(waiter), holder: () => line.holder };
   }
 
   function ring(name: string): void {
@@ -105,10 +105,9 @@ export function createLines({ authority, clock, log, mostWaiting, timer = system
     get waiting() {
       return waiting;
     },
+    close(reason) {
+      closed = reason;
+      for (const line of [...lines.values()]) line.sendAway(reason);
+    },
   };
-}
-
-/** A retry asks for what its first attempt holds: it must not wait behind those who wait for that. */
-function isRetry({ request }: TakeOrder, holder: Grant | undefined): boolean {
-  return request !== undefined && holder?.requestId === request.id;
 }
