@@ -7,12 +7,14 @@ import { type ConfigFile, readConfigFile } from "./config/file.ts";
 import { choice, existingFile, flag, integer, list, path, text } from "./config/kind.ts";
 import { ConfigError } from "./config/mistakes.ts";
 import { readPolicies } from "./config/namespaces.ts";
+import { readRateLimits } from "./config/rate-limits.ts";
 import { type Effective, Reader, type Setting } from "./config/reader.ts";
 import { contradictions } from "./config/safety.ts";
 import { duration, size } from "./config/units.ts";
 import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
 import type { CollectionPolicies } from "./conversation/record/policies.ts";
 import type { LogLevel } from "./infra/log.ts";
+import type { Rule } from "./ratelimit/rule.ts";
 
 export { ConfigError } from "./config/mistakes.ts";
 export type { RedisTarget } from "./config/url.ts";
@@ -112,6 +114,8 @@ export interface Config {
   readonly cache: CacheSettings;
   readonly audit: AuditSettings;
   readonly conversation: ConversationSettings;
+  /** Read again whenever the file changes. */
+  readonly ratelimit: { readonly rules: readonly Rule[] };
   readonly health: { readonly checkIntervalMs: number };
 }
 
@@ -200,6 +204,7 @@ function read(reader: Reader): Config {
     },
     audit: readAudit(reader, dataDir),
     conversation: readConversation(reader),
+    ratelimit: readRateLimits(reader),
     health: {
       checkIntervalMs: reader.required(
         setting("HEALTH_CHECK_INTERVAL", "health.check_interval", duration({ bare: "ms", min: 100, max: hour })),

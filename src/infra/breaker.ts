@@ -4,6 +4,8 @@
  */
 export interface Breaker {
   readonly state: "closed" | "open" | "half_open";
+  /** Until it is tried whether the part is back; 0 when it is not open. */
+  readonly retryAfterMs: number;
   /** Runs `work` when closed and counts how it went; rejects with BreakerOpenError (circuit-breaker.ts) at once when not. */
   execute<T>(work: () => Promise<T>): Promise<T>;
   /**

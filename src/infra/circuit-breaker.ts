@@ -94,13 +94,16 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
     open();
   }
 
+  function untilTrial(): number {
+    return Math.max(1, Math.ceil(options.resetTimeoutMs - (clock.monotonic() - openedAt)));
+  }
+
   /** Made for each call while it is open, and never a surprise: where it came from is not worth a walk through the stack. */
   function refusal(): BreakerOpenError {
-    const waited = clock.monotonic() - openedAt;
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
     try {
-      return new BreakerOpenError(part, Math.max(1, Math.ceil(options.resetTimeoutMs - waited)));
+      return new BreakerOpenError(part, untilTrial());
     } finally {
       Error.stackTraceLimit = stackTraceLimit;
     }
@@ -151,6 +154,9 @@ export function createBreaker(options: BreakerOptions): CircuitBreaker {
   return {
     get state() {
       return state;
+    },
+    get retryAfterMs() {
+      return state === "open" ? untilTrial() : 0;
     },
     begin: () => (state === "closed" ? period : undefined),
     succeeded,

@@ -17,6 +17,8 @@ export interface Instance {
 export interface Instances {
   /** Those seen at the last heartbeat, this one included, sorted by id. Only this one while Redis is away. */
   readonly current: readonly Instance[];
+  /** How many there were, this one included, when Redis last answered. */
+  readonly lastSeen: number;
   /** Called when an instance came or went. Returns the removal. */
   onChange(listener: () => void): () => void;
   /** Takes this instance off the list at once, rather than when its heartbeat has run out. */
@@ -38,6 +40,7 @@ const heartbeatKey = (id: string) => `holdfast:instance:${id}`;
 export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOptions): Instances {
   const listeners = new Set<() => void>();
   let current: readonly Instance[] = [self];
+  let lastSeen = 1;
   let missed = 0;
   let beating: Promise<void> | undefined;
   let closed = false;
@@ -59,6 +62,7 @@ export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOp
       if (gone.length > 0) await redis.command("srem", index, ...gone);
       missed = 0;
       const others = heartbeats.flatMap((heartbeat) => read(heartbeat) ?? []).filter(({ id }) => id !== self.id);
+      lastSeen = others.length + 1;
       become([self, ...others].sort((a, b) => (a.id < b.id ? -1 : 1)));
     } catch {
       // Redis has forgotten everyone else by now, or will have when it is back.
@@ -81,6 +85,9 @@ export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOp
   return {
     get current() {
       return current;
+    },
+    get lastSeen() {
+      return lastSeen;
     },
     onChange(listener) {
       listeners.add(listener);

@@ -16,6 +16,7 @@ import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
 import { limitOldGeneration, limitYoungGeneration, ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
+import { startRateLimits } from "./ratelimit.ts";
 import { openToStrangers, servingFacts, servingInWords } from "./serving.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
 import { tellStartFailure } from "./start-failure.ts";
@@ -40,6 +41,9 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
     const audit = await startAudit({ config, log, metrics, database, redis, backplane, parts });
     const conversations = await startConversations({ config, log, metrics, database, redis, backplane, parts });
+    const rateLimits = await startRateLimits({
+      ...{ config, environment: process.env, log, metrics, database, redis, backplane, self, signals, parts },
+    });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
@@ -54,6 +58,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
         ...cache.services,
         audit.service,
         conversations,
+        rateLimits,
         createHealthService({ health, identity }),
         ...plannedServices,
       ],

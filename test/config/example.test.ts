@@ -19,9 +19,12 @@ describe("examples/holdfast.yaml", () => {
       ...example,
       cache: { ...example.cache, policies: { ...policies, namespaces: {} } },
       conversation: { ...example.conversation, policies: { ...kept, collections: {} } },
+      ratelimit: { rules: [] },
     }).toEqual(defaults);
     expect(Object.keys(namespaces)).toEqual(["permissions", "sessions-*"]);
     expect(Object.keys(collections)).toEqual(["orchestration", "archive-*"]);
+    const rules = example.ratelimit.rules.map(({ name }) => name);
+    expect(rules).toEqual(["client", "sign-in", "tokens-per-day", "imports", "searches"]);
   });
 
   it("knows every variable, and names none that is not there", () => {
