@@ -10,7 +10,7 @@ export const YIELD_MS = 100;
 /** So long after an instance was told that the lock is held it is taken to wait. Whoever waits asks again well before. */
 export const WANTED_MS = 10_000;
 /** What is known for at least this much longer is not written again: on a lock that many want, most who ask change nothing. */
-const WELL_KNOWN_MS = 7_500;
+export const WELL_KNOWN_MS = 7_500;
 
 export interface TakeOrder {
   readonly name: string;

@@ -3,11 +3,15 @@
  * whenever an authority may have forgotten how far it had counted: a Redis that began a new life, or another authority.
  * Together they stay below 2^53: two million epochs of four billion grants of each lock.
  */
-const GRANTS_PER_EPOCH = 2 ** 32;
+export const GRANTS_PER_EPOCH = 2 ** 32;
 
 export const MOST_EPOCHS = 2 ** 21;
 
 /** The token after this one, which is not below the first of the epoch. `last` is 0 where none was granted. */
 export function tokenAfter(last: number, epoch: number): number {
   return Math.max(last, epoch * GRANTS_PER_EPOCH) + 1;
+}
+
+export function epochOf(token: number): number {
+  return Math.floor(token / GRANTS_PER_EPOCH);
 }

@@ -1,0 +1,62 @@
+import { randomBytes } from "node:crypto";
+import type { Clock } from "../../infra/clock.ts";
+import type { Log } from "../../infra/log.ts";
+import type { Redis, RedisArgument } from "../../infra/redis.ts";
+import { keysOf, partitionsOf } from "./redis-keys.ts";
+import { releaseScript } from "./redis-scripts.ts";
+
+export interface RedisStraysOptions {
+  readonly redis: Redis;
+  readonly clock: Pick<Clock, "monotonic">;
+  readonly log: Log;
+  /** What releases `take` of the lock `name`. */
+  readonly release: (name: string, take: string) => readonly RedisArgument[];
+}
+
+/** Takes whose answers never came, so that nobody knows whether they took the lock. */
+export interface RedisStrays {
+  /** A name for a take that no retry will ask for. */
+  name(): string;
+  /** The lock is given back as soon as Redis is reached, if the take had taken it; its lease would end after `ttlMs`. */
+  add(lock: string, take: string, ttlMs: number): void;
+  close(): void;
+}
+
+/** More are left to run out. */
+const MOST_STRAYS = 10_000;
+
+export function createRedisStrays({ redis, clock, log, release }: RedisStraysOptions): RedisStrays {
+  const partitions = partitionsOf(redis.mode);
+  const life = randomBytes(6).toString("base64url");
+  const strays = new Map<string, { readonly lock: string; readonly until: number }>();
+  let takes = 0;
+
+  async function giveBack(take: string, lock: string): Promise<void> {
+    const { record, attempts } = keysOf(lock, partitions);
+    try {
+      await redis.run(releaseScript, [record, attempts], release(lock, take));
+      strays.delete(take);
+    } catch (error) {
+      log.debug({ err: error, lock }, "a lock that nobody waits for could not be given back yet");
+    }
+  }
+
+  function giveAllBack(): void {
+    for (const [take, { lock, until }] of strays) {
+      if (until <= clock.monotonic()) strays.delete(take);
+      else void giveBack(take, lock);
+    }
+  }
+
+  const stopHearing = redis.onConnected(giveAllBack);
+  return {
+    name: () => life + (takes++).toString(36),
+    add(lock, take, ttlMs) {
+      if (strays.size >= MOST_STRAYS) return;
+      strays.set(take, { lock, until: clock.monotonic() + ttlMs });
+      // Where the connection is lost, as it mostly is, this fails at once.
+      void giveBack(take, lock);
+    },
+    close: stopHearing,
+  };
+}

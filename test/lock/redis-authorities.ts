@@ -1,0 +1,99 @@
+import { join } from "node:path";
+import { decodePayload, encodePayload } from "../../src/infra/backplane-frame.ts";
+import { createBreaker } from "../../src/infra/circuit-breaker.ts";
+import { systemClock } from "../../src/infra/clock.ts";
+import { createLog } from "../../src/infra/log.ts";
+import { migrations } from "../../src/infra/migrations/all.ts";
+import { migrate } from "../../src/infra/migrations.ts";
+import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
+import type { Head, Heads } from "../../src/lock/authority/head.ts";
+import { createRedisAuthority } from "../../src/lock/authority/redis-authority.ts";
+import { epochFloorOf } from "../../src/lock/authority/redis-lives.ts";
+import { createSqlClock } from "../../src/lock/authority/sql-clock.ts";
+import { createSqlHeads } from "../../src/lock/authority/sql-heads.ts";
+import { freshRedis } from "../support/fresh.ts";
+import { scratchDirectory } from "../support/scratch.ts";
+import { openTestDatabase } from "../support/test-database.ts";
+import type { OpenAuthority } from "./authorities.ts";
+
+export interface OpenRedisAuthority extends OpenAuthority {
+  readonly redis: Redis;
+}
+
+export interface OpenRedisAuthorities extends AsyncDisposable {
+  readonly instances: readonly [OpenRedisAuthority, ...OpenRedisAuthority[]];
+  readonly heads: Heads;
+  /** One more instance, which may come to Redis by another address. */
+  open(url?: string): Promise<OpenRedisAuthority>;
+}
+
+export interface RedisAuthoritiesOptions {
+  readonly count?: number;
+  /** Default: an empty database on the Redis that the tests share. */
+  readonly url?: string;
+  /** Default: as long as nobody hears of another epoch, that in which Redis began to decide. */
+  readonly epochFloor?: (head: Head, mode: Redis["mode"]) => () => number;
+  readonly nowMs?: () => number;
+  readonly commandTimeoutMs?: number;
+  /** Stands between the authority and its Redis, with a bug planted in it. */
+  readonly spoil?: (redis: Redis) => Redis;
+  /** Stands between the authority and what knows the epochs. */
+  readonly spoilHeads?: (heads: Heads) => Heads;
+}
+
+let opened = 0;
+
+/** Instances whose locks one Redis decides about; the epochs are in SQLite. */
+export async function openRedisAuthorities(options: RedisAuthoritiesOptions = {}): Promise<OpenRedisAuthorities> {
+  const { count = 1, commandTimeoutMs = 2_000, nowMs, spoil = (redis) => redis } = options;
+  await using parts = new AsyncDisposableStack();
+  const directory = parts.adopt(scratchDirectory("lock"), (it) => it.remove());
+  const database = parts.adopt(openTestDatabase("sqlite", join(directory.path, "heads.db")), (it) => it.close());
+  await migrate(database, migrations);
+  const sqlHeads = createSqlHeads(database, createSqlClock("sqlite", systemClock));
+  const heads = options.spoilHeads?.(sqlHeads) ?? sqlHeads;
+  const head = await heads.become("redis");
+  const shared = options.url ?? (await freshRedis());
+  // Channels are those of the whole server.
+  const channel = `test-lock-${process.pid}-${opened++}`;
+  const log = createLog({ level: "silent" });
+
+  const open = async (url = shared): Promise<OpenRedisAuthority> => {
+    const redis = parts.adopt(connect(url, commandTimeoutMs), (it) => it.close());
+    const probe = async () => void (await redis.ping());
+    const settings = { failureThreshold: 5, resetTimeoutMs: 200, halfOpenMaxCalls: 1 };
+    const breaker = parts.adopt(createBreaker({ ...settings, probe, clock: systemClock, log }), (it) => it.close());
+    const announced: string[] = [];
+    const sender = `i${opened++}`;
+    const { promise: listening, resolve } = Promise.withResolvers<void>();
+    const subscriber = redis.createSubscriber({
+      onUp: resolve,
+      onMessage: (_, payload) => {
+        const received = decodePayload(payload);
+        if (received?.sender === sender) announced.push(received.message);
+      },
+    });
+    parts.defer(() => subscriber.close());
+    subscriber.subscribe(channel);
+    await listening;
+    const floor = options.epochFloor ?? ((known, mode) => () => epochFloorOf(known, mode));
+    const authority = createRedisAuthority({
+      ...{ redis: spoil(redis), breaker, commandTimeoutMs, heads, clock: systemClock, log },
+      epochFloor: floor(head, redis.mode),
+      frame: (_, message) => ({ channel, payload: encodePayload(sender, undefined, message) }),
+      ...(nowMs && { nowMs }),
+    });
+    parts.defer(() => authority.close());
+    return { authority, announced, redis };
+  };
+  const instances: [OpenRedisAuthority, ...OpenRedisAuthority[]] = [await open()];
+  while (instances.length < count) instances.push(await open());
+  const kept = parts.move();
+  return { instances, heads, open, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+function connect(url: string, commandTimeoutMs: number): Redis {
+  const parsed = parseRedisUrl(url);
+  if (typeof parsed === "string") throw new Error(parsed);
+  return createRedis({ mode: "single", nodes: [], ...parsed, commandTimeoutMs, connectTimeoutMs: 2_000 });
+}

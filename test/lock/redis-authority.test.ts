@@ -1,0 +1,4 @@
+import { authoritySuite } from "./authority-suite.ts";
+import { openRedisAuthorities } from "./redis-authorities.ts";
+
+authoritySuite("redis", () => openRedisAuthorities({ count: 2 }), { sorted: false });
