@@ -6,13 +6,15 @@ import { BYTES, FIXED64, VARINT } from "./wire-reader.ts";
 
 /**
  * Where bytes cease to be a message of a type, and how: the decoder behind this names no place. The path is as the proto names
- * fields, and goes on into JSON: `messages[2].metadata.items[3]`. Undefined when nothing is found that is wrong.
+ * fields, and goes on into JSON: `messages[2].metadata.items[3]`. Undefined when nothing is found that is wrong, or not before
+ * very many fields: whoever sends what is wrong must not cost more than who sends what is right.
  */
 export function wireFault(desc: DescMessage, bytes: Uint8Array): FieldViolation | undefined {
   try {
     new Walk(bytes).message(desc, bytes.length, 1);
     return undefined;
   } catch (thrown) {
+    if (thrown === TOO_FAR) return undefined;
     if (!(thrown instanceof Fault)) throw thrown;
     return { field: thrown.path.replace(/^\./, ""), description: thrown.description };
   }
@@ -22,6 +24,10 @@ const FIXED32 = 5;
 const SIZES: Readonly<Record<number, number>> = { [FIXED64]: 8, [FIXED32]: 4 };
 /** The decoder goes no deeper. */
 const MOST_LEVELS = 100;
+/** A few tens of milliseconds. */
+const MOST_FIELDS = 100_000;
+/** Thrown where the walk is given up. */
+const TOO_FAR = Symbol("too many fields");
 
 /** Thrown where it is found; the path grows on the way out. */
 class Fault {
@@ -36,6 +42,7 @@ class Fault {
 class Walk {
   readonly #bytes: Buffer;
   #at = 0;
+  #fields = 0;
 
   constructor(bytes: Uint8Array) {
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -43,7 +50,7 @@ class Walk {
 
   message(desc: DescMessage, end: number, level: number): void {
     if (level > MOST_LEVELS) throw new Fault(`is nested deeper than ${MOST_LEVELS} messages`);
-    const fields = new Map(desc.fields.map((field) => [field.number, field]));
+    const fields = fieldsOf(desc);
     const counts = new Map<number, number>();
     while (this.#at < end) {
       const tag = this.#tag(end);
@@ -100,6 +107,7 @@ class Walk {
   }
 
   #tag(end: number): number {
+    if (++this.#fields > MOST_FIELDS) throw TOO_FAR;
     const tag = this.#varint(end);
     if (tag < 8) throw new Fault("has a field with the number 0");
     if (tag >= 2 ** 32) throw new Fault("has a field with a number beyond all there are");
@@ -137,6 +145,17 @@ class Walk {
     }
     throw new Fault("has an integer of more than ten bytes");
   }
+}
+
+const known = new WeakMap<DescMessage, ReadonlyMap<number, DescField>>();
+
+function fieldsOf(desc: DescMessage): ReadonlyMap<number, DescField> {
+  let fields = known.get(desc);
+  if (fields === undefined) {
+    fields = new Map(desc.fields.map((field) => [field.number, field]));
+    known.set(desc, fields);
+  }
+  return fields;
 }
 
 const CUT = "is cut short: it ends in the middle of a field";

@@ -1,6 +1,6 @@
 import { type DescMessage, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { EncodedReply } from "../infra/call.ts";
-import { decode as decodeMessage } from "../infra/decode.ts";
+import { CrowdedError, decode as decodeMessage } from "../infra/decode.ts";
 import { Failure, type FieldViolation } from "../infra/failure.ts";
 import { wireFault } from "../infra/wire-fault.ts";
 
@@ -35,7 +35,10 @@ export function requestDecoder(
       if (bytes.length > LARGE_BYTES) large.add(message);
       return message;
     } catch (error) {
-      return new Malformed(error instanceof Failure ? error : malformed(desc, error, wireFault(desc, bytes)));
+      if (error instanceof Failure) return new Malformed(error);
+      // What is crowded was not looked at for the sake of the time that takes, and is wrong nowhere.
+      const fault = error instanceof CrowdedError ? undefined : wireFault(desc, bytes);
+      return new Malformed(malformed(desc, error, fault));
     }
   };
 }

@@ -3,7 +3,7 @@ import { stepTo } from "../infra/json-path.ts";
 
 /**
  * Where a text ceases to be JSON, and how: JSON.parse names no place that helps in a large one. Undefined when it is JSON. An empty
- * path: it is the text itself.
+ * path: it is the text itself. In a text of very many values it is not looked for to the end.
  */
 export function jsonFault(text: string): FieldViolation | undefined {
   return new JsonWalk(text).fault();
@@ -17,13 +17,17 @@ interface Open {
 }
 
 const SPACE = /[ \t\n\r]*/y;
-const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
+const HEX4 = /[0-9a-fA-F]{4}/y;
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const WORD = /[-+]?[A-Za-z_$][\w$]*/y;
 const WORDS: ReadonlySet<string> = new Set(["true", "false", "null"]);
 const NO_NUMBER = /^[-+]?(?:NaN|Infinity|inf)$/i;
+/** What may follow a backslash, besides u and four digits. */
+const SIMPLE = '"\\/bfnrt';
 const [QUOTE, BACKSLASH, SPACE_CODE] = [0x22, 0x5c, 0x20];
 const MOST_STEPS = 100;
+/** A few tens of milliseconds. */
+const MOST_READ = 100_000;
 
 /** Without recursion: nobody knows how deep a text goes that is not JSON. */
 class JsonWalk {
@@ -36,11 +40,12 @@ class JsonWalk {
   }
 
   fault(): FieldViolation | undefined {
-    for (;;) {
+    for (let read = 0; read < MOST_READ; read++) {
       const description = this.#value() ?? this.#ended();
       if (description === undefined) return undefined;
       if (description !== MORE) return { field: this.#path(), description };
     }
+    return undefined;
   }
 
   /** Reads a value, or the beginning of an object or a list up to its first value. */
@@ -125,11 +130,20 @@ class JsonWalk {
       }
       if (code < SPACE_CODE) return "is not JSON: has a line break or another control character in a text; write \\n";
       if (code !== BACKSLASH) continue;
-      if (this.#taken(ESCAPE) === undefined)
-        return "is not JSON: has a backslash in a text that escapes nothing; write two";
-      this.#at--;
+      if (!this.#skipEscaped()) return "is not JSON: has a backslash in a text that escapes nothing; write two";
     }
     return CUT;
+  }
+
+  /** From a backslash to the last character that belongs to it. */
+  #skipEscaped(): boolean {
+    const escaped = this.#text.charAt(this.#at + 1);
+    this.#at++;
+    if (escaped !== "u") return escaped !== "" && SIMPLE.includes(escaped);
+    HEX4.lastIndex = this.#at + 1;
+    if (!HEX4.test(this.#text)) return false;
+    this.#at += 4;
+    return true;
   }
 
   #unexpected(wanted: string): string {

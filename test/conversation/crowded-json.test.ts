@@ -26,6 +26,12 @@ describe("the text of a request in JSON", () => {
     refuseCrowded(JSON.stringify({ patch: shape(MOST_VALUES), state: shape(MOST_VALUES) }, undefined, 2));
   });
 
+  it("is refused however the name of the field is written", () => {
+    const text = JSON.stringify({ state: shapes.members?.(FAR_BEYOND) }).replace("state", "st\\u0061te");
+    expect(Object.keys(JSON.parse(text))).toEqual(["state"]);
+    expect(() => refuseCrowded(text)).toThrow(expect.objectContaining({ reason: "STATE_TOO_LARGE" }));
+  });
+
   describe.each(["state", "patch"])("with far too much in its %s", (field) => {
     it.each(Object.entries(shapes))("is refused, which names the field: %s", (_, shape) => {
       for (const space of [undefined, 1]) {

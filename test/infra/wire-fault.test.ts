@@ -113,6 +113,16 @@ describe("bytes that are no such message", () => {
   });
 });
 
+it("is not looked for behind very many fields, which would hold up everyone else", () => {
+  const role = Uint8Array.of(0x12, 1, 0xff);
+  const many = (count: number) => {
+    const field = new BinaryWriter().tag(3, WireType.LengthDelimited).bytes(new Uint8Array()).finish();
+    return Buffer.concat([...Array.from({ length: count }, () => field), role]);
+  };
+  expect(wireFault(AppendSchema, many(1_000))?.field).toBe("id");
+  expect(wireFault(AppendSchema, many(1_000_000))).toBeUndefined();
+});
+
 function isRefused(bytes: Uint8Array): boolean {
   try {
     fromBinary(AppendSchema, bytes);

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { jsonFault } from "../../src/server/json-fault.ts";
 
-const tooDeep = "[".repeat(100_000);
+const tooDeep = "[".repeat(50_000);
 
 describe("a text that is not JSON", () => {
   it.each<[string, string, RegExp]>([
@@ -30,6 +30,7 @@ describe("a text that is not JSON", () => {
     ['{"a":"x\ny"}', "a", /line break/],
     ['{"a":"C:\\dir"}', "a", /backslash/],
     ['{"a":"\\u12"}', "a", /backslash/],
+    ['{"a":"\\n\\u00e9\\"","b":"\\', "b", /backslash|the middle/],
     ['{"a":1}}', "", /where the end is wanted/],
     ["{} {}", "", /where the end is wanted/],
     [`{"a":"${"x".repeat(5_000_000)}","b":-}`, "b", /where a value/],
@@ -57,6 +58,12 @@ describe("a text that is not JSON", () => {
       { numRuns: 20_000 },
     );
   });
+});
+
+it("is not looked for behind very many values, which would hold up everyone else", () => {
+  const many = (count: number) => `{"a":[${"1,".repeat(count)}NaN]}`;
+  expect(jsonFault(many(1_000))?.field).toBe("a[1000]");
+  expect(jsonFault(many(1_000_000))).toBeUndefined();
 });
 
 function isJson(text: string): boolean {

@@ -6,6 +6,9 @@ const TOO_MANY = new Map([
   ["messages", { most: MOST_PARTS, failure: tooManyInMessages }],
 ]);
 
+/** Of those names, however they are written: six characters for one. */
+const LONGEST_NAME = 6 * "messages".length;
+
 const [QUOTE, BACKSLASH, COMMA, COLON] = [0x22, 0x5c, 0x2c, 0x3a];
 const [OPEN, CLOSE, OPEN_LIST, CLOSE_LIST] = [0x7b, 0x7d, 0x5b, 0x5d];
 
@@ -71,7 +74,7 @@ class CommaCount {
     let end = text.indexOf('"', start);
     while (end >= 0 && isEscaped(text, start, end)) end = text.indexOf('"', end + 1);
     if (end < 0) end = text.length;
-    if (this.#level === 1) this.#last = text.slice(start, end);
+    if (this.#level === 1) this.#last = nameOf(text.slice(start, end));
     this.#at = end + 1;
   }
 
@@ -79,6 +82,16 @@ class CommaCount {
     const limit = TOO_MANY.get(this.#member);
     // The object itself has a bracket, too.
     if (limit !== undefined && count > limit.most + 1) throw limit.failure(this.#member);
+  }
+}
+
+/** JSON has many ways to write a name. One that is none is left to those who read it. */
+function nameOf(written: string): string {
+  if (written.length > LONGEST_NAME || !written.includes("\\")) return written;
+  try {
+    return String(JSON.parse(`"${written}"`));
+  } catch {
+    return written;
   }
 }
 
