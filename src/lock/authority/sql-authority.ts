@@ -1,5 +1,5 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { LockAuthority } from "../../gen/holdfast/v1/lock_pb.js";
+import { createBatches, repeatUndone } from "../../infra/batches.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
@@ -16,11 +16,12 @@ import {
 } from "../record/decide.ts";
 import { type Grant, isLive, type LockRecord } from "../record/grant.ts";
 import { tokenAfter } from "../record/token.ts";
-import type { Authority, Lease, Released, Renewed, Taken } from "./authority.ts";
+import { ATTEMPT_KEPT_MS, type Authority, type Lease, type Released, type Renewed, type Taken } from "./authority.ts";
 import type { Heads } from "./head.ts";
-import { readRecords, SqlBook } from "./sql-book.ts";
+import type { AttemptKey } from "./sql-attempts.ts";
+import { openSqlBook, type SqlBook } from "./sql-book.ts";
 import type { SqlClock } from "./sql-clock.ts";
-import { type HeadRow, readHead } from "./sql-heads.ts";
+import { requireDecides } from "./sql-heads.ts";
 import { createSqlLook } from "./sql-look.ts";
 
 export interface SqlAuthorityOptions {
@@ -34,16 +35,16 @@ export interface SqlAuthorityOptions {
 
 /** What is done with a lock in the transaction that has read it. */
 interface Job {
-  readonly name: string;
-  carryOut(page: Page): Promise<() => void>;
+  readonly key: AttemptKey;
+  /** Returns what to do once it is committed. */
+  carryOut(page: Page): () => void;
   reject(error: unknown): void;
 }
 
 interface Page {
   readonly book: SqlBook;
-  readonly head: HeadRow;
   /** Locks to be announced as free when it is committed. */
-  readonly freed: string[];
+  readonly freed: Set<string>;
 }
 
 /** Calls at the same time share a commit, up to this many. */
@@ -54,58 +55,53 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
   const { kind } = database;
   const authority = kind === "sqlite" ? LockAuthority.SQLITE : LockAuthority.POSTGRES;
   const look = createSqlLook(database, clock);
-  let queue: Job[] = [];
-  let draining: Promise<void> | undefined;
+  const batches = createBatches<Job>({
+    portion: () => MOST_JOBS,
+    process: async (jobs) => {
+      await process(jobs);
+      return [];
+    },
+  });
 
-  function enter<T>(name: string, work: (page: Page) => Promise<T>): Promise<T> {
+  /** `requestId`: what is remembered under it is read too. Empty: nothing. */
+  function enter<T>(name: string, requestId: string, work: (page: Page) => T): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const carryOut = async (page: Page): Promise<() => void> => {
+      const carryOut = (page: Page): (() => void) => {
         try {
-          const result = await work(page);
+          const result = work(page);
           return () => resolve(result);
         } catch (error) {
           return () => reject(error);
         }
       };
-      queue.push({ name, carryOut, reject });
-      draining ??= drain();
+      batches.add({ key: { name, requestId }, carryOut, reject });
     });
   }
 
-  async function drain(): Promise<void> {
-    // Whoever else calls in this turn shares the commit.
-    await nextTurn();
-    while (queue.length > 0) {
-      const jobs = queue.slice(0, MOST_JOBS);
-      queue = queue.slice(MOST_JOBS);
-      await process(jobs);
-    }
-    draining = undefined;
-  }
-
+  /** Never rejects. */
   async function process(jobs: readonly Job[]): Promise<void> {
     try {
-      const { freed, answers } = await database.transaction((tx) => commit(tx, jobs));
+      const { freed, answers } = await repeatUndone(() => database.transaction((tx) => commit(tx, jobs)));
       for (const name of freed) announceFree(name);
       for (const answer of answers) answer();
     } catch (error) {
       const failure = failureOf(error);
-      for (const job of jobs) job.reject(failure);
+      if (jobs.length === 1 || failure instanceof UnavailableError) for (const job of jobs) job.reject(failure);
+      // One of them may be what the database refuses; the others must not fail with it.
+      else for (const job of jobs) await process([job]);
     }
   }
 
   async function commit(tx: SqlSession, jobs: readonly Job[]) {
-    const head = await readHead(kind, tx, "share");
-    const records = await readRecords(kind, tx, [...new Set(jobs.map(({ name }) => name))]);
-    const nowMs = await clock(tx);
-    if (head.mode !== kind) throw new LockAuthorityChangingError(`${head.mode || "nobody"} decides now, not ${kind}`);
-    if (head.quiet_until_ms > nowMs) {
-      throw new LockAuthorityChangingError("leases of before may last", head.quiet_until_ms - nowMs);
-    }
-    const page: Page = { book: new SqlBook(tx, nowMs, records), head, freed: [] };
-    const answers: (() => void)[] = [];
-    for (const job of jobs) answers.push(await job.carryOut(page));
-    await page.book.write();
+    const keys = jobs.map(({ key }) => key);
+    const book = await openSqlBook({
+      ...{ kind, tx, clock, names: new Set(keys.map(({ name }) => name)) },
+      attempts: keys.filter(({ requestId }) => requestId !== ""),
+    });
+    requireDecides(kind, book.head, book.nowMs);
+    const page: Page = { book, freed: new Set() };
+    const answers = jobs.map((job) => job.carryOut(page));
+    await book.write();
     return { freed: page.freed, answers };
   }
 
@@ -117,10 +113,10 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
   }
 
   /** A longer lease than any before has to be known to whoever may have to wait it out, before it is granted. */
-  async function enterLease<T>(name: string, work: (page: Page) => Promise<T>): Promise<T> {
+  async function enterLease<T>(name: string, requestId: string, work: (page: Page) => T): Promise<T> {
     for (;;) {
       try {
-        return await enter(name, work);
+        return await enter(name, requestId, work);
       } catch (error) {
         if (!(error instanceof LeaseTooLong)) throw error;
         await allow(error.ttlMs);
@@ -141,42 +137,39 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
     return isAway ? new LockAuthorityUnavailableError(`${kind} does not answer`, error) : error;
   }
 
-  async function take(order: TakeOrder, { book, head }: Page): Promise<Taken> {
+  function take(order: TakeOrder, { book }: Page): Taken {
     const { name, request } = order;
+    const { head, nowMs } = book;
     const before = book.record(name);
-    const attempt = request && (await book.attempt({ name, requestId: request.id }));
-    if (attempt !== undefined && attempt.meaning !== request?.meaning)
-      throw new RequestIdReusedError(request?.id ?? "");
+    const wasGranted = request !== undefined && known(book, name, request) !== undefined;
     const token = tokenAfter(Math.max(before?.grant.token ?? 0, head.floor), head.epoch);
-    const decision = decideTake(before, order, attempt !== undefined, book.nowMs, token);
+    const decision = decideTake(before, order, wasGranted, nowMs, token);
     if (decision.kind === "yield") return decision;
     if (decision.kind === "attempt_over") throw new LockAttemptOverError(name, request?.id ?? "");
     if (decision.kind === "request_reused") throw new RequestIdReusedError(request?.id ?? "");
-    if (decision.kind === "granted" && order.ttlMs > head.longest_ms) throw new LeaseTooLong(order.ttlMs);
+    const { grant } = decision.record;
+    const isNew = decision.kind === "granted" && grant.token === token;
+    if (isNew && order.ttlMs > head.longest_ms) throw new LeaseTooLong(order.ttlMs);
     book.put(decision.record);
-    const lease = leaseOf(decision.record, book.nowMs);
+    const lease = leaseOf(decision.record, nowMs);
     if (decision.kind === "held") return { kind: "held", holder: lease };
-    if (request !== undefined && decision.record !== before) await keep(book, lease.grant, request);
+    if (isNew) keepAttemptOf(book, grant);
     return { kind: "granted", lease };
   }
 
-  function keep(book: SqlBook, { name, expireMs }: Grant, { id, meaning }: NamedRequest): Promise<void> {
-    return book.keepAttempt({ name, requestId: id }, { meaning, note: "" }, expireMs);
-  }
-
-  async function renew(order: RenewOrder, { book, head }: Page): Promise<Renewed> {
+  function renew(order: RenewOrder, { book }: Page): Renewed {
     const before = book.record(order.name);
     const decision = decideRenew(before, order, book.nowMs);
     if (decision.kind === "over") return { ...decision, holder: liveLease(before, book.nowMs) };
     const { grant } = decision.record;
     const ttlMs = order.ttlMs ?? grant.ttlMs;
-    if (ttlMs > head.longest_ms) throw new LeaseTooLong(ttlMs);
+    if (ttlMs > book.head.longest_ms) throw new LeaseTooLong(ttlMs);
     book.put(decision.record);
-    if (grant.requestId !== "") await keep(book, grant, { id: grant.requestId, meaning: grant.requestMeaning });
+    keepAttemptOf(book, grant);
     return { kind: "renewed", lease: leaseOf(decision.record, book.nowMs) };
   }
 
-  async function release(order: ReleaseOrder, { book, freed }: Page): Promise<Released> {
+  function release(order: ReleaseOrder, { book, freed }: Page): Released {
     const before = book.record(order.name);
     const after = decideRelease(before, order, book.nowMs);
     if (before === undefined || after === undefined) {
@@ -184,33 +177,41 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
     }
     book.put(after);
     const { name, requestId } = before.grant;
-    if (order.undo && requestId !== "") await book.forgetAttempt({ name, requestId });
-    if (isWanted(after, book.nowMs)) freed.push(name);
+    if (order.undo && requestId !== "") book.forgetAttempt({ name, requestId });
+    if (isWanted(after, book.nowMs)) freed.add(name);
     return { released: true, lease: leaseOf(before, book.nowMs) };
   }
 
-  async function remember(name: string, request: NamedRequest, text: string, { book }: Page): Promise<string> {
-    const named = { name, requestId: request.id };
-    const known = await book.attempt(named);
-    if (known === undefined) {
-      await book.keepAttempt(named, { meaning: request.meaning, note: text }, book.nowMs);
-      return text;
-    }
-    if (known.meaning !== request.meaning) throw new RequestIdReusedError(request.id);
-    return known.note;
+  function remember(name: string, request: NamedRequest, text: string, { book }: Page): string {
+    const note = known(book, name, request);
+    if (note !== undefined) return note;
+    const { id, meaning } = request;
+    book.keepAttempt({ name, requestId: id, meaning, note: text, forgetMs: book.nowMs + ATTEMPT_KEPT_MS });
+    return text;
   }
 
   return {
     kind: authority,
-    take: (order) => enterLease(order.name, (page) => take(order, page)),
-    renew: (order) => enterLease(order.name, (page) => renew(order, page)),
-    release: (order) => enter(order.name, (page) => release(order, page)),
-    remember: (name, request, text) => enter(name, (page) => remember(name, request, text, page)),
+    take: (order) => enterLease(order.name, order.request?.id ?? "", (page) => take(order, page)),
+    renew: (order) => enterLease(order.name, "", (page) => renew(order, page)),
+    release: (order) => enter(order.name, "", (page) => release(order, page)),
+    remember: (name, request, text) => enter(name, request.id, (page) => remember(name, request, text, page)),
     ...look,
-    async close() {
-      await draining;
-    },
+    close: () => batches.close(),
   };
+}
+
+/** What is remembered under the request's id. */
+function known(book: SqlBook, name: string, { id, meaning }: NamedRequest): string | undefined {
+  const attempt = book.attempt({ name, requestId: id });
+  if (attempt !== undefined && attempt.meaning !== meaning) throw new RequestIdReusedError(id);
+  return attempt?.note;
+}
+
+/** From the end of the lease on, it is remembered for as long as attempts are. */
+function keepAttemptOf(book: SqlBook, { name, requestId, requestMeaning, expireMs }: Grant): void {
+  if (requestId === "") return;
+  book.keepAttempt({ name, requestId, meaning: requestMeaning, note: "", forgetMs: expireMs + ATTEMPT_KEPT_MS });
 }
 
 /** Longer than what has been announced; never leaves this file. */

@@ -1,31 +1,83 @@
-import type { Database, SqlSession, SqlValue } from "../../infra/database.ts";
+import type { Database, SqlSession } from "../../infra/database.ts";
+import { textArray } from "../../infra/postgres-array.ts";
 import type { LockRecord } from "../record/grant.ts";
-import { ATTEMPT_KEPT_MS } from "./authority.ts";
+import { type Attempt, type AttemptKey, forgetAttempts, keepAttempts, readAttempts } from "./sql-attempts.ts";
+import type { SqlClock } from "./sql-clock.ts";
+import { HEAD_COLUMNS, HEAD_LOCK, type HeadRow, headIn, readHead } from "./sql-heads.ts";
 import { putRecords, RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
 
-/** What is under way on a lock, or a request id under which something is remembered. */
-export interface Named {
-  readonly name: string;
-  readonly requestId: string;
+/** Advisory locks of locks; any number that nothing else in the database uses. */
+const LOCK_SPACE = 1_819_239_019;
+
+/**
+ * A lock that has no record has no row to hold: all who decide about it at the same time meet here. In the order of the numbers, so
+ * that two transactions never wait for each other. Whoever changes the head waits for all of them, and they for it.
+ */
+const MEET = `SELECT pg_advisory_xact_lock_shared(${HEAD_LOCK}), (
+  SELECT COUNT(pg_advisory_xact_lock(${LOCK_SPACE}, given.number)) FROM (
+    SELECT DISTINCT hashtext(name) AS number FROM unnest($1::text[]) AS name ORDER BY number) AS given) AS met`;
+
+/** One statement, so that the head and the records are of the same moment: a record that is gone has raised the floor. */
+const READ_ALL = `SELECT ${HEAD_COLUMNS}, ${RECORD_COLUMNS} FROM lock_head
+  LEFT JOIN lock_record ON name = ANY($1::text[]) WHERE id = 1`;
+const READ_ONE = `SELECT ${RECORD_COLUMNS} FROM lock_record WHERE name = $1`;
+
+/** What a transaction is about. */
+export interface SqlBookOptions {
+  readonly kind: Database["kind"];
+  readonly tx: SqlSession;
+  readonly clock: SqlClock;
+  readonly names: ReadonlySet<string>;
+  readonly attempts: readonly AttemptKey[];
 }
 
-interface Attempt {
-  readonly meaning: string;
-  readonly note: string;
+/** Reads it at once. In Postgres nobody else decides about these locks until the transaction ends. */
+export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
+  const { kind, tx, clock, names } = options;
+  const keys = [...new Map(options.attempts.map((key) => [textOf(key), key])).values()];
+  if (kind === "sqlite") {
+    const head = await readHead(tx);
+    const rows: RecordRow[] = [];
+    for (const name of names) rows.push(...(await tx.query<RecordRow>(READ_ONE, [name])));
+    return new SqlBook(options, head, await clock(tx), rows, await readAttempts(kind, tx, keys));
+  }
+  const all = textArray([...names]);
+  // They are sent at once, and carried out one after the other: by the time of the clock, the locks are this transaction's.
+  const [, rows, nowMs, attempts] = await Promise.all([
+    tx.query(MEET, [all]),
+    tx.query<HeadRow & (RecordRow | { name: null })>(READ_ALL, [all]),
+    clock(tx),
+    readAttempts(kind, tx, keys),
+  ]);
+  const records = rows.filter((row): row is HeadRow & RecordRow => row.name !== null);
+  return new SqlBook(options, headIn(rows), nowMs, records, attempts);
 }
 
 /** The locks that one transaction is about: read at its beginning, written at its end. */
 export class SqlBook {
+  readonly #kind: Database["kind"];
   readonly #tx: SqlSession;
   readonly #records = new Map<string, LockRecord>();
   readonly #changed = new Set<string>();
-  readonly #attempts = new Map<string, Attempt | undefined>();
+  readonly #attempts = new Map<string, Attempt>();
+  readonly #kept = new Map<string, Attempt>();
+  readonly #forgotten = new Map<string, AttemptKey>();
+  readonly head: HeadRow;
   readonly nowMs: number;
 
-  constructor(tx: SqlSession, nowMs: number, records: readonly LockRecord[]) {
+  constructor(
+    { kind, tx }: SqlBookOptions,
+    head: HeadRow,
+    nowMs: number,
+    rows: readonly RecordRow[],
+    attempts: readonly Attempt[],
+  ) {
+    this.#kind = kind;
     this.#tx = tx;
+    this.head = head;
     this.nowMs = nowMs;
-    for (const record of records) this.#records.set(record.grant.name, record);
+    for (const row of rows) this.#records.set(row.name, recordOf(row));
+    for (const attempt of attempts) this.#attempts.set(textOf(attempt), attempt);
   }
 
   record(name: string): LockRecord | undefined {
@@ -39,71 +91,39 @@ export class SqlBook {
     this.#changed.add(name);
   }
 
-  async attempt({ name, requestId }: Named): Promise<Attempt | undefined> {
-    const key = keyOf({ name, requestId });
-    if (!this.#attempts.has(key)) {
-      const [row] = await this.#tx.query<{ meaning: string; note: string }>(
-        "SELECT meaning, note FROM lock_attempt WHERE name = $1 AND request_id = $2 AND forget_ms > $3",
-        [name, requestId, this.nowMs],
-      );
-      this.#attempts.set(key, row);
-    }
-    return this.#attempts.get(key);
+  attempt(key: AttemptKey): Attempt | undefined {
+    const attempt = this.#attempts.get(textOf(key));
+    return attempt !== undefined && attempt.forgetMs > this.nowMs ? attempt : undefined;
   }
 
-  /** From `fromMs` on, it is remembered for as long as attempts are. */
-  async keepAttempt(named: Named, attempt: Attempt, fromMs: number): Promise<void> {
-    this.#attempts.set(keyOf(named), attempt);
-    const { name, requestId } = named;
-    await this.#tx.query(
-      `INSERT INTO lock_attempt (name, request_id, meaning, note, forget_ms) VALUES ($1, $2, $3, $4, $5)
-      ON CONFLICT (name, request_id) DO UPDATE
-      SET meaning = excluded.meaning, note = excluded.note, forget_ms = excluded.forget_ms`,
-      [name, requestId, attempt.meaning, attempt.note, fromMs + ATTEMPT_KEPT_MS],
-    );
+  keepAttempt(attempt: Attempt): void {
+    const text = textOf(attempt);
+    this.#attempts.set(text, attempt);
+    this.#kept.set(text, attempt);
+    this.#forgotten.delete(text);
   }
 
-  async forgetAttempt(named: Named): Promise<void> {
-    this.#attempts.set(keyOf(named), undefined);
-    const { name, requestId } = named;
-    await this.#tx.query("DELETE FROM lock_attempt WHERE name = $1 AND request_id = $2", [name, requestId]);
+  forgetAttempt(key: AttemptKey): void {
+    const text = textOf(key);
+    this.#attempts.delete(text);
+    this.#kept.delete(text);
+    this.#forgotten.set(text, key);
   }
 
   async write(): Promise<void> {
-    const changed = Array.from(this.#changed, (name) => this.#records.get(name));
-    await putRecords(
-      this.#tx,
-      changed.filter((record) => record !== undefined),
-    );
+    const records = Array.from(this.#changed, (name) => this.#records.get(name));
+    await Promise.all([
+      putRecords(
+        this.#kind,
+        this.#tx,
+        records.filter((record) => record !== undefined),
+      ),
+      keepAttempts(this.#kind, this.#tx, [...this.#kept.values()]),
+      forgetAttempts(this.#tx, [...this.#forgotten.values()]),
+    ]);
   }
 }
 
-export function keyOf({ name, requestId }: Named): string {
+function textOf({ name, requestId }: AttemptKey): string {
   return `${requestId.length} ${requestId} ${name}`;
 }
-
-/** The newest grants of these locks; in Postgres nobody else changes them until the transaction ends. */
-export async function readRecords(
-  kind: Database["kind"],
-  tx: SqlSession,
-  names: readonly string[],
-): Promise<readonly LockRecord[]> {
-  if (kind === "postgres") {
-    // A lock that has no record has no row to hold: all who take it at the same time meet here. In the order of the names, so
-    // that two transactions never wait for each other.
-    const sorted = [...names].sort();
-    const held: SqlValue[] = [...sorted];
-    const list = sorted.map((_, at) => `$${at + 1}`).join(", ");
-    await tx.query(
-      `SELECT pg_advisory_xact_lock(${LOCK_SPACE}, hashtext(given.name)) FROM (
-        SELECT name FROM unnest(ARRAY[${list}]::text[]) AS name ORDER BY hashtext(name)) AS given`,
-      held,
-    );
-  }
-  const list = names.map((_, at) => `$${at + 1}`).join(", ");
-  const rows = await tx.query<RecordRow>(`SELECT ${RECORD_COLUMNS} FROM lock_record WHERE name IN (${list})`, names);
-  return rows.map(recordOf);
-}
-
-/** Advisory locks of locks; any number that nothing else in the database uses. */
-const LOCK_SPACE = 1_819_239_019;

@@ -1,4 +1,5 @@
 import type { Database, SqlSession } from "../../infra/database.ts";
+import { LockAuthorityChangingError } from "../failures.ts";
 import { MOST_EPOCHS } from "../record/token.ts";
 import type { Head, Heads, Mode } from "./head.ts";
 import type { SqlClock } from "./sql-clock.ts";
@@ -12,18 +13,33 @@ export type HeadRow = {
   floor: number;
 };
 
-const COLUMNS = "epoch, since_epoch, mode, longest_ms, quiet_until_ms, floor";
+export const HEAD_COLUMNS = "epoch, since_epoch, mode, longest_ms, quiet_until_ms, floor";
 
-/** In Postgres it is held until the transaction ends: "update" against all others, "share" against whoever changes it. */
-export async function readHead(
-  kind: Database["kind"],
-  session: Pick<SqlSession, "query">,
-  hold: "update" | "share" | "none",
-): Promise<HeadRow> {
-  const suffix = kind === "sqlite" || hold === "none" ? "" : ` FOR ${hold === "update" ? "UPDATE" : "SHARE"}`;
-  const [row] = await session.query<HeadRow>(`SELECT ${COLUMNS} FROM lock_head WHERE id = 1${suffix}`);
+/** The advisory lock of the head in Postgres: shared by those who decide as it says, and held alone by whoever changes that. */
+export const HEAD_LOCK = 7_813_574_921_364;
+
+export async function readHead(session: Pick<SqlSession, "query">): Promise<HeadRow> {
+  return headIn(await session.query<HeadRow>(`SELECT ${HEAD_COLUMNS} FROM lock_head WHERE id = 1`));
+}
+
+export function headIn([row]: readonly HeadRow[]): HeadRow {
   if (row === undefined) throw new Error("lock_head has lost its row");
   return row;
+}
+
+/** Nobody else decides, or changes who does, until the transaction ends. */
+export async function holdHead(kind: Database["kind"], tx: SqlSession): Promise<HeadRow> {
+  // A statement of its own: what a statement sees is from before it waited.
+  if (kind === "postgres") await tx.query(`SELECT pg_advisory_xact_lock(${HEAD_LOCK})`);
+  return readHead(tx);
+}
+
+/** Otherwise leases may last that it does not know of. */
+export function requireDecides(wanted: Mode, { mode, quiet_until_ms }: HeadRow, nowMs: number): void {
+  if (mode !== wanted) throw new LockAuthorityChangingError(`${mode || "nobody"} decides now, not ${wanted}`);
+  if (quiet_until_ms > nowMs) {
+    throw new LockAuthorityChangingError("leases of before may last", quiet_until_ms - nowMs);
+  }
 }
 
 export function createSqlHeads(database: Database, clock: SqlClock): Heads {
@@ -44,12 +60,12 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
 
   return {
     async read() {
-      const row = await readHead(kind, database, "none");
+      const row = await readHead(database);
       return headOf(row, await clock(database));
     },
     become: (mode) =>
       database.transaction(async (tx) => {
-        const row = await readHead(kind, tx, "update");
+        const row = await holdHead(kind, tx);
         const nowMs = await clock(tx);
         if (row.mode === mode) return headOf(row, nowMs);
         const quietUntilMs = Math.max(row.quiet_until_ms, nowMs + row.longest_ms);
@@ -66,7 +82,7 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
     },
     nextEpoch: (mode) =>
       database.transaction(async (tx) => {
-        const row = await readHead(kind, tx, "update");
+        const row = await holdHead(kind, tx);
         return row.mode === mode ? begin(tx, row, mode, row.quiet_until_ms) : undefined;
       }),
   };

@@ -4,7 +4,7 @@ import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../fa
 import { namespaceOf } from "../record/name.ts";
 import type { Authority, Listed, ListQuery, Looked } from "./authority.ts";
 import type { SqlClock } from "./sql-clock.ts";
-import { readHead } from "./sql-heads.ts";
+import { readHead, requireDecides } from "./sql-heads.ts";
 import { RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
 
 /** Rows that one call looks at, at most: a filter that fits nothing must not walk through all. */
@@ -16,8 +16,7 @@ export function createSqlLook(database: Database, clock: SqlClock): Pick<Authori
 
   async function guarded<T>(work: () => Promise<T>): Promise<T> {
     try {
-      const { mode } = await readHead(kind, database, "none");
-      if (mode !== kind) throw new LockAuthorityChangingError(`${mode || "nobody"} decides now, not ${kind}`);
+      requireDecides(kind, await readHead(database), await clock(database));
       return await work();
     } catch (error) {
       if (!(error instanceof UnavailableError) || error instanceof LockAuthorityChangingError) throw error;

@@ -1,4 +1,5 @@
-import type { SqlSession, SqlValue } from "../../infra/database.ts";
+import type { Database, SqlSession, SqlValue } from "../../infra/database.ts";
+import { bigintArray, textArray } from "../../infra/postgres-array.ts";
 import type { GrantEnd, LockRecord } from "../record/grant.ts";
 
 export type RecordRow = {
@@ -23,18 +24,66 @@ export type RecordRow = {
   rival_until_ms: number;
 };
 
-const COLUMNS = [
-  ...["name", "token", "owner", "purpose", "caller", "instance_id", "stream_id", "request_id", "request_meaning"],
-  ...["ttl_ms", "acquire_ms", "expire_ms", "renewals", "ended", "ended_ms"],
-  ...["streak", "wanted_until_ms", "rival", "rival_until_ms"],
+interface Column<Value> {
+  readonly name: keyof RecordRow;
+  readonly from: (record: LockRecord) => Value;
+}
+
+const TEXTS: readonly Column<string>[] = [
+  { name: "name", from: ({ grant }) => grant.name },
+  { name: "owner", from: ({ grant }) => grant.owner },
+  { name: "purpose", from: ({ grant }) => grant.purpose },
+  { name: "caller", from: ({ grant }) => grant.caller },
+  { name: "instance_id", from: ({ grant }) => grant.instanceId },
+  { name: "stream_id", from: ({ grant }) => grant.streamId },
+  { name: "request_id", from: ({ grant }) => grant.requestId },
+  { name: "request_meaning", from: ({ grant }) => grant.requestMeaning },
+  { name: "ended", from: ({ grant }) => grant.end },
+  { name: "rival", from: ({ rival }) => rival },
 ];
 
-export const RECORD_COLUMNS = COLUMNS.join(", ");
+const NUMBERS: readonly Column<number>[] = [
+  { name: "token", from: ({ grant }) => grant.token },
+  { name: "ttl_ms", from: ({ grant }) => grant.ttlMs },
+  { name: "acquire_ms", from: ({ grant }) => grant.acquireMs },
+  { name: "expire_ms", from: ({ grant }) => grant.expireMs },
+  { name: "renewals", from: ({ grant }) => grant.renewals },
+  { name: "ended_ms", from: ({ grant }) => grant.endMs },
+  { name: "streak", from: ({ streak }) => streak },
+  { name: "wanted_until_ms", from: ({ wantedUntilMs }) => wantedUntilMs },
+  { name: "rival_until_ms", from: ({ rivalUntilMs }) => rivalUntilMs },
+];
 
-const PUT = `INSERT INTO lock_record (${RECORD_COLUMNS}) VALUES (${COLUMNS.map((_, at) => `$${at + 1}`).join(", ")})
-  ON CONFLICT (name) DO UPDATE SET ${COLUMNS.slice(1)
-    .map((column) => `${column} = excluded.${column}`)
-    .join(", ")}`;
+const COLUMNS: readonly Column<SqlValue>[] = [...TEXTS, ...NUMBERS];
+
+export const RECORD_COLUMNS = COLUMNS.map(({ name }) => name).join(", ");
+
+const INTO = `INSERT INTO lock_record (${RECORD_COLUMNS})`;
+const OR_CHANGE = `ON CONFLICT (name) DO UPDATE SET ${COLUMNS.filter(({ name }) => name !== "name")
+  .map(({ name }) => `${name} = excluded.${name}`)
+  .join(", ")}`;
+
+const PUT_ONE = `${INTO} VALUES (${COLUMNS.map((_, at) => `$${at + 1}`).join(", ")}) ${OR_CHANGE}`;
+const PUT_ALL = `${INTO} SELECT * FROM unnest(${COLUMNS.map(
+  (_, at) => `$${at + 1}::${at < TEXTS.length ? "text" : "bigint"}[]`,
+).join(", ")}) ${OR_CHANGE}`;
+
+export async function putRecords(
+  kind: Database["kind"],
+  tx: SqlSession,
+  records: readonly LockRecord[],
+): Promise<void> {
+  if (records.length === 0) return;
+  if (kind === "sqlite") {
+    const rows = records.map((record) => COLUMNS.map(({ from }) => from(record)));
+    await tx.each(PUT_ONE, rows);
+    return;
+  }
+  await tx.query(PUT_ALL, [
+    ...TEXTS.map(({ from }) => textArray(records.map(from))),
+    ...NUMBERS.map(({ from }) => bigintArray(records.map(from))),
+  ]);
+}
 
 export function recordOf(row: RecordRow): LockRecord {
   return {
@@ -48,18 +97,4 @@ export function recordOf(row: RecordRow): LockRecord {
     ...{ streak: row.streak, wantedUntilMs: row.wanted_until_ms },
     ...{ rival: row.rival, rivalUntilMs: row.rival_until_ms },
   };
-}
-
-export async function putRecords(tx: SqlSession, records: Iterable<LockRecord>): Promise<void> {
-  const rows = Array.from(records, valuesOf);
-  if (rows.length > 0) await tx.each(PUT, rows);
-}
-
-function valuesOf({ grant, streak, wantedUntilMs, rival, rivalUntilMs }: LockRecord): SqlValue[] {
-  return [
-    ...[grant.name, grant.token, grant.owner, grant.purpose, grant.caller, grant.instanceId, grant.streamId],
-    ...[grant.requestId, grant.requestMeaning],
-    ...[grant.ttlMs, grant.acquireMs, grant.expireMs, grant.renewals, grant.end, grant.endMs],
-    ...[streak, wantedUntilMs, rival, rivalUntilMs],
-  ];
 }
