@@ -5,15 +5,17 @@ import type { NamespacePolicies } from "./cache/policy.ts";
 import { readCollections } from "./config/collections.ts";
 import { type ConfigFile, readConfigFile } from "./config/file.ts";
 import { choice, existingFile, flag, integer, list, path, text } from "./config/kind.ts";
+import { type LockAuthorityName, readLocks } from "./config/locks.ts";
 import { ConfigError } from "./config/mistakes.ts";
 import { readPolicies } from "./config/namespaces.ts";
 import { readRateLimits } from "./config/rate-limits.ts";
 import { type Effective, Reader, type Setting } from "./config/reader.ts";
 import { contradictions } from "./config/safety.ts";
 import { duration, size } from "./config/units.ts";
-import { postgresUrl, type RedisTarget, redisUrl } from "./config/url.ts";
+import { postgresUrl, type RedisAddress, type RedisTarget, redisUrl } from "./config/url.ts";
 import type { CollectionPolicies } from "./conversation/record/policies.ts";
 import type { LogLevel } from "./infra/log.ts";
+import type { LockPolicies } from "./lock/policies.ts";
 import type { Rule } from "./ratelimit/rule.ts";
 
 export { ConfigError } from "./config/mistakes.ts";
@@ -99,6 +101,16 @@ export interface ConversationSettings {
   readonly legacyCopies: boolean;
 }
 
+export interface LockSettings {
+  readonly policies: LockPolicies;
+  /** Who decides about locks. */
+  readonly authority: LockAuthorityName;
+  /** Who decides while Redis is away. Undefined: nobody. */
+  readonly fallback: "postgres" | undefined;
+  /** The masters of redlock; none where another decides. */
+  readonly redlock: readonly RedisSettings[];
+}
+
 /** What was configured, complete and checked. Frozen through and through. */
 export interface Config {
   readonly topology: Topology;
@@ -114,6 +126,7 @@ export interface Config {
   readonly cache: CacheSettings;
   readonly audit: AuditSettings;
   readonly conversation: ConversationSettings;
+  readonly lock: LockSettings;
   /** Read again whenever the file changes. */
   readonly ratelimit: { readonly rules: readonly Rule[] };
   readonly health: { readonly checkIntervalMs: number };
@@ -204,6 +217,7 @@ function read(reader: Reader): Config {
     },
     audit: readAudit(reader, dataDir),
     conversation: readConversation(reader),
+    lock: readLock(reader, redis, shared),
     ratelimit: readRateLimits(reader),
     health: {
       checkIntervalMs: reader.required(
@@ -259,12 +273,13 @@ function readRedis(reader: Reader) {
   );
   const [caFile, certFile, keyFile] = [reader.optional(ca), reader.optional(cert), reader.optional(key)];
   const files = { ...(caFile && { caFile }), ...(certFile && { certFile }), ...(keyFile && { keyFile }) };
-  const settings: RedisSettings | undefined =
-    address === undefined || disabled
-      ? undefined
-      : { target: address.target, commandTimeoutMs, connectTimeoutMs, tls: address.tls ? files : undefined };
+  const settingsOf = ({ target, tls }: RedisAddress): RedisSettings => ({
+    ...{ target, commandTimeoutMs, connectTimeoutMs },
+    tls: tls ? files : undefined,
+  });
+  const settings = address === undefined || disabled ? undefined : settingsOf(address);
   const given = { redisCa: reader.has(ca), redisCert: reader.has(cert), redisKey: reader.has(key) };
-  return { settings, given };
+  return { settings, given, settingsOf };
 }
 
 function readDatabase(reader: Reader, dataDir: string): DatabaseSettings {
@@ -358,6 +373,11 @@ function readConversation(reader: Reader): ConversationSettings {
     ),
     legacyCopies: reader.required(setting("CONVERSATION_LEGACY_COPIES", "conversation.legacy_copies", flag()), true),
   };
+}
+
+function readLock(reader: Reader, redis: ReturnType<typeof readRedis>, hasPostgres: boolean): LockSettings {
+  const { masters, ...choices } = readLocks(reader, { hasRedis: redis.settings !== undefined, hasPostgres });
+  return { ...choices, redlock: masters.map(redis.settingsOf) };
 }
 
 function readBreaker(reader: Reader): BreakerSettings {

@@ -139,7 +139,7 @@ export class Reader {
    */
   doubts(): readonly string[] {
     const known = [...this.#variables].filter((name) => !name.startsWith("HOLDFAST_"));
-    const prefixes = ["REDIS_", "CACHE_", "DATABASE_", "CIRCUIT_BREAKER_", "AUDIT_", "CONVERSATION_"];
+    const prefixes = ["REDIS_", "CACHE_", "DATABASE_", "CIRCUIT_BREAKER_", "AUDIT_", "CONVERSATION_", "LOCK_"];
     return Object.keys(this.#sources.environment).flatMap((name) => {
       if (this.#variables.has(name) || !prefixes.some((prefix) => name.startsWith(prefix))) return [];
       const meant = suggest(name, known, 2) ?? meantByGroup(name, known);

@@ -13,7 +13,7 @@ export interface RedisNumbers {
 
 /** One thing the service stands on, as health asks after it. */
 export interface Component {
-  readonly name: "redis" | "sql" | "journal" | "backplane";
+  readonly name: "redis" | "sql" | "journal" | "backplane" | "lock";
   /** What it is made of, for people. */
   readonly kind: string;
   /** Rejects when it is unwell. Left out where there is nothing of the kind. */

@@ -20,7 +20,7 @@ import type { Config } from "../config.ts";
 import { AuditService } from "../gen/holdfast/v1/audit_pb.js";
 import type { Component } from "../health/component.ts";
 import type { AuditHealthNumbers } from "../health/health.ts";
-import type { Mounted } from "../infra/call.ts";
+import type { Mounted, Rpcs } from "../infra/call.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import { lateRpcs } from "../infra/late-rpcs.ts";
@@ -42,6 +42,8 @@ export interface RunningAudit {
   readonly service: Mounted;
   readonly health: () => AuditHealthNumbers;
   readonly journal: Component;
+  /** For records of what this server itself does, in the name of its caller. */
+  readonly append: NonNullable<Rpcs<typeof AuditService>["append"]>;
 }
 
 /** RPCs whose code is loaded when somebody asks for them. */
@@ -86,13 +88,14 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
     const file = config.audit.signingKeyFile;
     tellOfNewKey({ file, publicKey: signingKey.publicKey, shared: database.shared, hasRecords }, log);
   }
+  const appends = createAppendRpcs({
+    ...{ intake, instanceId: config.instanceId, room: createRoom(ROOM_BYTES) },
+    identity: createServerIdentity(config.instanceId),
+    nowUs: () => clock.now() * 1000,
+    lastSequence: (producer) => lastSequence({ archive, journal, queue }, producer),
+  });
   const service = createAuditService([
-    createAppendRpcs({
-      ...{ intake, instanceId: config.instanceId, room: createRoom(ROOM_BYTES) },
-      identity: createServerIdentity(config.instanceId),
-      nowUs: () => clock.now() * 1000,
-      lastSequence: (producer) => lastSequence({ archive, journal, queue }, producer),
-    }),
+    appends,
     lateRpcs(AuditService, READS, async () => {
       const { createAuditReads } = await import("./audit-reads.ts");
       return createAuditReads({ config, log, database, archive, queue, journal, growth, settled, signingKey });
@@ -128,6 +131,7 @@ export async function startAudit(options: AuditParts): Promise<RunningAudit> {
       };
     },
     journal: journalComponent(journal, recovery),
+    append: appends.append,
   };
 }
 

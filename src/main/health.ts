@@ -22,14 +22,15 @@ export interface HealthParts {
   readonly backplane: Backplane;
   readonly cacheHealth: () => CacheHealthNumbers;
   readonly audit: { readonly health: () => AuditHealthNumbers; readonly journal: Component };
+  readonly locks: Component;
 }
 
 /** Health over the parts that this topology has; starts checking at once. */
 export function startHealth(parts: HealthParts): Health {
-  const { config, log, self, database, redis, backplane, cacheHealth, audit } = parts;
+  const { config, log, self, database, redis, backplane, cacheHealth, audit, locks } = parts;
   const strangerIds = () => strangers(redis?.instances.current ?? [], self).map(({ id }) => id);
   const health = createHealth({
-    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), audit.journal],
+    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), audit.journal, locks],
     cacheHealth,
     auditHealth: audit.health,
     redisFailures: () => redis?.breaker.consecutiveFailures ?? 0,

@@ -14,6 +14,8 @@ import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
 import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
+import { startLocks } from "./lock.ts";
+import { recordForced } from "./lock-record.ts";
 import { limitOldGeneration, limitYoungGeneration, ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
 import { plannedServices } from "./planned.ts";
 import { startRateLimits } from "./ratelimit.ts";
@@ -44,10 +46,12 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const rateLimits = await startRateLimits({
       ...{ config, environment: process.env, log, metrics, database, redis, backplane, self, signals, parts },
     });
+    const record = recordForced(audit.append);
+    const locks = await startLocks({ config, log, metrics, database, redis, backplane, frame, record, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
-        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health, audit },
+        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health, audit, locks: locks.health },
         onSqlUnavailable: observed.onUnavailable,
       }),
       (it) => it.close(),
@@ -58,6 +62,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
         ...cache.services,
         audit.service,
         conversations,
+        locks.service,
         rateLimits,
         createHealthService({ health, identity }),
         ...plannedServices,
@@ -83,10 +88,12 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
         ownMemory(() => servers.calls),
       ),
     );
-    parts.defer(() => {
-      // A drain waits for calls, which must not wait for a lease that is to be filled elsewhere.
+    parts.defer(async () => {
+      // A drain waits for calls, which must not wait for a lease that is to be filled elsewhere, nor for a lock.
       cache.endWaiting();
-      return servers.drain(config.server.drainTimeoutMs);
+      servers.setServing(false);
+      await locks.handOver(config.server.drainTimeoutMs);
+      await servers.drain(config.server.drainTimeoutMs);
     });
     const serving = servingFacts(config, keys?.count);
     log.info({ ...serving, ...ports, topology, version, instanceId, pid: process.pid }, "serving");

@@ -19,7 +19,9 @@ export interface AppendOptions extends IngestOptions {
 }
 
 /** Append and Ingest: what comes in. */
-export function createAppendRpcs(options: AppendOptions): Pick<Rpcs<typeof AuditService>, "append" | "ingest"> {
+export function createAppendRpcs(
+  options: AppendOptions,
+): Required<Pick<Rpcs<typeof AuditService>, "append" | "ingest">> {
   const { intake, room, identity, nowUs } = options;
 
   function draftsOf(request: AuditServiceAppendRequest, call: CallContext) {

@@ -1,0 +1,8 @@
+import { LockService } from "../gen/holdfast/v1/lock_pb.js";
+import { type Mounted, mount, type Rpcs } from "../infra/call.ts";
+
+/** LockService, of the parts that serve some of its RPCs each. */
+export function createLockService(parts: readonly Rpcs<typeof LockService>[]): Mounted {
+  const rpcs: Rpcs<typeof LockService> = Object.assign({}, ...parts);
+  return mount(LockService, rpcs);
+}
