@@ -58,8 +58,9 @@ export async function openSqlAuthorities(
   const directory = parts.adopt(scratchDirectory("lock"), (it) => it.remove());
   const where = kind === "postgres" ? await freshDatabase() : join(directory.path, "lock.db");
   const open = async (): Promise<OpenSqlAuthority> => {
-    const database = spoil(parts.adopt(openTestDatabase(kind, where), (it) => it.close()));
-    await migrate(database, migrations);
+    const opened = parts.adopt(openTestDatabase(kind, where), (it) => it.close());
+    await migrate(opened, migrations);
+    const database = spoil(opened);
     const sqlClock: SqlClock = clock ? async () => clock.now() : createSqlClock(kind, systemClock);
     const heads = createSqlHeads(database, sqlClock);
     await heads.become(kind);
