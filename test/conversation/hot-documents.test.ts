@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { COPIES_GONE_MS, LONGEST_COPY_MS } from "../../src/conversation/hot/copy-store.ts";
 import { documentScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
 import type { Redis } from "../../src/infra/redis.ts";
 import { freshRedis } from "../support/fresh.ts";
@@ -102,7 +103,7 @@ describe("the document of a conversation", () => {
     expect(await currentDocument(one)).toMatchObject({ value: 2 });
   });
 
-  it("expires in Redis with its conversation, and not at all where that never does", async () => {
+  it("expires in Redis with its conversation, and before copies are taken to be gone where that never does", async () => {
     const one = await open();
     const never = { ttlMs: "never", sliding: undefined } as const;
     const soon = { ttlMs: 100_000, sliding: undefined } as const;
@@ -111,10 +112,29 @@ describe("the document of a conversation", () => {
     await one.ledger.carryOut({ ...given, key: keyOf("soon"), expiry: soon });
     await currentDocument(one, "never");
     await currentDocument(one, "soon");
-    expect(await one.redis.command("pttl", "conversation:never")).toBe(-1);
+    const longest = Number(await one.redis.command("pttl", "conversation:never"));
+    expect(longest).toBeGreaterThan(6 * LONGEST_COPY_MS);
+    expect(longest).toBeLessThanOrEqual(COPIES_GONE_MS - 2 * LONGEST_COPY_MS);
     const left = Number(await one.redis.command("pttl", "conversation:soon"));
     expect(left).toBeGreaterThan(50_000);
     expect(left).toBeLessThanOrEqual(100_000);
+  });
+
+  it("that Redis has brought back is dropped by a healing, though the copy be the right one", async () => {
+    const { database } = await openTruth();
+    const one = await startHot({ database, redisUrl: await freshRedis(), documents: true });
+    await believing(one);
+    await one.save("c", 1);
+    await currentDocument(one);
+    const old = String(await one.redis.command("get", "conversation:c"));
+    await one.ledger.carryOut({ kind: "delete", key: keyOf("c"), requestId: "" });
+    const isCopied = async () => (await one.copies.readHeld(keyOf("c")))?.presence === "deleted";
+    await until(isCopied, { what: "the copy" });
+    await one.redis.command("set", "conversation:c", old);
+    await database.write("UPDATE conversation SET unhealed = 1");
+    await one.copies.heal();
+    expect(await documentOf(one)).toBeUndefined();
+    expect(await isCopied()).toBe(true);
   });
 
   it("holds only the last of many messages, and says how many it leaves out", async () => {

@@ -1,11 +1,19 @@
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import type { Changed, Copy } from "./hot-copies.ts";
 
-/** A copy of what never expires is made anew now and then, so that what nobody reads does not stay in Redis for ever. */
-export const LONGEST_COPY_MS = 86_400_000;
+const DAY_MS = 86_400_000;
 
-/** After this no copy is left of what was there before, however the clocks go. */
-export const COPIES_GONE_MS = 2 * LONGEST_COPY_MS;
+/** A copy of what never expires is made anew now and then, so that what nobody reads does not stay in Redis for ever. */
+export const LONGEST_COPY_MS = DAY_MS;
+
+/** A document lasts longer than its copy: who reads nothing else cannot have it made anew. */
+export const LONGEST_DOCUMENT_MS = 7 * DAY_MS;
+
+/**
+ * After this neither a copy nor a document is left of what was there before: the document was put there while its copy was. The
+ * rest is for clocks that do not agree.
+ */
+export const COPIES_GONE_MS = LONGEST_COPY_MS + LONGEST_DOCUMENT_MS + DAY_MS;
 
 /** A cover that was put over a copy. */
 export interface Covered extends Stamped {
@@ -51,8 +59,8 @@ export interface CopyStore {
     copies: readonly Changed[],
     isChange: boolean,
   ): Promise<PromiseSettledResult<{ readonly filled: Filled; readonly life: string }>[]>;
-  /** Drops what is older than this, and keeps it out for a while. Rejects unless all is done. */
+  /** Drops copies that are older than this, and keeps them out for a while; and all documents of ours. Rejects unless all is done. */
   drop(older: readonly Stamped[]): Promise<void>;
-  /** Puts the document of a copy beside it; false if that copy is not there. */
+  /** Puts the document of a live conversation beside its copy; false if that copy is not there. */
   putDocument(held: Held, document: Uint8Array): Promise<boolean>;
 }

@@ -103,7 +103,7 @@ return result
  * Stores copies, unless something newer is there. A cover of the same stamp yields: it was put there for this one. After a change
  * also drops what somebody else wrote in the document's place.
  *
- * KEYS  pairs       ARGV  1 life   2 when it is too late   3 "1" after a change   then for each pair: stamp, milliseconds to live (0: for ever),
+ * KEYS  pairs       ARGV  1 life   2 when it is too late   3 "1" after a change   then for each pair: stamp, milliseconds to live,
  *                         the copy, or "" and what is held when the state of this version (else "") stays
  * Result: now, then for each pair the place in FILLED (see copy-store.ts)
  */
@@ -120,7 +120,7 @@ local function fill(key, a)
   if isOurs and there.stamp > stamp then return 2 end
   if isOurs and there.stamp == stamp and there.cover == 0 then return 1 end
   if copy ~= '' then
-    if lives == '0' then redis.call('SET', key, copy) else redis.call('SET', key, copy, 'PX', lives) end
+    redis.call('SET', key, copy, 'PX', lives)
     return 0
   end
   local held = ARGV[a + 4]
@@ -128,7 +128,7 @@ local function fill(key, a)
   redis.call('SETRANGE', key, ${HEAD}, held)
   redis.call('SETRANGE', key, ${AT.heldLength}, string.format('%010d', #held))
   redis.call('SETRANGE', key, ${AT.cover}, '${UNCOVERED}' .. digits(stamp))
-  if lives == '0' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, lives) end
+  redis.call('PEXPIRE', key, lives)
   return 0
 end
 for i = 1, #KEYS, 2 do
@@ -140,7 +140,7 @@ return result
 });
 
 /**
- * Drops what is older, documents included, and keeps it out for a while.
+ * Drops copies that are older, and keeps them out for a while; and documents, which do not say how old they are.
  *
  * KEYS  pairs       ARGV  1 life   2 milliseconds to keep it out   then for each pair: the least stamp
  * Result: now
@@ -159,8 +159,8 @@ for i = 1, #KEYS, 2 do
       refusal = refusal or done
       redis.pcall('UNLINK', key)
     end
-    if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
   end
+  if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
 end
 return refusal or {now}
 `,
@@ -169,7 +169,7 @@ return refusal or {now}
 /**
  * Puts a document beside its copy.
  *
- * KEYS  pair        ARGV  1 life   2 stamp   3 milliseconds to live (0: for ever)   4 document
+ * KEYS  pair        ARGV  1 life   2 stamp   3 milliseconds to live   4 document
  * Result: now, then 1 if the copy is there, so that the document was stored
  */
 export const documentScript = defineScript({
@@ -178,7 +178,7 @@ export const documentScript = defineScript({
   lua: `${COMMON}
 local there = look(KEYS[1])
 if not there or there.life ~= ARGV[1] or there.stamp ~= tonumber(ARGV[2]) or there.cover ~= 0 then return {now, 0} end
-if ARGV[3] == '0' then redis.call('SET', KEYS[2], ARGV[4]) else redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3]) end
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3])
 return {now, 1}
 `,
 });

@@ -7,7 +7,7 @@ import type { RedisScript } from "../../infra/redis-script.ts";
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText, TOKEN } from "./copy-bytes.ts";
 import { copyKeys } from "./copy-keys.ts";
-import { type CopyStore, type Covered, FILLED, LONGEST_COPY_MS } from "./copy-store.ts";
+import { type CopyStore, type Covered, FILLED, LONGEST_COPY_MS, LONGEST_DOCUMENT_MS } from "./copy-store.ts";
 import type { Changed } from "./hot-copies.ts";
 import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
 import { createRedisLives } from "./redis-lives.ts";
@@ -118,11 +118,13 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     });
   }
 
+  const leftMs = (endsUs: number) => Math.ceil(endsUs / 1000 - clock.now());
+
   /** Never shorter than a cover, though it have expired by then: else an older one that comes late would find nothing in its way. */
   function livesMs({ expiresUs, keptUntilUs }: Held): number {
     const endsUs = expiresUs ?? keptUntilUs;
     if (endsUs === undefined) return LONGEST_COPY_MS;
-    return Math.max(COVER_MS, Math.min(LONGEST_COPY_MS, Math.ceil(endsUs / 1000 - clock.now())));
+    return Math.max(COVER_MS, Math.min(LONGEST_COPY_MS, leftMs(endsUs)));
   }
 
   function fillArguments({ held, state }: Changed, life: string): readonly RedisArgument[] {
@@ -234,8 +236,8 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     async putDocument(held, document) {
       const { copy, document: name, together } = copyKeys(held);
       if (isCluster && !together) return false;
-      const lives = held.expiresUs === undefined ? 0 : Math.ceil(held.expiresUs / 1000 - clock.now());
-      if (lives < 0) return false;
+      const lives = Math.min(LONGEST_DOCUMENT_MS, leftMs(held.expiresUs ?? Number.POSITIVE_INFINITY));
+      if (lives <= 0) return false;
       const life = lifeAt(copy);
       if (life === undefined) return false;
       const text = Buffer.from(document.buffer, document.byteOffset, document.byteLength);
