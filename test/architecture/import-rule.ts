@@ -31,7 +31,7 @@ const rooms = new Map<string, readonly string[]>([
 const typesFromAnywhere = new Set(["config"]);
 const compositionRoot = "main";
 const drivers = new Set(["ioredis", "redlock", "pg", "better-sqlite3"]);
-const backend = /^(redis|sql|sqlite|postgres|memory)(-[a-z0-9-]+)?\.ts$/;
+const backend = /^(redis|redlock|sql|sqlite|postgres|memory)(-[a-z0-9-]+)?\.ts$/;
 
 /** Every import that crosses a wall it must not cross. */
 export function findViolations(files: readonly SourceFile[]): Violation[] {

@@ -1,0 +1,137 @@
+import { UnavailableError } from "../../infra/failure.ts";
+import { LockAuthorityUnavailableError } from "../failures.ts";
+import { type Answer, answerOf, type Version, type Written, writtenOf } from "./redlock-answer.ts";
+import { type Claim, claimOn } from "./redlock-claim.ts";
+import type { Master } from "./redlock-master.ts";
+import { askAll, quorumOf } from "./redlock-round.ts";
+import { ASK, HEAL, PUT, READ_ONLY } from "./redlock-scripts.ts";
+
+export interface Write {
+  /** A kind of redlock-scripts.ts. */
+  readonly kind: string;
+  /** The register, the marker of lives, and the attempt's key if it has one. */
+  readonly keys: readonly string[];
+  readonly version: Version;
+  readonly forMs: number;
+  readonly ended: boolean;
+  readonly instanceId: string;
+  readonly rivalHadItsTurn: boolean;
+  /** What the attempt means, and for how long that is remembered; -1: it is forgotten. */
+  readonly attempt: { readonly meaning: string; readonly forMs: number } | undefined;
+}
+
+export type Wrote =
+  /** A majority has it, and blocks others for at least `leftMs` yet. */
+  | { readonly kind: "written"; readonly leftMs: number; readonly wanted: boolean }
+  /** Too many have something that must not be written over. */
+  | { readonly kind: "refused" };
+
+export interface RegisterOptions {
+  readonly masters: readonly Master[];
+  readonly claimMs: number;
+  /** For how long a version is known after it blocks nobody. */
+  readonly keptMs: number;
+}
+
+interface Put {
+  readonly master: Master;
+  readonly done: Written;
+}
+
+/**
+ * What a majority of the masters has. A version that a majority wrote is seen by whoever asks a majority after that, and of two
+ * that wrote on a majority under their claims, the later had the larger token: see docs/decisions/0023-redlock-tokens.md.
+ */
+export interface Register {
+  /** Asks for the sole right to write a new grant, through `redlock`; the answers come either way. */
+  claim(keys: readonly string[], instanceId: string, waits: boolean): Promise<Claim>;
+  read(keys: readonly string[]): Promise<readonly Answer[]>;
+  /** Rejects when it is not known on how many masters it was written. */
+  write(write: Write): Promise<Wrote>;
+  /** Writes where it can be, without waiting for it. */
+  spread(write: Write): void;
+}
+
+export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): Register {
+  const quorum = quorumOf(masters.length);
+  /** With so many not for it, no quorum can be. */
+  const veto = masters.length - quorum + 1;
+
+  function put(master: Master, write: Write): Promise<Written> {
+    const { kind, keys, version, forMs, ended, instanceId, rivalHadItsTurn, attempt } = write;
+    const { token, rev, id, text } = version;
+    const remembered = attempt === undefined || keys.length < 3 ? 0 : Math.ceil(attempt.forMs);
+    const flags = [ended ? 1 : 0, instanceId, rivalHadItsTurn ? 1 : 0];
+    return master
+      .ask(PUT, keys, [
+        ...[kind, token, rev, id, text, Math.max(0, Math.ceil(forMs)), ...flags],
+        ...[attempt?.meaning ?? "", remembered, keptMs],
+      ])
+      .then(writtenOf);
+  }
+
+  /** Only what a majority has may be written over something that another master takes to be in force. */
+  function heal(write: Write, { master, done }: Put): void {
+    const { token, rev } = write.version;
+    const isBehind = !done.written && (done.token < token || (done.token === token && done.rev < rev));
+    if (isBehind) leave(put(master, { ...write, kind: HEAL }));
+  }
+
+  function spread(write: Write): void {
+    for (const master of masters) leave(put(master, write));
+  }
+
+  async function write(write: Write): Promise<Wrote> {
+    const isFor = ({ done }: Put) => done.votes && done.written;
+    let isWritten = false;
+    const enough = (all: readonly Put[], errors: number) => {
+      const count = all.filter(isFor).length;
+      return count >= quorum || all.length - count + errors >= veto;
+    };
+    const { answers, errors } = await askAll(
+      masters,
+      async (master) => ({ master, done: await put(master, write) }),
+      enough,
+      (late) => isWritten && heal(write, late),
+    );
+    const left = answers.filter(isFor).map(({ done }) => done.leftMs);
+    isWritten = left.length >= quorum;
+    if (isWritten) {
+      for (const answer of answers) heal(write, answer);
+      const leftMs = left.sort((a, b) => b - a)[quorum - 1] ?? 0;
+      return { kind: "written", leftMs, wanted: answers.some(({ done }) => done.wantedMs > 0) };
+    }
+    if (answers.filter(({ done }) => done.votes && !done.written).length >= veto) return { kind: "refused" };
+    throw tooFew(errors);
+  }
+
+  async function read(keys: readonly string[]): Promise<readonly Answer[]> {
+    const { answers, errors } = await askAll(
+      masters,
+      async (master) => answerOf(await master.ask(ASK, keys, READ_ONLY)),
+      (all, failed) => all.length >= quorum || failed >= veto,
+    );
+    if (answers.length < quorum) throw tooFew(errors);
+    return answers;
+  }
+
+  async function claim(keys: readonly string[], instanceId: string, waits: boolean): Promise<Claim> {
+    const claimed = await claimOn(masters, { keys, instanceId, waits, claimMs });
+    if (claimed.answers.length < quorum) throw tooFew(claimed.errors);
+    return claimed;
+  }
+
+  function tooFew(errors: readonly unknown[]): unknown {
+    const defect = errors.find((error) => !(error instanceof UnavailableError));
+    if (defect !== undefined) return defect;
+    const why = `fewer than ${quorum} of ${masters.length} lock masters can be asked`;
+    return new LockAuthorityUnavailableError(why, errors[0]);
+  }
+
+  return { claim, read, write, spread };
+}
+
+/** Not waited for: who does not get it is only missed when another master fails, and what comes then is made of all that answer. */
+function leave(written: Promise<Written>): void {
+  written.catch(() => {});
+}

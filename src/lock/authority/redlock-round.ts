@@ -1,0 +1,45 @@
+/** How a question to all masters went. */
+export interface Round<T> {
+  readonly answers: readonly T[];
+  readonly errors: readonly unknown[];
+}
+
+/** How many of them have to agree. */
+export function quorumOf(count: number): number {
+  return Math.floor(count / 2) + 1;
+}
+
+/**
+ * Asks all of them at once, and waits only until it has `enough`: a minority that is slow, frozen or away is not waited for.
+ * `onLate` is told each answer that comes after that.
+ */
+export function askAll<M, T>(
+  masters: readonly M[],
+  ask: (master: M) => Promise<T>,
+  enough: (answers: readonly T[], errors: number) => boolean,
+  onLate: (answer: T) => void = () => {},
+): Promise<Round<T>> {
+  return new Promise((resolve) => {
+    const answers: T[] = [];
+    const errors: unknown[] = [];
+    let isDone = false;
+    const look = () => {
+      if (isDone) return;
+      isDone = answers.length + errors.length === masters.length || enough(answers, errors.length);
+      if (isDone) resolve({ answers: [...answers], errors: [...errors] });
+    };
+    for (const master of masters) {
+      ask(master).then(
+        (answer) => {
+          if (isDone) onLate(answer);
+          answers.push(answer);
+          look();
+        },
+        (error: unknown) => {
+          errors.push(error);
+          look();
+        },
+      );
+    }
+  });
+}
