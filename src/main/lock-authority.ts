@@ -7,12 +7,14 @@ import type { Heads } from "../lock/authority/head.ts";
 import { createSqlAuthority } from "../lock/authority/sql-authority.ts";
 import { createSqlClock } from "../lock/authority/sql-clock.ts";
 import { createSqlHeads } from "../lock/authority/sql-heads.ts";
+import { type LockSweeper, startLockSweeper } from "../lock/authority/sql-sweeper.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface LockAuthorityParts extends Pick<Coordination, "redis" | "backplane" | "frame"> {
   readonly config: Config;
   readonly log: Log;
   readonly database: Database;
+  readonly parts: AsyncDisposableStack;
 }
 
 /** Who decides about locks, by the configuration. */
@@ -22,6 +24,7 @@ export async function openLockAuthority(parts: LockAuthorityParts): Promise<Auth
   const heads = createSqlHeads(database, clock);
   if (config.lock.authority === "redis") return openRedis(parts, heads);
   await heads.become(database.kind);
+  parts.parts.adopt(startLockSweeper({ database, clock, log }), (it: LockSweeper) => it.close());
   const announce = (name: string) => backplane.publish(LOCK_TOPIC, name);
   return createSqlAuthority({ database, heads, clock, log, announce });
 }

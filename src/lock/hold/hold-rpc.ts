@@ -107,7 +107,10 @@ export function createHoldRpc(options: HoldOptions): Required<Pick<Rpcs<typeof L
   }
 
   async function* keep(kept: Kept, ttlMs: number, streamId: string, { signal }: CallContext) {
-    const keeping = new Keeping({ authority, metrics, clock, timer, log }, kept, { streamId, ttlMs });
+    const keeping = new Keeping({ authority, metrics, clock, timer, log, onReleased: lines.ring }, kept, {
+      streamId,
+      ttlMs,
+    });
     keepings.add(keeping);
     if (keepings.isDraining) void keeping.handOver();
     try {

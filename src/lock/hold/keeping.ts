@@ -24,6 +24,8 @@ export interface KeepingParts {
   readonly clock: Clock;
   readonly timer: Timer;
   readonly log: Log;
+  /** Called when the lock was given back, for those who wait on this instance. */
+  readonly onReleased: (name: string) => void;
 }
 
 /** A renewal that failed is tried again after this share of the lease, within these bounds. */
@@ -81,7 +83,11 @@ export class Keeping {
     this.#renew();
     await this.#renewing;
     if (this.#isOver) return;
-    // Without a renewal there is what is left.
+    // Without a renewal there is what is left, if anything is.
+    if (this.#parts.clock.monotonic() >= this.#kept.validUntil) {
+      this.#lose("authority_unavailable");
+      return;
+    }
     this.#finish({ kind: "handover", kept: this.#kept });
     this.#parts.metrics.handedOver();
   }
@@ -177,7 +183,7 @@ export class Keeping {
 
   /** While the authority is away it is asked again, until the lease has run out by itself. */
   async #release(): Promise<void> {
-    const { authority, metrics, clock, timer, log } = this.#parts;
+    const { authority, metrics, clock, timer, log, onReleased } = this.#parts;
     const { name, token } = this.#kept.lease.grant;
     const untilMs = this.#kept.validUntil;
     for (;;) {
@@ -185,6 +191,7 @@ export class Keeping {
         await metrics.releasing(
           authority.release({ name, token, streamId: this.#streamId, end: "released", undo: false }),
         );
+        onReleased(name);
         return;
       } catch (err) {
         if (!(err instanceof UnavailableError)) log.error({ err, lock: name }, "a lock could not be released");
