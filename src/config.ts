@@ -127,6 +127,8 @@ export interface Config {
   readonly audit: AuditSettings;
   readonly conversation: ConversationSettings;
   readonly lock: LockSettings;
+  /** How often claims that are forgotten are removed. */
+  readonly dedup: { readonly sweepIntervalMs: number };
   /** Read again whenever the file changes. */
   readonly ratelimit: { readonly rules: readonly Rule[] };
   readonly health: { readonly checkIntervalMs: number };
@@ -218,6 +220,12 @@ function read(reader: Reader): Config {
     audit: readAudit(reader, dataDir),
     conversation: readConversation(reader),
     lock: readLock(reader, redis, shared),
+    dedup: {
+      sweepIntervalMs: reader.required(
+        setting("DEDUP_SWEEP_INTERVAL", "dedup.sweep_interval", duration({ bare: "ms", min: 100, max: hour })),
+        minute,
+      ),
+    },
     ratelimit: readRateLimits(reader),
     health: {
       checkIntervalMs: reader.required(

@@ -1,7 +1,7 @@
 import type { Config } from "../config.ts";
 import { type HotCopies, NO_COPIES } from "../conversation/hot/hot-copies.ts";
 import type { RedisCopies } from "../conversation/hot/redis-copies.ts";
-import { createSqlCopiesTruth, mayBeCopied, truthIdOf } from "../conversation/hot/sql-copies-truth.ts";
+import { createSqlCopiesTruth, mayBeCopied } from "../conversation/hot/sql-copies-truth.ts";
 import type { Ledger } from "../conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../conversation/ledger/sql-ledger.ts";
 import { type ConversationMetrics, createConversationMetrics } from "../conversation/metrics.ts";
@@ -20,6 +20,7 @@ import type { Database } from "../infra/database.ts";
 import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
+import { databaseIdOf } from "../infra/sql-id.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface ConversationParts extends Pick<Coordination, "redis" | "backplane"> {
@@ -93,7 +94,7 @@ async function openCopies(
       ...{ redis: redis.client, breaker: redis.breaker, clock: systemClock, log },
       commandTimeoutMs: config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
       truth: createSqlCopiesTruth(database),
-      truthId: await truthIdOf(database),
+      truthId: await databaseIdOf(database),
       documents: config.conversation.legacyCopies,
     }),
     (it: RedisCopies) => it.close(),

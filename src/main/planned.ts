@@ -1,5 +1,4 @@
-import { DedupService } from "../gen/holdfast/v1/dedup_pb.js";
-import { type Mounted, mount } from "../infra/call.ts";
+import type { Mounted } from "../infra/call.ts";
 
 /** What the contract has and this build does not: it can be seen by reflection, and each call answers UNIMPLEMENTED. */
-export const plannedServices: readonly Mounted[] = [mount(DedupService, {})];
+export const plannedServices: readonly Mounted[] = [];

@@ -12,6 +12,7 @@ import { startCache } from "./cache.ts";
 import { startConversations } from "./conversation.ts";
 import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
+import { startDedup } from "./dedup.ts";
 import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
 import { startLocks } from "./lock.ts";
@@ -46,6 +47,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const rateLimits = await startRateLimits({
       ...{ config, environment: process.env, log, metrics, database, redis, backplane, self, signals, parts },
     });
+    const dedup = await startDedup({ config, log, metrics, database, redis, parts });
     const record = recordForced(audit.append);
     const locks = await startLocks({ config, log, metrics, database, redis, backplane, frame, record, parts });
     const identity = { instanceId, topology, version, startTime };
@@ -64,6 +66,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
         conversations,
         locks.service,
         rateLimits,
+        dedup,
         createHealthService({ health, identity }),
         ...plannedServices,
       ],

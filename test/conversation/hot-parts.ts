@@ -2,7 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { onTestFinished } from "vitest";
 import type { Outcome } from "../../src/conversation/change/order.ts";
 import { type RedisCopies, startRedisCopies } from "../../src/conversation/hot/redis-copies.ts";
-import { createSqlCopiesTruth, truthIdOf } from "../../src/conversation/hot/sql-copies-truth.ts";
+import { createSqlCopiesTruth } from "../../src/conversation/hot/sql-copies-truth.ts";
 import type { Ledger } from "../../src/conversation/ledger/ledger.ts";
 import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import { createCurrent, type Seen } from "../../src/conversation/read/current.ts";
@@ -17,6 +17,7 @@ import { createContact } from "../../src/infra/contact.ts";
 import type { Database } from "../../src/infra/database.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
+import { databaseIdOf } from "../../src/infra/sql-id.ts";
 import { openTestDatabase } from "../support/test-database.ts";
 import { until } from "../support/until.ts";
 import { DEFAULT_POLICY, message, openLedgers } from "./ledgers.ts";
@@ -101,7 +102,7 @@ export async function startHot(options: HotOptions): Promise<HotInstance> {
   });
   const copies = await startRedisCopies({
     ...{ redis, breaker, commandTimeoutMs, clock, documents, log },
-    ...{ truth: createSqlCopiesTruth(database), truthId: await truthIdOf(database) },
+    ...{ truth: createSqlCopiesTruth(database), truthId: await databaseIdOf(database) },
     sweepMs: options.sweepMs ?? SELDOM_MS,
   });
   const ledger = createSqlLedger({

@@ -24,15 +24,7 @@ const ANNOUNCE_BEHIND_WRITERS = `WITH alone AS MATERIALIZED (SELECT seq FROM con
   UPDATE conversation_copies SET until_us = $1 FROM alone WHERE id = 1 AND until_us < $1`;
 const UNTIL = "SELECT until_us FROM conversation_copies WHERE id = 1";
 
-const FIRST_MIGRATION = "SELECT applied_at FROM holdfast_migration ORDER BY version LIMIT 1";
-
 type StampRow = { collection: string; id: string; stamp: number };
-
-/** Names what is in this database: a new one, though it be in the same place, has another name. */
-export async function truthIdOf(database: Pick<Database, "query">): Promise<string> {
-  const [row] = await database.query<{ applied_at: number }>(FIRST_MIGRATION);
-  return String(row?.applied_at ?? "");
-}
 
 /** Whether copies may be in Redis, of whomever: to be asked by who alone may commit. */
 export async function mayBeCopied(tx: Pick<SqlSession, "query">, nowUs: number): Promise<boolean> {
