@@ -13,7 +13,7 @@ import { type Authority, LOCK_TOPIC, type Looked, type Renewed, type Taken } fro
 import type { Heads } from "./head.ts";
 import { keysOf, type LockKeys, partitionsOf } from "./redis-keys.ts";
 import { listLocks } from "./redis-list.ts";
-import { createRedisLives } from "./redis-lives.ts";
+import { createRedisLives, type RedisLife } from "./redis-lives.ts";
 import { createRedisPatience } from "./redis-patience.ts";
 import { leaseOf } from "./redis-record.ts";
 import { lookScript, releaseScript, rememberScript, renewScript, takeScript } from "./redis-scripts.ts";
@@ -58,56 +58,70 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
   });
   const timeArgument = () => nowMs?.() ?? 0;
 
-  function ask(
+  function send(
     keys: LockKeys,
     script: RedisScript,
     scriptKeys: readonly string[],
-    args: () => readonly RedisArgument[],
+    args: readonly RedisArgument[],
+  ): Promise<Values> {
+    return guarded(() => redis.run(script, scriptKeys, args)).then((reply) => {
+      const values = Array.isArray(reply) ? reply : [];
+      if (nowMs === undefined) patience.heard(keys, Number(values[1]));
+      return values;
+    });
+  }
+
+  /** For what has to be done in the life that the partition is in. */
+  function sendAlive(
+    keys: LockKeys,
+    script: RedisScript,
+    scriptKeys: readonly string[],
+    args: (life: RedisLife) => readonly RedisArgument[],
     tries = MOST_TRIES,
   ): Promise<Values> {
-    return guarded(() => redis.run(script, scriptKeys, args())).then((reply) => {
-      const values = Array.isArray(reply) ? reply : [];
-      const [kind, time] = values;
-      if (nowMs === undefined) patience.heard(keys, Number(time));
+    if (tries === 0) {
+      return Promise.reject(new LockAuthorityUnavailableError("Redis begins one life after another"));
+    }
+    const again = () => sendAlive(keys, script, scriptKeys, args, tries - 1);
+    const life = lives.of(keys);
+    if (life === undefined) return lives.begin(keys).then(again);
+    return send(keys, script, scriptKeys, args(life)).then((values) => {
+      const [kind] = values;
       if (kind !== "life" && kind !== "late") return values;
-      if (tries === 0)
-        throw new LockAuthorityUnavailableError("Redis begins one life after another, or its clock jumps");
-      const again = () => ask(keys, script, scriptKeys, args, tries - 1);
-      return kind === "late" ? again() : lives.begin(keys).then(again);
+      if (kind === "life") lives.ended(keys, life);
+      return again();
     });
   }
 
   function take(order: TakeOrder): Promise<Taken> {
-    const { name, request } = order;
+    const { name, request, ttlMs, owner, purpose, caller, instanceId, streamId, waits } = order;
     const keys = keysOf(name, partitions);
     // Whoever named the request can ask again, and is given the grant then.
     const take = request === undefined ? strays.name() : "";
+    const who = JSON.stringify([owner, purpose, caller]);
     let wasSent = false;
-    const args = () => {
+    const args = ({ name: life, epoch }: RedisLife) => {
       wasSent = true;
-      return [
-        ...[timeArgument(), lives.floorOf(keys), nowMs === undefined ? patience.until(keys) : 0],
-        ...[order.ttlMs, order.owner, order.purpose, order.caller, order.instanceId, order.streamId],
-        ...[order.waits ? 1 : 0, take, request?.id ?? "", request?.meaning ?? ""],
-      ];
+      const until = nowMs === undefined ? patience.until(keys) : 0;
+      const all = [timeArgument(), life, epoch, until, ttlMs, who, instanceId, waits ? 1 : 0, take, streamId];
+      return request === undefined ? all : [...all, request.id, request.meaning];
     };
-    const scriptKeys = [keys.record, keys.life];
-    if (request !== undefined) scriptKeys.push(keys.attempts + request.id);
-    return ask(keys, takeScript, scriptKeys, args).then(
-      (values) => takenOf(order, keys, values),
+    const scriptKeys =
+      request === undefined ? [keys.record, keys.life] : [keys.record, keys.life, keys.attempts + request.id];
+    return sendAlive(keys, takeScript, scriptKeys, args).then(
+      (values) => takenOf(order, values),
       (error: unknown) => {
-        if (wasSent && take !== "" && error instanceof UnavailableError) strays.add(name, take, order.ttlMs);
+        if (wasSent && take !== "" && error instanceof UnavailableError) strays.add(name, take, ttlMs);
         throw failureOf(error);
       },
     );
   }
 
-  function takenOf(order: TakeOrder, keys: LockKeys, [kind, time, ...more]: Values): Taken {
+  function takenOf(order: TakeOrder, [kind, time, ...more]: Values): Taken {
     const { name, request, ttlMs } = order;
     const now = Number(time);
     if (kind === "granted") {
       const token = Number(more[0]);
-      lives.saw(keys, token);
       const { owner, purpose, caller, instanceId, streamId } = order;
       const grant = {
         ...{ name, token, owner, purpose, caller, instanceId, streamId, ttlMs },
@@ -121,29 +135,30 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     if (kind === "reused") throw new RequestIdReusedError(request?.id ?? "");
     const lease = leaseOf(name, now, more);
     if (lease === undefined) throw unexpected(takeScript, kind);
-    lives.saw(keys, lease.grant.token);
     return kind === "again" ? { kind: "granted", lease } : { kind: "held", holder: lease };
   }
 
   function renew({ name, token, ttlMs, streamId, heir }: RenewOrder): Promise<Renewed> {
     const keys = keysOf(name, partitions);
-    const args = () => [
-      ...[timeArgument(), lives.floorOf(keys), token, ttlMs ?? "", optional(streamId)],
+    const args = ({ name: life, epoch }: RedisLife) => [
+      ...[timeArgument(), life, epoch, token, ttlMs ?? "", optional(streamId)],
       ...[optional(heir?.streamId), heir?.instanceId ?? ""],
     ];
-    return ask(keys, renewScript, [keys.record, keys.life, keys.attempts], args).then(([kind, time, ...record]) => {
-      const lease = leaseOf(name, Number(time), record);
-      if (isLossCause(kind)) return { kind: "over", cause: kind, holder: lease };
-      if (kind !== "renewed" || lease === undefined) throw unexpected(renewScript, kind);
-      return { kind, lease };
-    }, rethrow);
+    return sendAlive(keys, renewScript, [keys.record, keys.life, keys.attempts], args).then(
+      ([kind, time, ...record]) => {
+        const lease = leaseOf(name, Number(time), record);
+        if (isLossCause(kind)) return { kind: "over", cause: kind, holder: lease };
+        if (kind !== "renewed" || lease === undefined) throw unexpected(renewScript, kind);
+        return { kind, lease };
+      },
+      rethrow,
+    );
   }
 
   function release(order: ReleaseOrder) {
     const { name } = order;
     const keys = keysOf(name, partitions);
-    const args = () => releaseArguments(name, order);
-    return ask(keys, releaseScript, [keys.record, keys.attempts], args).then(
+    return send(keys, releaseScript, [keys.record, keys.attempts], releaseArguments(name, order)).then(
       ([kind, time, ...record]) => ({ released: kind === "released", lease: leaseOf(name, Number(time), record) }),
       rethrow,
     );
@@ -157,8 +172,8 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
 
   function look(name: string): Promise<Looked> {
     const keys = keysOf(name, partitions);
-    const args = () => [timeArgument(), lives.floorOf(keys)];
-    return ask(keys, lookScript, [keys.record, keys.life], args).then(([kind, time, ...more]) => {
+    const args = ({ name: life, epoch }: RedisLife) => [timeArgument(), life, epoch];
+    return sendAlive(keys, lookScript, [keys.record, keys.life], args).then(([kind, time, ...more]) => {
       if (kind === "free") return { lease: undefined, lastToken: Number(more[0]) };
       const lease = leaseOf(name, Number(time), more);
       if (lease === undefined) throw unexpected(lookScript, kind);
@@ -182,11 +197,13 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
       ).catch(rethrow),
     remember(name, { id, meaning }, text) {
       const keys = keysOf(name, partitions);
-      const args = () => [timeArgument(), meaning, text];
-      return ask(keys, rememberScript, [keys.attempts + id], args).then(([kind, , kept]) => {
-        if (kind === "reused") throw new RequestIdReusedError(id);
-        return String(kept);
-      }, rethrow);
+      return send(keys, rememberScript, [keys.attempts + id], [timeArgument(), meaning, text]).then(
+        ([kind, , kept]) => {
+          if (kind === "reused") throw new RequestIdReusedError(id);
+          return String(kept);
+        },
+        rethrow,
+      );
     },
     async close() {
       strays.close();

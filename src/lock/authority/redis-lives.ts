@@ -4,7 +4,6 @@ import type { Guarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
 import type { Redis } from "../../infra/redis.ts";
 import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
-import { epochOf } from "../record/token.ts";
 import type { Head, Heads } from "./head.ts";
 import type { LockKeys } from "./redis-keys.ts";
 import { beginScript, finishScript } from "./redis-life-scripts.ts";
@@ -18,54 +17,53 @@ export interface RedisLivesOptions {
   readonly log: Log;
 }
 
+/** A life of Redis, and the epoch that was begun in it. */
+export interface RedisLife {
+  readonly name: string;
+  readonly epoch: number;
+}
+
 export interface RedisLives {
-  /** The smallest epoch in which a partition may answer this instance. */
-  floorOf(keys: LockKeys): number;
-  /** A token that the partition has granted: an answer in a smaller epoch would come from a Redis of before. */
-  saw(keys: LockKeys, token: number): void;
-  /** Resolves when the partition may be asked again: this instance began its life, or another one did. */
+  /** The life in which the partition was last; undefined when there is to be another one. */
+  of(keys: LockKeys): RedisLife | undefined;
+  /** Resolves when the partition is in a life again: this instance began it, or another one did. */
   begin(keys: LockKeys): Promise<void>;
+  /** Redis says that the partition is not in this life. */
+  ended(keys: LockKeys, life: RedisLife): void;
 }
 
 /**
  * The epoch of the head below which nothing may be granted. Where Redis has one partition, its life is the newest one that took an
- * epoch; in a cluster each partition has an epoch of its own, and all are at least that in which Redis began to decide.
+ * epoch. In a cluster each partition has an epoch of its own, and none may be smaller than that in which Redis began to decide.
  */
 export function epochFloorOf(head: Head, mode: Redis["mode"]): number {
   return mode === "cluster" ? head.sinceEpoch : head.epoch;
 }
 
 export function createRedisLives({ redis, guarded, heads, epochFloor, log }: RedisLivesOptions): RedisLives {
+  const lives: (RedisLife | undefined)[] = [];
+  /** The largest epoch seen: an answer in a smaller one would come from a Redis of before. */
   const seen: number[] = [];
   const beginning = new Map<number, Promise<void>>();
 
-  function floorOf({ partition }: LockKeys): number {
-    return Math.max(seen[partition] ?? 0, epochFloor());
-  }
-
-  function saw({ partition }: LockKeys, token: number): void {
-    const epoch = epochOf(token);
-    if (epoch > (seen[partition] ?? 0)) seen[partition] = epoch;
-  }
-
-  async function begin(keys: LockKeys): Promise<void> {
-    const reply = await guarded(() =>
-      redis.run(beginScript, [keys.life], [floorOf(keys), randomBytes(9).toString("base64url")]),
-    );
-    const [kind, attempt, maxMemory, policy] = Array.isArray(reply) ? reply.map(String) : [];
-    if (kind === "begun") return;
-    if (kind !== "beginning" || attempt === undefined) {
-      throw new LockAuthorityUnavailableError(
-        "Redis does not say which life it is in (INFO replication: master_replid)",
-      );
+  async function begin({ partition, life: key }: LockKeys): Promise<void> {
+    const least = Math.max(epochFloor(), seen[partition] ?? 0);
+    const attempt = randomBytes(9).toString("base64url");
+    const reply = await guarded(() => redis.run(beginScript, [key], [least, attempt]));
+    const [kind, name = "", maxMemory, policy] = Array.isArray(reply) ? reply.map(String) : [];
+    if (kind === "begun") return adopt(partition, name);
+    if (kind !== "beginning") {
+      throw new LockAuthorityUnavailableError("Redis does not say in which life it is (INFO: master_replid)");
     }
     if (maxMemory !== "0" && policy !== "noeviction") {
-      log.warn({ policy }, "Redis may evict locks while they are held: it should have the maxmemory-policy noeviction");
+      log.warn({ policy }, "Redis may evict locks that are held: its maxmemory-policy should be noeviction");
     }
-    // Only now: whoever took a larger epoch before has granted nothing since that could be lost without this attempt.
+    // Not before: see finishScript.
     const epoch = await nextEpoch();
-    await guarded(() => redis.run(finishScript, [keys.life], [attempt, epoch]));
-    log.info({ partition: keys.partition, epoch }, "locks begin a new life of Redis");
+    const life = String(await guarded(() => redis.run(finishScript, [key], [name, epoch])));
+    if (life === "") return;
+    adopt(partition, life);
+    log.info({ partition, epoch }, "locks go on in a new life of Redis");
   }
 
   async function nextEpoch(): Promise<number> {
@@ -74,17 +72,23 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
       if (epoch !== undefined) return epoch;
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;
-      throw new LockAuthorityUnavailableError(
-        "Redis began a new life, and SQL, which knows the epochs, is away",
-        error,
-      );
+      throw new LockAuthorityUnavailableError("Redis began a new life, and SQL, which counts them, is away", error);
     }
     throw new LockAuthorityChangingError("Redis no longer decides");
   }
 
+  function adopt(partition: number, marker: string): void {
+    const [name = "", number] = marker.split(" ");
+    const epoch = Number(number);
+    lives[partition] = { name, epoch };
+    seen[partition] = Math.max(seen[partition] ?? 0, epoch);
+  }
+
   return {
-    floorOf,
-    saw,
+    of({ partition }) {
+      const life = lives[partition];
+      return life !== undefined && life.epoch >= epochFloor() ? life : undefined;
+    },
     begin(keys) {
       const { partition } = keys;
       let begun = beginning.get(partition);
@@ -93,6 +97,9 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
         beginning.set(partition, begun);
       }
       return begun;
+    },
+    ended({ partition }, life) {
+      if (lives[partition] === life) lives[partition] = undefined;
     },
   };
 }

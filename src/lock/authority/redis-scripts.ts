@@ -3,16 +3,16 @@ import { MOST_STREAK, WANTED_MS, WELL_KNOWN_MS, YIELD_MS } from "../record/decid
 import { RETRIED } from "../record/grant.ts";
 import { GRANTS_PER_EPOCH } from "../record/token.ts";
 import { ATTEMPT_KEPT_MS, RECORD_KEPT_MS } from "./authority.ts";
-import { LIFE } from "./redis-life-scripts.ts";
-import { RECORD_FIELDS } from "./redis-record.ts";
+import { MOST_GRANTS } from "./redis-life-scripts.ts";
+import { LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
 
 /*
- * The rules of record/decide.ts, each in one atomic step; where a script and they differ, they are right. What a lock is kept in is said
- * in redis-keys.ts and redis-record.ts, when a partition is alive in redis-life-scripts.ts. A text that may be left out is "" when it is,
- * and otherwise begins with "=". An attempt is kept as what it means, a line feed, and what is to be remembered.
+ * The rules of record/decide.ts, each in one atomic step; where a script and they differ, they are right. What lies under which key is
+ * said in redis-keys.ts, redis-record.ts and redis-life-scripts.ts. A stream that may be left out is "" when it is, and otherwise
+ * begins with "=". An attempt is kept as what it means, a line feed, and what is to be remembered.
  *
- * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `record` there is its RECORD_FIELDS, or
- * nothing where nobody holds the lock. Kind "life": the partition has to begin a new life first.
+ * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `lease` there is the LEASE_FIELDS of
+ * who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be, in this life.
  */
 const NOW = `
 local now = tonumber(ARGV[1])
@@ -22,40 +22,61 @@ if now == 0 then
 end
 `;
 
-const ALIVE = `${LIFE}
-local life, epoch, count = unpack(redis.call('HMGET', KEYS[2], 'life', 'epoch', 'count'))
-if not isBegun(life, epoch, count, ARGV[2]) then return {'life', now} end
+// The server itself is asked who it is: a command may have been led elsewhere since it was sent.
+const ALIVE = `
+if redis.call('HGET', KEYS[2], 'life') ~= ARGV[2] .. ' ' .. ARGV[3] or
+  not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[2], 1, true) then
+  return {'life', now}
+end
 `;
-
-const NUMBERS = ["token", "ttl", "acquire", "expire", "renewals", "ended_ms", "streak", "wanted", "rival_until"];
 
 const RECORD = `
-local ${RECORD_FIELDS.join(", ")} = unpack(redis.call('HMGET', KEYS[1], ${RECORD_FIELDS.map((it) => `'${it}'`).join(", ")}))
-${NUMBERS.map((it) => `${it} = tonumber(${it})`).join("; ")}
-local live = token and ended == '' and expire > now
-local function answer(kind) return {kind, now, ${RECORD_FIELDS.join(", ")}} end
-local function refusal(kind)
-  if live then return answer(kind) end
-  return {kind, now}
+local ${RECORD_FIELDS.join(", ")}
+local record = redis.call('GET', KEYS[1])
+if record then
+  ${RECORD_FIELDS.join(", ")} = unpack(cmsgpack.unpack(record))
 end
-local function isKept(by) return by == '' or by == '=' .. stream end
+local live = record and ended == '' and expire > now
 `;
+
+/*
+ * These are written out wherever they are used: a function that sees so many variables costs more each time it is made than most that
+ * a script does with them.
+ */
+const PACKED = `cmsgpack.pack({${RECORD_FIELDS.join(", ")}})`;
+
+function keep(ms: string): string {
+  return `redis.call('SET', KEYS[1], ${PACKED}, 'PX', ${ms} + ${RECORD_KEPT_MS})`;
+}
+
+/** Also where Redis has no memory left: there a script may go on once it has written something that needs none. */
+function keepAnyway(ms: string): string {
+  return `local packed, kept = ${PACKED}, ${ms} + ${RECORD_KEPT_MS}
+if redis.pcall('SET', KEYS[1], packed, 'PX', kept).err then
+  redis.call('PEXPIRE', KEYS[1], kept)
+  redis.call('SET', KEYS[1], packed, 'PX', kept)
+end`;
+}
+
+function answer(kind: string): string {
+  return `return live and {${kind}, now, ${LEASE_FIELDS.join(", ")}} or {${kind}, now}`;
+}
 
 /**
  * Takes a lock.
  *
  * KEYS  1 record   2 marker   3 attempt, if the request names itself
- * ARGV  2 smallest epoch   3 by the server's clock, when the caller has stopped waiting (0: unknown)   4 ttl   5 owner   6 purpose
- *       7 caller   8 instance   9 stream   10 "1" if it waits   11 name of this take   12 request   13 its meaning
- * Result: {"granted", time, token}; {"again", time, record}; {"held", time, record}; {"yield", time, milliseconds}; {"over", time},
- *         {"reused", time}: its attempt; {"late", time}: nothing was done
+ * ARGV  2 life   3 epoch   4 when the caller has stopped waiting, by the server's clock (0: unknown)   5 ttl   6 who   7 instance
+ *       8 "1" if it waits   9 name of this take   10 stream   and, if the request names itself, 11 its id   12 its meaning
+ * Result: {"granted", time, token}; {"again", time, lease}; {"held", time, lease}; {"yield", time, milliseconds};
+ *         {"over", time}, {"reused", time}: the attempt; {"late", time}: nothing was done
  */
 export const takeScript = defineScript({
   name: "lock-take",
   lua: `${NOW}
-if ARGV[3] ~= '0' and now > tonumber(ARGV[3]) then return {'late', now} end
+if ARGV[4] ~= '0' and now > tonumber(ARGV[4]) then return {'late', now} end
 ${ALIVE}${RECORD}
-local me, id, meant = ARGV[8], ARGV[12], ARGV[13]
+local me, id, meant = ARGV[7], ARGV[11] or '', ARGV[12] or ''
 local attempt = id ~= '' and redis.call('GET', KEYS[3])
 if attempt and string.sub(attempt, 1, #meant + 1) ~= meant .. '\\n' then return {'reused', now} end
 if live then
@@ -63,40 +84,39 @@ if live then
     if meaning ~= meant then return {'reused', now} end
     if stream == '' then
       stream = '${RETRIED}'
-      redis.call('HSET', KEYS[1], 'stream', stream)
+      ${keep("expire - now")}
     end
-    return answer('again')
+    ${answer("'again'")}
   end
   if attempt then return {'over', now} end
-  if ARGV[10] == '1' then
+  if ARGV[8] == '1' then
     local till, known = now + ${WANTED_MS}, now + ${WELL_KNOWN_MS}
     local isRival = me ~= instance and (rival_until <= now or rival == '' or (rival == me and rival_until < known))
-    if isRival then
-      rival, rival_until = me, till
-      redis.call('HSET', KEYS[1], 'rival', rival, 'rival_until', rival_until)
-    end
+    if isRival then rival, rival_until = me, till end
     if isRival or wanted < known then
       wanted = math.max(wanted, till)
-      redis.call('HSET', KEYS[1], 'wanted', wanted)
+      ${keep("expire - now")}
     end
   end
-  return answer('held')
+  ${answer("'held'")}
 end
 if attempt then return {'over', now} end
-local isAgain = token and instance == me
+local isAgain = record and instance == me
 local hadItsShare = isAgain and streak >= ${MOST_STREAK}
 if hadItsShare and rival ~= '' and rival ~= me and rival_until > now then
   local after = (ended == '' and expire or ended_ms) + ${YIELD_MS} - now
   if after > 0 then return {'yield', now, after} end
 end
-if not token or rival == me or hadItsShare then rival, rival_until = '', 0 end
-token = epoch * ${GRANTS_PER_EPOCH} + redis.call('HINCRBY', KEYS[2], 'count', 1)
-redis.call('HSET', KEYS[1], 'token', token, 'owner', ARGV[5], 'purpose', ARGV[6], 'caller', ARGV[7], 'instance', me,
-  'stream', ARGV[9], 'request', id, 'meaning', meant, 'ttl', ARGV[4], 'acquire', now, 'expire', now + ARGV[4], 'renewals', 0,
-  'ended', '', 'ended_ms', 0, 'streak', isAgain and streak + 1 or 1, 'wanted', wanted or 0, 'rival', rival,
-  'rival_until', rival_until, 'take', ARGV[11])
-redis.call('PEXPIRE', KEYS[1], ARGV[4] + ${RECORD_KEPT_MS})
-if id ~= '' then redis.call('SET', KEYS[3], meant .. '\\n', 'PX', ARGV[4] + ${ATTEMPT_KEPT_MS}) end
+local count = redis.call('HINCRBY', KEYS[2], 'count', 1)
+if count > ${MOST_GRANTS} then return {'life', now} end
+if not record or rival == me or hadItsShare then rival, rival_until = '', 0 end
+token = ARGV[3] * ${GRANTS_PER_EPOCH} + count
+streak = isAgain and streak + 1 or 1
+who, instance, stream, request, meaning, take = ARGV[6], me, ARGV[10], id, meant, ARGV[9]
+ttl, acquire, renewals, ended, ended_ms, wanted = tonumber(ARGV[5]), now, 0, '', 0, wanted or 0
+expire = now + ttl
+${keep("ttl")}
+if id ~= '' then redis.call('SET', KEYS[3], meant .. '\\n', 'PX', ttl + ${ATTEMPT_KEPT_MS}) end
 return {'granted', now, token}
 `,
 });
@@ -105,67 +125,64 @@ return {'granted', now, token}
  * Makes a lease last longer.
  *
  * KEYS  1 record   2 marker   3 what attempts on this lock begin with
- * ARGV  2 smallest epoch   3 token   4 ttl, "" for that of the grant   5 "=" and the stream that renews, or ""
- *       6 "=" and the stream that goes on with the grant, or ""   7 and its instance
- * Result: {"renewed", time, record}; {why it is over, time, record of who holds the lock now}
+ * ARGV  2 life   3 epoch   4 token   5 ttl, "" for that of the grant   6 "=" and the stream that renews, or ""
+ *       7 "=" and the stream that goes on with the grant, or ""   8 and its instance
+ * Result: {"renewed", time, lease}; {why it is over, time, lease}
  */
 export const renewScript = defineScript({
   name: "lock-renew",
   keys: 3,
   lua: `${NOW}${ALIVE}${RECORD}
-if token ~= tonumber(ARGV[3]) then return refusal('expired') end
-if ended ~= '' then return refusal(ended) end
-if not live then return refusal('expired') end
-if ARGV[6] == '' and not isKept(ARGV[5]) then return refusal('taken_over') end
-if ARGV[6] ~= '' then stream, instance = string.sub(ARGV[6], 2), ARGV[7] end
-expire = math.max(expire, now + (tonumber(ARGV[4]) or ttl))
+if token ~= tonumber(ARGV[4]) then ${answer("'expired'")} end
+if ended ~= '' then ${answer("ended")} end
+if not live then ${answer("'expired'")} end
+if ARGV[7] ~= '' then stream, instance = string.sub(ARGV[7], 2), ARGV[8]
+elseif ARGV[6] ~= '' and ARGV[6] ~= '=' .. stream then ${answer("'taken_over'")} end
+expire = math.max(expire, now + (tonumber(ARGV[5]) or ttl))
 renewals = renewals + 1
--- This needs no memory; and a script that has written may go on where Redis has none left.
-redis.call('PEXPIRE', KEYS[1], expire - now + ${RECORD_KEPT_MS})
-redis.call('HSET', KEYS[1], 'expire', expire, 'renewals', renewals, 'stream', stream, 'instance', instance)
+${keepAnyway("expire - now")}
 if request ~= '' then
   redis.call('SET', KEYS[3] .. request, meaning .. '\\n', 'PX', expire - now + ${ATTEMPT_KEPT_MS})
 end
-return answer('renewed')
+${answer("'renewed'")}
 `,
 });
 
 /**
- * Ends a lease. Whoever waits is told in the same step.
+ * Ends a lease. Whoever waits is told in the same step; not being allowed to publish must not undo half of it.
  *
  * KEYS  1 record   2 what attempts on this lock begin with
  * ARGV  2 token, or 0   3 else the name of the take   4 how it ends   5 "=" and the stream that has to keep it, or ""
  *       6 "1" to forget the attempt   7 channel and   8 what to publish there
- * Result: {"released", time, record as it was}; {"not", time, record of who holds the lock now}
+ * Result: {"released", time, lease as it was}; {"not", time, lease}
  */
 export const releaseScript = defineScript({
   name: "lock-release",
   keys: 2,
   lua: `${NOW}${RECORD}
 local isMeant = token == tonumber(ARGV[2]) or (ARGV[3] ~= '' and take == ARGV[3])
-if not live or not isMeant or not isKept(ARGV[5]) then return refusal('not') end
-if ARGV[6] == '1' and stream == '${RETRIED}' then return refusal('not') end
--- First what needs no memory: a script that has written may go on where Redis has none left.
-redis.call('PEXPIRE', KEYS[1], ${RECORD_KEPT_MS})
-redis.call('HSET', KEYS[1], 'ended', ARGV[4], 'ended_ms', now)
-if ARGV[6] == '1' and request ~= '' then redis.call('DEL', KEYS[2] .. request) end
--- Not being allowed to publish must not undo half of it: who waits asks again by itself.
+local isKept = ARGV[5] == '' or ARGV[5] == '=' .. (stream or '')
+local undo = ARGV[6] == '1'
+if not live or not isMeant or not isKept or (undo and stream == '${RETRIED}') then ${answer("'not'")} end
+ended, ended_ms = ARGV[4], now
+${keepAnyway("0")}
+if undo and request ~= '' then redis.call('DEL', KEYS[2] .. request) end
 if wanted > now and ARGV[7] ~= '' then redis.pcall('PUBLISH', ARGV[7], ARGV[8]) end
-return answer('released')
+${answer("'released'")}
 `,
 });
 
 /**
  * Tells who holds a lock.
  *
- * KEYS  1 record   2 marker       ARGV  2 smallest epoch
- * Result: {"held", time, record}; {"free", time, the newest token or 0}
+ * KEYS  1 record   2 marker       ARGV  2 life   3 epoch
+ * Result: {"held", time, lease}; {"free", time, the newest token or 0}
  */
 export const lookScript = defineScript({
   name: "lock-look",
   keys: 2,
   lua: `${NOW}${ALIVE}${RECORD}
-if live then return answer('held') end
+if live then ${answer("'held'")} end
 return {'free', now, token or 0}
 `,
 });
