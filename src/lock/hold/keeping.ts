@@ -47,6 +47,7 @@ export class Keeping {
   #cancelRenewal: (() => void) | undefined;
   #cancelLimit: (() => void) | undefined;
   #isStopped = false;
+  #isHandedOver = false;
 
   constructor(
     parts: KeepingParts,
@@ -76,6 +77,7 @@ export class Keeping {
 
   /** Renews once more, and leaves the lease to whoever goes on with it. */
   async handOver(): Promise<void> {
+    this.#isHandedOver = true;
     this.#cancelTimers();
     await this.#renewing;
     if (this.#isOver) return;
@@ -153,7 +155,8 @@ export class Keeping {
     }
     const kept = keptFrom(renewed.lease, asked);
     this.#goOn(kept);
-    this.news.put(kept);
+    // What is handed over tells it too.
+    if (!this.#isHandedOver) this.news.put(kept);
   }
 
   /** The lease may be over soon, and nobody has renewed it. */
