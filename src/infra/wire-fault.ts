@@ -10,8 +10,19 @@ import { BYTES, FIXED64, VARINT } from "./wire-reader.ts";
  * very many fields: whoever sends what is wrong must not cost more than who sends what is right.
  */
 export function wireFault(desc: DescMessage, bytes: Uint8Array): FieldViolation | undefined {
+  return faultIn(new Walk(bytes, MOST_FIELDS, false), desc);
+}
+
+/** Where the first google.protobuf.Value is that sets no kind, in bytes that are such a message. */
+export function kindlessValue(desc: DescMessage, bytes: Uint8Array): string | undefined {
+  const fault = faultIn(new Walk(bytes, Number.POSITIVE_INFINITY, true), desc);
+  // The decoder overlooks what this walk does not.
+  return fault?.description === KINDLESS ? fault.field : undefined;
+}
+
+function faultIn(walk: Walk, desc: DescMessage): FieldViolation | undefined {
   try {
-    new Walk(bytes).message(desc, bytes.length, 1);
+    walk.whole(desc);
     return undefined;
   } catch (thrown) {
     if (thrown === TOO_FAR) return undefined;
@@ -41,26 +52,38 @@ class Fault {
 
 class Walk {
   readonly #bytes: Buffer;
+  readonly #mostFields: number;
+  /** Whether a google.protobuf.Value must set one. */
+  readonly #wantsKinds: boolean;
   #at = 0;
   #fields = 0;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, mostFields: number, wantsKinds: boolean) {
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#mostFields = mostFields;
+    this.#wantsKinds = wantsKinds;
   }
 
-  message(desc: DescMessage, end: number, level: number): void {
+  whole(desc: DescMessage): void {
+    this.#message(desc, this.#bytes.length, 1);
+  }
+
+  #message(desc: DescMessage, end: number, level: number): void {
     if (level > MOST_LEVELS) throw new Fault(`is nested deeper than ${MOST_LEVELS} messages`);
     const fields = fieldsOf(desc);
     const counts = new Map<number, number>();
+    let hasKind = !this.#wantsKinds || desc.typeName !== VALUE;
     while (this.#at < end) {
       const tag = this.#tag(end);
       const number = Math.floor(tag / 8);
       const field = fields.get(number);
       const count = counts.get(number) ?? 0;
       counts.set(number, count + 1);
+      hasKind ||= field !== undefined;
       if (field === undefined) this.#skip(tag & 7, end);
       else within(stepOf(desc, field, count), () => this.#field(field, tag & 7, end, level));
     }
+    if (!hasKind) throw new Fault(KINDLESS);
   }
 
   #field(field: DescField, type: number, end: number, level: number): void {
@@ -74,7 +97,7 @@ class Walk {
     }
     const last = this.#endOfBytes(end);
     if (field.fieldKind === "map") this.#entry(field, last, level);
-    else if (field.message !== undefined) this.message(field.message, last, level + 1);
+    else if (field.message !== undefined) this.#message(field.message, last, level + 1);
     else if (field.scalar === ScalarType.STRING) this.#text(last);
     this.#at = last;
   }
@@ -82,11 +105,13 @@ class Walk {
   /** Of a map. A key that is text is a step of the path. */
   #entry({ mapKey, message, scalar }: DescField & { fieldKind: "map" }, end: number, level: number): void {
     let step = "";
+    let hasKind = !this.#wantsKinds || message?.typeName !== VALUE;
     while (this.#at < end) {
       const tag = this.#tag(end);
       const type = tag & 7;
       const isKey = tag >> 3 === 1;
       const isValue = tag >> 3 === 2;
+      hasKind ||= isValue;
       if (isKey && mapKey === ScalarType.STRING) {
         requireType(type, BYTES);
         const last = this.#endOfBytes(end);
@@ -95,7 +120,7 @@ class Walk {
       } else if (isValue && message !== undefined) {
         within(step, () => {
           requireType(type, BYTES);
-          this.message(message, this.#endOfBytes(end), level + 1);
+          this.#message(message, this.#endOfBytes(end), level + 1);
         });
       } else if (isValue && scalar === ScalarType.STRING) {
         within(step, () => {
@@ -104,10 +129,15 @@ class Walk {
         });
       } else within(step, () => this.#skip(type, end));
     }
+    if (!hasKind) {
+      within(step, () => {
+        throw new Fault(KINDLESS);
+      });
+    }
   }
 
   #tag(end: number): number {
-    if (++this.#fields > MOST_FIELDS) throw TOO_FAR;
+    if (++this.#fields > this.#mostFields) throw TOO_FAR;
     const tag = this.#varint(end);
     if (tag < 8) throw new Fault("has a field with the number 0");
     if (tag >= 2 ** 32) throw new Fault("has a field with a number beyond all there are");
@@ -158,6 +188,8 @@ function fieldsOf(desc: DescMessage): ReadonlyMap<number, DescField> {
   return fields;
 }
 
+const VALUE = "google.protobuf.Value";
+const KINDLESS = "sets no kind of value";
 const CUT = "is cut short: it ends in the middle of a field";
 
 function requireType(type: number, wanted: number): void {
@@ -177,7 +209,7 @@ function within(step: string, walk: () => void): void {
 function stepOf(desc: DescMessage, { name, fieldKind }: DescField, count: number): string {
   switch (desc.typeName) {
     case "google.protobuf.Struct":
-    case "google.protobuf.Value":
+    case VALUE:
       return "";
     case "google.protobuf.ListValue":
       return `[${count}]`;

@@ -36,7 +36,7 @@ function whole(bytes: Uint8Array): ConversationStateServiceSaveRequest | undefin
   try {
     const request = decodeSave(bytes);
     const state = stateBytesOf(request);
-    const { stateBytes, ...others } = request;
+    const { stateBytes, undecided, ...others } = request;
     return state === undefined ? others : { ...others, state: decodedStruct(state) };
   } catch {
     return undefined;
@@ -137,6 +137,50 @@ describe("requests that carry a patch", () => {
   it("may carry none", () => {
     expect(patchBytesOf(decodePatch(new Uint8Array()))).toBeUndefined();
     expect(patchBytesOf(decodeAppend(new Uint8Array()))).toBeUndefined();
+  });
+});
+
+describe("a value that sets no kind", () => {
+  /** What clients write: they know no bigint and no undefined in JSON. */
+  const none = { a: [1, null, undefined] } as unknown as JsonObject;
+  const messages = (of: JsonObject) => [
+    { role: "user", metadata: { b: null } },
+    { role: "user", ...of },
+  ];
+  const part = (kind: object) => messages({ parts: [{ kind: { case: "text", value: "x" } }, { kind }] } as JsonObject);
+  const init = (given: object) => given as Parameters<typeof create<typeof AppendSchema>>[1];
+  const result = { kind: { case: "structValue", value: { fields: { a: { kind: { case: undefined } } } } } };
+
+  it.each<[string, object]>([
+    ["messages[1].metadata.a[2]", messages({ metadata: none })],
+    ["messages[1].parts[1].data.a[2]", part({ case: "data", value: none })],
+    ["messages[1].parts[1].tool_call.arguments.a[2]", part({ case: "toolCall", value: { arguments: none } })],
+    ["messages[1].parts[1].tool_result.result.a", part({ case: "toolResult", value: { result } })],
+    ["messages[1].parts[1].tool_result.result", part({ case: "toolResult", value: { result: {} } })],
+  ])("is told of messages, which are decoded without it: %s", (field, given) => {
+    const bytes = toBinary(AppendSchema, create(AppendSchema, init({ messages: given, patch: { a: null } })));
+    const undecided = { field, description: expect.stringContaining("is a value of no kind") };
+    expect(decodeAppend(bytes).undecided).toEqual(undecided);
+    // Its fields are the same as far as there are messages in both.
+    const saving = create(SaveSchema, {
+      state: {},
+      messages: create(AppendSchema, init({ messages: given })).messages,
+    });
+    expect(decodeSave(toBinary(SaveSchema, saving)).undecided).toEqual(undecided);
+  });
+
+  it("is told of a state in a request that is written unusually", () => {
+    const unknown = Buffer.from([0xa0, 0x06, 0x01]);
+    const field = "state.a[2]";
+    expect(decodeSave(Buffer.concat([save(none), unknown])).undecided).toMatchObject({ field });
+    const patching = toBinary(PatchSchema, create(PatchSchema, { patch: none }));
+    expect(decodePatch(Buffer.concat([patching, unknown])).undecided).toMatchObject({ field: "patch.a[2]" });
+  });
+
+  it("is not seen in a null", () => {
+    const given = part({ case: "data", value: { a: [null], b: null } });
+    const bytes = toBinary(AppendSchema, create(AppendSchema, init({ messages: given, patch: { a: null } })));
+    expect(decodeAppend(bytes).undecided).toBeUndefined();
   });
 });
 

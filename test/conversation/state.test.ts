@@ -87,8 +87,8 @@ describe("the size of a state", () => {
   });
 
   it("may not be more once it is written plainly, either", () => {
-    // A value of no kind is two bytes shorter than the null it stands for.
-    const none = messageOf(field(1, field(1, Buffer.from("a")), field(2)));
+    // A member without a name is two bytes shorter than one with an empty name.
+    const none = messageOf(field(1, field(2, field(3, Buffer.from("a")))));
     const bytes = Buffer.concat([none, sized(MOST_STATE_BYTES - none.length)]);
     expect(() => checkState(new Fields(), "state", bytes)).toThrow(
       expect.objectContaining({ reason: "STATE_TOO_LARGE" }),

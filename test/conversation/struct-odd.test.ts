@@ -51,8 +51,7 @@ function kindOf(value: JsonValue, dice: Dice): Part[] {
       return [bytes];
     }
   }
-  // A value of no kind is null.
-  if (value === null) return dice() ? [] : [Buffer.from([0x08, 0x00])];
+  if (value === null) return [Buffer.from([0x08, 0x00])];
   if (Array.isArray(value)) return [field(6, ...value.map((item) => field(1, ...oddValue(item, dice))))];
   return [field(5, ...oddStruct(value, dice))];
 }

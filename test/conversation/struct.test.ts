@@ -1,4 +1,5 @@
-import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import { fromBinary, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
+import { type Struct, StructSchema, type Value } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { field, messageOf, numberField, type Part } from "../../src/conversation/record/conversation-bytes.ts";
@@ -21,6 +22,16 @@ function checked(bytes: Uint8Array): Checked {
   return { plain, violations: fields.violations };
 }
 
+/** Whether a value in it sets no kind, as the generated code reads it. */
+function isUndecided({ fields }: Struct): boolean {
+  return Object.values(fields).some(isUndecidedValue);
+}
+
+function isUndecidedValue({ kind }: Value): boolean {
+  if (kind.case === "structValue") return isUndecided(kind.value);
+  return kind.case === "listValue" ? kind.value.values.some(isUndecidedValue) : kind.case === undefined;
+}
+
 /** What is to be refused of what the generated code has read. */
 function isRefusable(value: JsonValue, level = 0): boolean {
   if (typeof value === "number") return !Number.isFinite(value);
@@ -31,6 +42,7 @@ function isRefusable(value: JsonValue, level = 0): boolean {
 function wanted(bytes: Uint8Array): JsonObject | undefined {
   let state: JsonObject;
   try {
+    if (isUndecided(fromBinary(StructSchema, bytes))) return undefined;
     state = decodedStruct(bytes);
   } catch {
     return undefined;
@@ -183,20 +195,18 @@ describe("a struct that is checked as bytes", () => {
 
   it.each<[string, readonly Part[]]>([
     ["a member without a name", [entry(value(text("a")))]],
-    ["a member without a value", [entry(key("a"))]],
-    ["nothing of a member", [entry()]],
     ["a value before its name", [entry(value(text("a")), key("a"))]],
     ["a name that comes twice", [entry(key("a"), key("b"), value(text("c")))]],
     ["a value that comes twice", [entry(key("a"), value(text("b")), value(text("c")))]],
-    ["a value of no kind", [entry(key("a"), value())]],
+    ["a value whose kind comes in a second piece", [entry(key("a"), value(), value(text("b")))]],
+    ["a value of no kind that another one replaces", [entry(key("a"), value()), entry(key("a"), value(text("b")))]],
     ["a value of two kinds", [entry(key("a"), value(text("b"), numberField(4, 1)))]],
     ["an object in two pieces", [entry(key("a"), value(struct(entry(key("b"), value(text("c")))), struct()))]],
     ["a list in two pieces", [entry(key("a"), value(list(field(1, text("a"))), list(field(1, text("b")))))]],
-    ["an element of no kind", [entry(key("a"), value(list(field(1), field(1, text("b")))))]],
     ["another null", [entry(key("a"), value(numberField(1, 5)))]],
     ["another true", [entry(key("a"), value(numberField(4, 5)))]],
     ["fields that nobody knows", [numberField(9, 5), entry(key("a"), value(text("b"), numberField(9, 5)))]],
-    ["a long tag", [Buffer.from([0x8a, 0x00, 0x03, 0x0a, 0x01, 0x61])]],
+    ["a long tag", [Buffer.from([0x8a, 0x00, 0x07, 0x0a, 0x01, 0x61, 0x12, 0x02, 0x20, 0x01])]],
   ])("is written anew with %s", (_, parts) => {
     const bytes = messageOf(...parts);
     const { plain, violations } = checked(bytes);
@@ -210,9 +220,32 @@ describe("a struct that is checked as bytes", () => {
     const bytes = messageOf(
       entry(key("a"), value()),
       entry(key("b"), value(infinite)),
-      entry(value(), key("messages")),
+      entry(value(text("c")), key("messages")),
     );
-    expect(checked(bytes).violations.map(({ field: path }) => path)).toEqual(["state.b", "state.messages"]);
+    expect(checked(bytes).violations.map(({ field: path }) => path)).toEqual(["state.a", "state.b", "state.messages"]);
+  });
+
+  it.each<[string, readonly Part[], readonly string[]]>([
+    ["a member", [entry(key("a"), value()), entry(key("b"), value(text("c")))], [".a"]],
+    ["the last member", [entry(key("b"), value(text("c"))), entry(key("a"), value())], [".a"]],
+    ["elements", [entry(key("a"), value(list(field(1), field(1, text("b")), field(1))))], [".a[0]", ".a[2]"]],
+    ["deep inside", [entry(key("a b"), value(struct(entry(key("c"), value()))))], ['["a b"].c']],
+    ["a member without a value", [entry(key("a"))], [".a"]],
+    ["nothing of a member", [entry()], ['[""]']],
+    ["in a struct that is written unusually", [numberField(9, 5), entry(key("a"), value())], [".a"]],
+    ["a kind that nobody knows", [entry(key("a"), value(numberField(9, 5)))], [".a"]],
+  ])("is refused for a value that sets no kind, which protobuf would read as null: %s", (_, parts, paths) => {
+    const description = expect.stringContaining("is a value of no kind");
+    const { plain, violations } = checked(messageOf(...parts));
+    expect(violations).toEqual(paths.map((path) => ({ field: `state${path}`, description })));
+    expect(plain).toBeUndefined();
+  });
+
+  it("tells twenty values of no kind of thousands, however it is written", () => {
+    const many = Array.from({ length: 1_000 }, () => field(1));
+    for (const odd of [[], [numberField(9, 5)]]) {
+      expect(checked(messageOf(...odd, entry(key("a"), value(list(...many))))).violations).toHaveLength(20);
+    }
   });
 
   const notText = Buffer.from([0xc3, 0x28]);
@@ -220,13 +253,19 @@ describe("a struct that is checked as bytes", () => {
     ["bytes that are no struct", [Buffer.from([0x0a, 0x05, 0x0a])], "", /cut short/],
     [
       "text that is none, written unusually",
-      [entry(key("b"), value()), entry(key("a"), value(field(3, notText)))],
+      [numberField(9, 5), entry(key("a"), value(field(3, notText)))],
       ".a",
       /UTF-8/,
     ],
     [
       "text that is none, deep in it",
-      [entry(key("context"), value(struct(entry(key("items"), value(list(field(1), field(1, field(3, notText))))))))],
+      [
+        numberField(9, 5),
+        entry(
+          key("context"),
+          value(struct(entry(key("items"), value(list(field(1, text("x")), field(1, field(3, notText))))))),
+        ),
+      ],
       ".context.items[1]",
       /UTF-8/,
     ],

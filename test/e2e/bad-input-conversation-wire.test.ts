@@ -1,4 +1,13 @@
-import { create, type DescMethod, equals, fromBinary, type JsonValue, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMethod,
+  equals,
+  fromBinary,
+  type JsonObject,
+  type JsonValue,
+  type MessageInitShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ConversationMessageSchema, ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
@@ -81,8 +90,6 @@ describe("a state written in another way than usual", () => {
     ["a bool of 2", struct(field("k", varint(4, 2))), { k: true }],
     ["a null of 7", struct(field("k", varint(1, 7))), { k: null }],
     ["two kinds, of which the last counts", struct(field("k", join(number(1), text("x")))), { k: "x" }],
-    ["a value of no kind, which is null", struct(field("k", new Uint8Array())), { k: null }],
-    ["a key without a value, which is null", struct(bytes(1, "k")), { k: null }],
     ["a field that nobody knows", struct(join(field("k", number(1)), bytes(99, "from tomorrow"))), { k: 1 }],
     [
       "a length in more bytes than it needs",
@@ -109,6 +116,9 @@ describe("a state written in another way than usual", () => {
       "state.k.l[1]",
     ],
     ["NaN beside what is unusual", struct(field("a", varint(1, 7)), field("k", number(Number.NaN))), "state.k"],
+    ["a value of no kind", struct(field("k", new Uint8Array())), "state.k"],
+    ["a key without a value", struct(bytes(1, "k")), "state.k"],
+    ["an element of no kind", struct(field("k", list(number(0), new Uint8Array()))), "state.k[1]"],
     ["messages, written twice", struct(field("messages", text("x")), field("messages", list())), "state.messages"],
     ["a text of half a character", struct(field("k", bytes(3, new Uint8Array([0xf0, 0x9f, 0x98])))), "state.k"],
     ["an entry that ends after its Struct", new Uint8Array([0x0a, 0x7f, 0x0a]), "state"],
@@ -122,6 +132,22 @@ describe("a state written in another way than usual", () => {
     expect((await read(ending.id)).conversation).toBeUndefined();
     const patch = join(bytes(2, "good"), bytes(3, state));
     expect(await send(method.patch, patch)).toMatchObject({ code: "INVALID_ARGUMENT" });
+  });
+});
+
+describe("a value of no kind in a message", () => {
+  const none = { k: undefined } as unknown as JsonObject;
+  const rows: readonly [string, MessageInitShape<typeof ConversationMessageSchema>, string][] = [
+    ["metadata", { metadata: none }, "metadata.k"],
+    ["data", { parts: [{ kind: { case: "data", value: none } }] }, "parts[0].data.k"],
+    ["a result", { parts: [{ kind: { case: "toolResult", value: { result: {} } } }] }, "parts[0].tool_result.result"],
+  ];
+  it.each(rows)("is refused: %s", async (_what, given, blamed) => {
+    const message = create(ConversationMessageSchema, { role: "user", content: "x", ...given });
+    const ending = await save(struct(), bytes(6, toBinary(ConversationMessageSchema, message)));
+    expect(ending).toMatchObject({ code: "INVALID_ARGUMENT", reason: "FIELD_INVALID" });
+    expect(ending.fields).toEqual([`messages[0].${blamed}`]);
+    expect((await read(ending.id)).conversation).toBeUndefined();
   });
 });
 

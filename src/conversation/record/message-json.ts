@@ -1,5 +1,5 @@
-import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
-import { NullValue, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { create, fromJson, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
+import { NullValue, type Struct, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { FieldViolation } from "../../infra/failure.ts";
 import { MOST_LEVELS } from "./struct-scan.ts";
 
@@ -54,12 +54,16 @@ export function jsonOf({ kind }: Value): JsonValue {
     case "nullValue":
       return null;
     case "structValue":
-      return Object.fromEntries(Object.entries(kind.value.fields).map(([name, value]) => [name, jsonOf(value)]));
+      return jsonOfStruct(kind.value);
     case "listValue":
       return kind.value.values.map(jsonOf);
     default:
       return kind.value;
   }
+}
+
+export function jsonOfStruct({ fields }: Struct): JsonObject {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, jsonOf(value)]));
 }
 
 /** The same the other way: in what it makes, every value says its kind, as JSON needs it. */

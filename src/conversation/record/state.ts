@@ -1,4 +1,4 @@
-import type { JsonObject } from "@bufbuild/protobuf";
+import { type Struct, StructSchema } from "@bufbuild/protobuf/wkt";
 import { ConversationSchema } from "../../gen/holdfast/v1/conversation_pb.js";
 import { CrowdedError, decode } from "../../infra/decode.ts";
 import { Failure } from "../../infra/failure.ts";
@@ -9,10 +9,12 @@ import { unlessUnusual, WireReader } from "../../infra/wire-reader.ts";
 import type { State, StateFacts } from "./conversation.ts";
 import { field as messageField, messageOf } from "./conversation-bytes.ts";
 import { LIMITS } from "./fields.ts";
+import { jsonOfStruct } from "./message-json.ts";
 import { eachMember, type Member } from "./struct-members.ts";
-import { faultsOf } from "./struct-scan.ts";
+import { faultsOf, MOST_FAULTS } from "./struct-scan.ts";
 import { MOST_PARTS, refuseTooManyValues, tooManyValues } from "./struct-values.ts";
 import { structOfJson } from "./struct-writer.ts";
+import { undecidedIn } from "./undecided.ts";
 
 /** The limit that the contract states. */
 export const MOST_STATE_BYTES = 4 * 1024 * 1024;
@@ -40,11 +42,11 @@ export function checkStruct(fields: Fields, field: string, bytes: Uint8Array): U
   let plain = bytes;
   let faults = unlessUnusual(() => faultsOf(bytes, field));
   if (faults === undefined) {
-    const rewritten = rewrite(fields, field, bytes);
-    if (rewritten === undefined) return undefined;
-    plain = rewritten;
+    const struct = decoded(fields, field, bytes);
+    if (struct === undefined) return undefined;
+    plain = structOfJson(jsonOfStruct(struct));
     refuseTooLarge(field, plain);
-    faults = faultsOf(plain, field);
+    faults = [...undecidedIn(struct, field).take(MOST_FAULTS), ...faultsOf(plain, field)];
   }
   for (const { field: member, description } of faults) fields.refuse(member, description);
   const isReserved = refusesReserved(fields, field, plain);
@@ -53,22 +55,19 @@ export function checkStruct(fields: Fields, field: string, bytes: Uint8Array): U
 
 const CONVERSATION_STATE = 2;
 
-/** The same as protobuf understands it, written plainly: what comes twice is merged, what nobody knows is left out. */
-function rewrite(fields: Fields, field: string, bytes: Uint8Array): Uint8Array | undefined {
-  const holder = messageOf(messageField(CONVERSATION_STATE, bytes));
-  let state: JsonObject | undefined;
+/** As protobuf understands it: what comes twice is merged, what nobody knows is left out. */
+function decoded(fields: Fields, field: string, bytes: Uint8Array): Struct | undefined {
   try {
-    state = decode(ConversationSchema, holder, MOST_PARTS).state;
+    return decode(StructSchema, bytes, MOST_PARTS);
   } catch (error) {
     if (error instanceof CrowdedError) throw tooManyValues(field);
     const why = error instanceof Error ? error.message : "not readable";
-    const fault = wireFault(ConversationSchema, holder);
+    const fault = wireFault(ConversationSchema, messageOf(messageField(CONVERSATION_STATE, bytes)));
     // As it stands in the request, where the state may have another name.
     const place = field + (fault?.field.slice("state".length) ?? "");
     fields.refuse(place, `is not a valid google.protobuf.Struct: ${fault?.description ?? why}`);
     return undefined;
   }
-  return structOfJson(state ?? {});
 }
 
 function refuseTooLarge(field: string, { length }: Uint8Array): void {

@@ -16,11 +16,12 @@ import { UNUSUAL, WireReader } from "../../infra/wire-reader.ts";
 import { StructKeys } from "./struct-keys.ts";
 import { StructPath } from "./struct-path.ts";
 import { MOST_VALUES, tooManyValues } from "./struct-values.ts";
+import { UNDECIDED } from "./undecided.ts";
 
 /** How deep objects and lists may be nested; the struct itself is the first level. */
 export const MOST_LEVELS = 30;
 /** More are not told: they would not help, and a struct can hold a million. */
-const MOST_FAULTS = 20;
+export const MOST_FAULTS = 20;
 
 /**
  * Finds what is wrong with a serialized google.protobuf.Struct in one pass over its bytes: a small part of what decoding it into
@@ -112,7 +113,9 @@ class StructScan {
         break;
       }
       default:
-        throw UNUSUAL;
+        // It was read from behind the end of one that is empty.
+        if (--reader.at !== end) throw UNUSUAL;
+        this.#refuse(level, UNDECIDED);
     }
     if (reader.at !== end) throw UNUSUAL;
   }

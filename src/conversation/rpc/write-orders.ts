@@ -96,9 +96,11 @@ export function restoreOrder(request: RestoreRequest): OrderOf<"restore"> {
   return { kind: "restore", ...order, answersState: true, ...restoreAttempt(request) };
 }
 
-function begin({ fencing }: Pick<SaveRequest, "fencing">): ConversationFields {
+function begin({ fencing, undecided }: Pick<SaveRequest, "fencing" | "undecided">): ConversationFields {
   requireNoFencing(fencing);
-  return new ConversationFields();
+  const fields = new ConversationFields();
+  if (undecided !== undefined) fields.refuse(undecided.field, undecided.description);
+  return fields;
 }
 
 /** What was checked, once nothing was refused. */

@@ -2601,17 +2601,19 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
  * they are the collections it may use. Ids: 1 to 512 bytes of UTF-8.
  *
  * State: a Struct of up to 4 MiB encoded, nested up to 30 levels, with up to 16,384 values (members of objects and
- * elements of lists, at every depth), without NaN or infinity; numbers are doubles, so send a larger integer than 2^53
- * as text. Its top-level members `user_id`, `status` and `complexity_level` (strings) and `confidence_score` (a number)
- * are what List, GetStatus and Watch know of it; each is optional, and one of another type, longer than 512 bytes or
- * with a NUL in it is kept but not known. `messages` and `_metadata` are refused at the top level: messages have their
- * own RPCs. A reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its
- * limit to read such a state.
+ * elements of lists, at every depth), without NaN, infinity or a Value that sets no kind (which clients write for
+ * undefined or a bigint: null is a kind); numbers are doubles, so send a larger integer than 2^53 as text. Its
+ * top-level members `user_id`, `status` and `complexity_level` (strings) and `confidence_score` (a number) are what
+ * List, GetStatus and Watch know of it; each is optional, and one of another type, longer than 512 bytes or with a NUL
+ * in it is kept but not known. `messages` and `_metadata` are refused at the top level: messages have their own RPCs. A
+ * reply may be a little larger than 4 MiB; a gRPC client that accepts no more by default has to raise its limit to read
+ * such a state.
  *
  * Messages: up to 256 KiB each and 1,000,000 a conversation; JSON in them may be nested as deep as a state, and has no
- * NaN or infinity either. A request carries up to 1,000 and 4 MiB of them, with up to 16,384 parts and values of JSON.
- * What is over its limit is refused with RESOURCE_EXHAUSTED and nothing is changed: STATE_TOO_LARGE (also when it is a
- * patch that would make the state so), MESSAGE_TOO_LARGE for one message, TOO_MANY_MESSAGES for all of them together.
+ * NaN, infinity or Value of no kind either. A request carries up to 1,000 and 4 MiB of them, with up to 16,384 parts
+ * and values of JSON. What is over its limit is refused with RESOURCE_EXHAUSTED and nothing is changed: STATE_TOO_LARGE
+ * (also when it is a patch that would make the state so), MESSAGE_TOO_LARGE for one message, TOO_MANY_MESSAGES for all
+ * of them together.
  *
  * Versions: every change of the state or the messages gives the conversation a new, larger version, also across
  * deletion and re-creation. All changes of one conversation stand in one order, that of their versions, on every
