@@ -24,13 +24,13 @@ export interface OpenRedisAuthorities extends AsyncDisposable {
   readonly instances: readonly [OpenRedisAuthority, ...OpenRedisAuthority[]];
   readonly heads: Heads;
   /** One more instance, which may come to Redis by another address. */
-  open(url?: string): Promise<OpenRedisAuthority>;
+  open(url?: RedisAuthoritiesOptions["url"]): Promise<OpenRedisAuthority>;
 }
 
 export interface RedisAuthoritiesOptions {
   readonly count?: number;
-  /** Default: an empty database on the Redis that the tests share. */
-  readonly url?: string;
+  /** Default: an empty database on the Redis that the tests share. Of several servers, the primary is the one that decides. */
+  readonly url?: string | readonly string[];
   /** Default: as long as nobody hears of another epoch, that in which Redis began to decide. */
   readonly epochFloor?: (head: Head, mode: Redis["mode"]) => () => number;
   readonly nowMs?: () => number;
@@ -92,8 +92,12 @@ export async function openRedisAuthorities(options: RedisAuthoritiesOptions = {}
   return { instances, heads, open, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
-function connect(url: string, commandTimeoutMs: number): Redis {
-  const parsed = parseRedisUrl(url);
-  if (typeof parsed === "string") throw new Error(parsed);
-  return createRedis({ mode: "single", nodes: [], ...parsed, commandTimeoutMs, connectTimeoutMs: 2_000 });
+function connect(urls: string | readonly string[], commandTimeoutMs: number): Redis {
+  const all = [urls].flat().map((url) => {
+    const parsed = parseRedisUrl(url);
+    if (typeof parsed === "string") throw new Error(parsed);
+    return parsed;
+  });
+  const nodes = all.flatMap((one) => one.nodes ?? []);
+  return createRedis({ mode: "single", ...all[0], nodes, commandTimeoutMs, connectTimeoutMs: 2_000 });
 }
