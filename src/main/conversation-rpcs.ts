@@ -55,6 +55,6 @@ export function createConversationRpcs(parts: ConversationRpcParts) {
       ...{ bell, policyFor, clock, instanceId },
       ...{ changes: createSqlChanges(database), contents: createSqlContents(database), servedBy: kind },
     }),
-    ...createCleanupRpc({ removal, clock, servedBy: kind }),
+    ...createCleanupRpc({ removal, policyFor, clock, servedBy: kind }),
   };
 }

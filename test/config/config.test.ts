@@ -283,6 +283,18 @@ conversation:
       undefined,
     ]);
   });
+
+  it("always include conversation and orchestration, which have the default unless they are named", () => {
+    const strictly = (collections: string) =>
+      createPolicyFor(
+        resolve({}, `conversation: {strict_collections: true, default: {history: 9}, collections: ${collections}}`)
+          .config.conversation.policies,
+      );
+    const names = ["conversation", "orchestration", "conversations"];
+    const histories = (collections: string) => names.map((name) => strictly(collections)(name)?.history);
+    expect(histories("{support: {}}")).toEqual([9, 9, undefined]);
+    expect(histories("{conversation: {history: 1}, o*: {history: 2}}")).toEqual([1, 2, undefined]);
+  });
 });
 
 describe("the file", () => {

@@ -16,11 +16,12 @@ type Request = MessageInitShape<typeof RequestSchema>;
 
 /** Cleans up as a caller does who may use the collections that begin with an "s", "c" or "t". */
 async function cleanUp(
-  { instances: [{ removal, database }], clock }: OpenUpkeep,
+  { instances: [{ removal, database }], clock, policies }: OpenUpkeep,
   request: Request = {},
   given: Partial<CallContext> = {},
 ): Promise<ConversationStateServiceCleanupResponse> {
-  const { cleanup } = createCleanupRpc({ removal, clock, servedBy: database.kind });
+  const policyFor = (name: string) => (policies.has(name) ? policies.get(name) : DEFAULT_POLICY);
+  const { cleanup } = createCleanupRpc({ removal, policyFor, clock, servedBy: database.kind });
   const call: CallContext = {
     ...{ method: "test", deadline: undefined, signal: new AbortController().signal },
     caller: { name: "t", hasScope: () => true, mayUse: (collection) => /^[sct]/.test(collection) },
@@ -189,6 +190,18 @@ describe.each(KINDS)("Cleanup in %s", (kind) => {
     await expect(cleaning).rejects.toThrow("hung up");
     expect(await live(open)).toBeGreaterThanOrEqual(150);
   });
+});
+
+it("Cleanup refuses a collection that is not admitted, once nothing is left of it to clean up", async () => {
+  await using open = await openUpkeep("sqlite");
+  await withExpired(open, ["support"]);
+  for (const name of ["support", "suport"]) open.policies.set(name, undefined);
+  const unknown = { reason: "COLLECTION_UNKNOWN", violations: [{ field: "collection" }] };
+  await expect(cleanUp(open, { collection: "suport" })).rejects.toMatchObject(unknown);
+  expect(await cleanUp(open, { collection: "support" })).toMatchObject({ removedConversations: 5n });
+  open.clock.move(2 * DAY_MS);
+  expect(await cleanUp(open, { collection: "support" })).toMatchObject({ removedTombstones: 5n });
+  await expect(cleanUp(open, { collection: "support" })).rejects.toMatchObject(unknown);
 });
 
 it.each<[Request, string[]]>([

@@ -5,13 +5,18 @@ import type { CollectionPolicy, PolicyFor } from "./conversation.ts";
 export interface CollectionPolicies {
   readonly fallback: CollectionPolicy;
   readonly collections: ByName<CollectionPolicy>;
-  /** Whether a collection that no name or start of one covers is refused instead of given the fallback. */
+  /** Whether a collection that no name or start of one covers is refused instead of given the fallback, but for the built-in ones. */
   readonly strict: boolean;
 }
 
-/** An exact name wins, then the longest start, then the fallback (unless strict). */
+/** They are there whatever is configured: who names no collection means the first. */
+const BUILT_IN: ReadonlySet<string> = new Set(["conversation", "orchestration"]);
+
+/** An exact name wins, then the longest start, then the fallback (where it is strict, for those that are built in). */
 export function createPolicyFor({ fallback, collections, strict }: CollectionPolicies): PolicyFor {
-  return lookUpByName(collections, strict ? undefined : fallback);
+  if (!strict) return lookUpByName(collections, fallback);
+  const configured = lookUpByName(collections, undefined);
+  return (name) => configured(name) ?? (BUILT_IN.has(name) ? fallback : undefined);
 }
 
 /** By which what is left of a collection is removed that the configuration has ceased to admit. */

@@ -7,7 +7,9 @@ import {
 } from "../../gen/holdfast/v1/conversation_pb.js";
 import type { CallContext, Rpcs, ServedBy } from "../../infra/call.ts";
 import type { Clock } from "../../infra/clock.ts";
+import type { PolicyFor } from "../record/conversation.ts";
 import { ConversationFields } from "../record/fields.ts";
+import { UnknownCollectionError } from "../record/unknown-collection.ts";
 import type { Removal } from "./removal.ts";
 
 const LIMIT = 100_000;
@@ -19,6 +21,7 @@ const RESERVE_MS = 50;
 
 export interface CleanupRpcOptions {
   readonly removal: Removal;
+  readonly policyFor: PolicyFor;
   readonly clock: Clock;
   readonly servedBy: ServedBy;
 }
@@ -26,13 +29,13 @@ export interface CleanupRpcOptions {
 /** The RPC that removes now what the sweeper would remove soon. */
 export function createCleanupRpc({
   removal,
+  policyFor,
   clock,
   servedBy,
 }: CleanupRpcOptions): Required<Pick<Rpcs<typeof ConversationStateService>, "cleanup">> {
   return {
     async cleanup(request, call) {
       const fields = new ConversationFields();
-      // One that the configuration no longer admits, too: it is here to be cleaned up.
       const only = request.collection === undefined ? undefined : fields.collection("collection", request.collection);
       if (request.limit < 0) fields.refuse("limit", "must not be negative");
       fields.done();
@@ -48,6 +51,9 @@ export function createCleanupRpc({
         },
         degraded: () => call.degraded(),
       });
+      // One that the configuration no longer admits is here to be cleaned up; one of which there is nothing is a typing error.
+      const nothing = removed.conversations + removed.tombstones === 0 && !removed.more;
+      if (only !== undefined && nothing && policyFor(only) === undefined) throw new UnknownCollectionError(only);
       return create(ConversationStateServiceCleanupResponseSchema, {
         removedConversations: BigInt(removed.conversations),
         removedMessages: BigInt(removed.messages),
