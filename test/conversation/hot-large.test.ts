@@ -1,26 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { copyKeys } from "../../src/conversation/hot/copy-keys.ts";
 import { fillScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
-import type { State } from "../../src/conversation/record/conversation.ts";
-import { structOfJsonText } from "../../src/conversation/record/json.ts";
 import type { Redis } from "../../src/infra/redis.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
-import { believing, copiesOf, type HotInstance, keyOf, openTruth, startHot } from "./hot-parts.ts";
+import { believing, copiesOf, type HotInstance, keyOf, openTruth, saveState, startHot, stateOf } from "./hot-parts.ts";
 
 const MIB = 1024 * 1024;
-
-function stateOf(bytes: number, letter = "x"): State {
-  const text = letter.repeat(bytes);
-  return {
-    ...{ userId: "u", status: "open", complexityLevel: "", confidenceScore: undefined },
-    bytes: structOfJsonText(JSON.stringify({ text })),
-  };
-}
-
-const save = (one: HotInstance, id: string, state: State) =>
-  one.ledger.carryOut({ kind: "save", key: keyOf(id), requestId: "", state, messages: [] });
 
 const headOf = (one: HotInstance, id: string) =>
   until(() => one.copies.readHeld(keyOf(id)), { what: `the head of a copy of ${id}` });
@@ -49,14 +36,14 @@ describe("large states", () => {
     const ids = Array.from({ length: 16 }, (_, at) => `large-${at}`);
     const state = stateOf(4 * MIB - 1_000);
     for (const id of ids) {
-      await save(one, id, state);
+      await saveState(one, id, state);
       await headOf(one, id);
     }
     let isOver = false;
     const degraded: string[] = [];
     const write = async () => {
       for (let at = 0; !isOver; at++) {
-        const { degraded: isDegraded } = await save(one, "small", stateOf(100));
+        const { degraded: isDegraded } = await saveState(one, "small", stateOf(100));
         if (isDegraded) degraded.push(`write ${at}`);
       }
     };
@@ -82,7 +69,7 @@ describe("large states", () => {
     const one = await startHot({ database, redisUrl: server.url, documents: true });
     await believing(one);
     const state = stateOf(300 * 1024);
-    await save(one, "c", state);
+    await saveState(one, "c", state);
     await until(async () => (await one.redis.command("exists", "conversation:c")) === 1, { what: "the document" });
     expect(await one.copies.readHeld(keyOf("c"))).toMatchObject({ stateBytes: state.bytes.length, messageCount: 0 });
     expect(await one.copies.read(keyOf("c"))).toBeUndefined();
@@ -95,7 +82,7 @@ describe("large states", () => {
     expect(Number(await one.redis.command("strlen", copy))).toBeLessThan(1_000);
     await one.save("c", 7);
     await copiesOf([one], "c", 7);
-    await save(one, "c", state);
+    await saveState(one, "c", state);
     await until(async () => (await one.get("c")).what?.state?.length === state.bytes.length, {
       what: "the large state",
     });
@@ -113,7 +100,7 @@ describe("large states", () => {
     await believing(one);
     const ids = Array.from({ length: 120 }, (_, at) => `c${at}`);
     const state = stateOf(200 * 1024);
-    await Promise.all(ids.map((id) => save(one, id, state)));
+    await Promise.all(ids.map((id) => saveState(one, id, state)));
     expect(sent.length).toBeGreaterThan(0);
     expect(sent.reduce((sum, bytes) => sum + bytes, 0)).toBeLessThan(3 * MIB);
     gate.resolve();

@@ -157,6 +157,19 @@ export function stateWith(value: number, status = "open"): State {
   return { userId: "u", status, complexityLevel: "", confidenceScore: undefined, bytes };
 }
 
+/** A state of so many bytes, and a few more. */
+export function stateOf(bytes: number): State {
+  const text = "x".repeat(bytes);
+  return {
+    ...{ userId: "u", status: "open", complexityLevel: "", confidenceScore: undefined },
+    bytes: structOfJsonText(JSON.stringify({ text })),
+  };
+}
+
+export function saveState({ ledger }: HotInstance, id: string, state: State): ReturnType<Ledger["carryOut"]> {
+  return ledger.carryOut({ kind: "save", key: keyOf(id), requestId: "", state, messages: [] });
+}
+
 function valueIn(state: Uint8Array | undefined): number | undefined {
   if (state === undefined) return undefined;
   const { value } = JSON.parse(jsonTextOf(state)) as { value?: number };

@@ -156,7 +156,7 @@ describe("a hot copy", () => {
     const one = await startHot({ database, redisUrl: await freshRedis() });
     await believing(one);
     const { copy, document } = copyKeys(keyOf("c"));
-    const args = (notAfter: number) => ["life", notAfter, 0, 1, 0, "a copy", "", ""];
+    const args = (notAfter: number) => ["life", notAfter, 0, 1, 1_000, "a copy", "", ""];
     const [now, late] = (await one.redis.run(fillScript, [copy, document], args(Date.now() - 1))) as number[];
     expect(FILLED[late ?? 0]).toBe("late");
     expect(await one.redis.command("exists", copy)).toBe(0);

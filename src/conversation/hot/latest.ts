@@ -1,4 +1,5 @@
 import { type ConversationKey, textOf } from "../record/conversation.ts";
+import { createRecent } from "./recent.ts";
 
 /**
  * The newest stamps that this instance has seen of late. Once it has answered with a version it never answers with an older one,
@@ -11,18 +12,13 @@ export interface Latest {
 }
 
 export function createLatest(most = 20_000): Latest {
-  // Two halves, the older of which is dropped when the newer is full: no entry has to be moved to know which is the oldest.
-  let newer = new Map<string, number>();
-  let older = new Map<string, number>();
-  const find = (text: string) => newer.get(text) ?? older.get(text) ?? 0;
+  const stamps = createRecent<number>(most);
+  const find = (text: string) => stamps.get(text) ?? 0;
 
   return {
     note(key, stamp) {
       const text = textOf(key);
-      newer.set(text, Math.max(stamp, find(text)));
-      if (newer.size * 2 <= most) return;
-      older = newer;
-      newer = new Map();
+      stamps.set(text, Math.max(stamp, find(text)));
     },
     of: (key) => find(textOf(key)),
   };

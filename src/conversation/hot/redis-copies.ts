@@ -58,10 +58,11 @@ export async function startRedisCopies(options: RedisCopiesOptions): Promise<Red
   const isAnswer = (error: unknown) => error instanceof RedisReplyError;
   const guarded = createGuarded(breaker, commandTimeoutMs, isAnswer);
   const guardedCover = createPatience(createGuarded(breaker, Math.min(commandTimeoutMs, COVER_WAIT_MS), isAnswer));
-  const store = createRedisCopyStore({ redis, guarded, guardedCover, clock, truthId });
+  const storeOptions = { redis, readTimeoutMs: commandTimeoutMs, clock, truthId };
+  const store = createRedisCopyStore({ ...storeOptions, guarded, guardedCover });
   // While the breaker tries whether Redis is back, it lets nobody through but those who heal.
   const all: Guarded = (work) => work();
-  const unguarded = createRedisCopyStore({ redis, guarded: all, guardedCover: all, clock, truthId });
+  const unguarded = createRedisCopyStore({ ...storeOptions, guarded: all, guardedCover: all });
   const doubts = createDoubts();
   const reachable = () => breaker.state === "closed" && redis.connected;
   const documents =

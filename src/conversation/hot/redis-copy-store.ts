@@ -2,11 +2,11 @@ import { randomBytes } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
-import { createRedisReader } from "../../infra/redis-reader.ts";
 import type { RedisScript } from "../../infra/redis-script.ts";
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText, TOKEN } from "./copy-bytes.ts";
 import { copyKeys } from "./copy-keys.ts";
+import { createCopyReader } from "./copy-reader.ts";
 import { type CopyStore, type Covered, FILLED, LONGEST_COPY_MS, LONGEST_DOCUMENT_MS } from "./copy-store.ts";
 import type { Changed } from "./hot-copies.ts";
 import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
@@ -19,6 +19,8 @@ export interface RedisCopyStoreOptions {
   readonly guarded: Guarded;
   /** What covers go through: all writers wait for them. */
   readonly guardedCover: Guarded;
+  /** No reader waits longer than this. */
+  readonly readTimeoutMs: number;
   readonly clock: Clock;
   /** Names the truth: what was copied of another one is not believed. */
   readonly truthId: string;
@@ -38,21 +40,15 @@ const MOST_DROPPED = 100;
  * is without it: who wants the state asks the truth.
  */
 const LARGEST_STATE = 256 * 1024;
-const ROOM_TO_READ = 32 * LARGEST_STATE;
-/** A read counts as what the largest of late had, and never as less than this. */
-const LEAST_LIKELY = LARGEST_STATE / 4;
-const LESS_LIKELY = 0.98;
 const ROOM_TO_FILL = 2 * 1024 * 1024;
 /** When so much waits for that room, what comes is stored without its state. */
 const MOST_WAITING = 16 * 1024 * 1024;
 const NO_STATE = Buffer.alloc(0);
 
 export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore {
-  const { redis, guarded, guardedCover, clock, truthId } = options;
-  const reader = createRedisReader(redis);
+  const { redis, guarded, guardedCover, readTimeoutMs, clock, truthId } = options;
+  const reader = createCopyReader({ redis, guarded, timeoutMs: readTimeoutMs, largest: LARGEST_STATE });
   const lifeAt = createRedisLives(redis, truthId);
-  const roomToRead = createRoom(ROOM_TO_READ);
-  let likelyBytes = LARGEST_STATE;
   const roomToFill = createRoom(ROOM_TO_FILL);
   const isCluster = redis.mode === "cluster";
   /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
@@ -130,7 +126,11 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
   function fillArguments({ held, state }: Changed, life: string): readonly RedisArgument[] {
     const lives = livesMs(held);
     const bytes = state === undefined && held.presence !== "live" ? NO_STATE : state;
-    if (bytes !== undefined) return [held.stamp, lives, encodeCopy({ held, state: bytes }, life), "", ""];
+    if (bytes !== undefined) {
+      const copy = encodeCopy({ held, state: bytes }, life);
+      reader.note(copyKeys(held).copy, copy.length);
+      return [held.stamp, lives, copy, "", ""];
+    }
     return [held.stamp, lives, "", encodeHeld(held), String(held.stateVersion).padStart(16, "0")];
   }
 
@@ -183,8 +183,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     const { copy } = copyKeys(key);
     const life = lifeAt(copy);
     if (life === undefined || life === "") return undefined;
-    const [bytes] = await roomToRead.run(likelyBytes, () => guarded(() => reader.fetch([copy], [])));
-    likelyBytes = Math.max(bytes?.length ?? 0, likelyBytes * LESS_LIKELY, LEAST_LIKELY);
+    const bytes = await reader.read(copy);
     // Where it was asked for, and where the answer came from.
     if (bytes == null || lifeAt(copy) !== life) return undefined;
     return decodeCopy(bytes, key, life);

@@ -2,6 +2,8 @@
 export interface Room {
   /** How many bytes wait. */
   readonly waiting: number;
+  /** Whether work of so many bytes would begin at once. */
+  hasRoom(bytes: number): boolean;
   run<T>(bytes: number, work: () => Promise<T>): Promise<T>;
 }
 
@@ -17,7 +19,8 @@ export function createRoom(mostBytes: number): Room {
   let queue: Waiting[] = [];
   let first = 0;
 
-  const hasRoom = (bytes: number) => taken === 0 || taken + bytes <= mostBytes;
+  const isRoomFor = (bytes: number) => taken === 0 || taken + bytes <= mostBytes;
+  const hasRoom = (bytes: number) => first === queue.length && isRoomFor(bytes);
 
   function begin<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     taken += bytes;
@@ -31,7 +34,7 @@ export function createRoom(mostBytes: number): Room {
   }
 
   function admit(): void {
-    for (let next = queue[first]; next !== undefined && hasRoom(next.bytes); next = queue[first]) {
+    for (let next = queue[first]; next !== undefined && isRoomFor(next.bytes); next = queue[first]) {
       first++;
       waiting -= next.bytes;
       next.begin();
@@ -45,8 +48,9 @@ export function createRoom(mostBytes: number): Room {
     get waiting() {
       return waiting;
     },
+    hasRoom,
     run(bytes, work) {
-      if (first === queue.length && hasRoom(bytes)) return begin(bytes, work);
+      if (hasRoom(bytes)) return begin(bytes, work);
       waiting += bytes;
       return new Promise((resolve, reject) => {
         queue.push({ bytes, begin: () => begin(bytes, work).then(resolve, reject) });
