@@ -5,10 +5,26 @@ import {
   history,
   milliseconds,
   ofAll,
+  postgres,
+  redis,
   type SettingRow,
   seconds,
   unmistakable,
 } from "./setting-row.ts";
+
+/** Milliseconds of a lease. */
+const unmistakableLease = {
+  good: [
+    ["30m", 1_800_000],
+    ["100ms", 100],
+    ["24h", 86_400_000],
+  ],
+  bad: ["30", "99ms", "25h", "0", "soon"],
+  goodInFile: [["30m", 1_800_000]],
+  badInFile: ["30", "25h", "never"],
+} as const;
+const threeMasters = "redis://a,redis://b:7000,redis://c";
+const threeInFile = '["redis://a", "rediss://b:7000", "redis://c"]';
 
 /** Of what the server is there for. */
 export const capabilitySettings: readonly SettingRow[] = [
@@ -75,6 +91,54 @@ export const capabilitySettings: readonly SettingRow[] = [
     path: "conversation.legacy_copies",
     ...flag,
     value: ({ conversation }) => conversation.legacyCopies,
+  },
+  {
+    env: "LOCK_TTL",
+    path: "lock.default.ttl",
+    ...unmistakableLease,
+    value: ({ lock }) => lock.policies.fallback.ttlMs,
+  },
+  {
+    env: "LOCK_AUTHORITY",
+    path: "lock.authority",
+    good: [
+      ["redis", "redis"],
+      ["postgres", "postgres"],
+    ],
+    bad: ["zookeeper", "Redis", "sqlite", "redlock,redis"],
+    goodInFile: [["postgres", "postgres"]],
+    badInFile: ["zookeeper", "7"],
+    value: ({ lock }) => lock.authority,
+    beside: { ...redis, ...postgres },
+  },
+  {
+    env: "LOCK_FALLBACK",
+    path: "lock.fallback",
+    good: [
+      ["postgres", "postgres"],
+      ["none", undefined],
+    ],
+    bad: ["sqlite", "true"],
+    goodInFile: [["postgres", "postgres"]],
+    badInFile: ["sqlite", "true"],
+    value: ({ lock }) => lock.fallback,
+    beside: { ...redis, ...postgres },
+  },
+  {
+    env: "LOCK_REDLOCK_URLS",
+    path: "lock.redlock_urls",
+    good: [[threeMasters, ["a:6379", "b:7000", "c:6379"]]],
+    bad: [
+      "redis://a",
+      "redis://a,redis://b",
+      "redis://a,redis://b,redis://a",
+      "a,b,c",
+      "redis-cluster://a,redis://b,redis://c",
+    ],
+    goodInFile: [[threeInFile, ["a:6379", "b:7000", "c:6379"]]],
+    badInFile: ["redis://a", '["redis://a"]', "[7, 8, 9]"],
+    value: ({ lock }) => lock.redlock.flatMap(({ target }) => target.nodes.map(({ host, port }) => `${host}:${port}`)),
+    beside: { LOCK_AUTHORITY: "redlock" },
   },
   {
     env: "AUDIT_RECOVERY_INTERVAL",
@@ -144,6 +208,16 @@ export const capabilitySettings: readonly SettingRow[] = [
     goodInFile: [["example.com/audit", "example.com/audit"]],
     badInFile: ["a b"],
     value: ({ audit }) => audit.origin,
+  },
+];
+
+/** Of leases on locks of some names, which only the file can hold. */
+export const lockNameSettings: readonly InFile[] = [
+  {
+    path: "lock.names.nightly*.ttl",
+    goodInFile: unmistakableLease.goodInFile,
+    badInFile: unmistakableLease.badInFile,
+    value: ({ lock }) => lock.policies.names["nightly*"]?.ttlMs,
   },
 ];
 

@@ -15,14 +15,17 @@ describe("examples/holdfast.yaml", () => {
     const defaults = resolveConfig({ HOLDFAST_INSTANCE_ID: "i" }, undefined).config;
     const { namespaces, ...policies } = example.cache.policies;
     const { collections, ...kept } = example.conversation.policies;
+    const { names, ...leases } = example.lock.policies;
     expect({
       ...example,
       cache: { ...example.cache, policies: { ...policies, namespaces: {} } },
       conversation: { ...example.conversation, policies: { ...kept, collections: {} } },
+      lock: { ...example.lock, policies: { ...leases, names: {} } },
       ratelimit: { rules: [] },
     }).toEqual(defaults);
     expect(Object.keys(namespaces)).toEqual(["permissions", "sessions-*"]);
     expect(Object.keys(collections)).toEqual(["orchestration", "archive-*"]);
+    expect(Object.keys(names)).toEqual(["nightly-batch", "imports/*"]);
     const rules = example.ratelimit.rules.map(({ name }) => name);
     expect(rules).toEqual(["client", "sign-in", "tokens-per-day", "imports", "searches"]);
   });
@@ -36,7 +39,7 @@ describe("examples/holdfast.yaml", () => {
   it("is right with every line that is commented out, too", () => {
     const everything = source
       .replaceAll(
-        /^( *)# (?=(?: *)(?:tls|cert|key|client_ca|ca|api_keys_file|instance_id|url|eager_refresh|max_items|backup_path|signing_key|retention): ?)/gm,
+        /^( *)# (?=(?: *)(?:tls|cert|key|client_ca|ca|api_keys_file|instance_id|url|eager_refresh|max_items|backup_path|signing_key|retention|authority|redlock_urls): ?)/gm,
         "$1",
       )
       .replaceAll(/^( *)# ( +(?:cert|key|client_ca|ca|age|count):)/gm, "$1$2")

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { ConfigError } from "../../src/config/mistakes.ts";
 import { resolveConfig } from "../../src/config.ts";
-import { capabilitySettings, collectionSettings, namespaceSettings } from "./capability-settings.ts";
+import { capabilitySettings, collectionSettings, lockNameSettings, namespaceSettings } from "./capability-settings.ts";
 import { serverSettings } from "./server-settings.ts";
 import { storageSettings } from "./storage-settings.ts";
 
@@ -37,25 +37,28 @@ describe.each(rows.filter((row) => row.env !== undefined))("$env", ({ env = "", 
   });
 });
 
-describe.each([...rows, ...namespaceSettings, ...collectionSettings])("$path in the file", (row) => {
-  const { path, goodInFile, badInFile, value } = row;
-  const env = "env" in row ? row.env : undefined;
-  const beside = Object.fromEntries(
-    Object.entries("beside" in row ? (row.beside ?? {}) : {}).filter(([name]) => name !== env),
-  );
+describe.each([...rows, ...namespaceSettings, ...collectionSettings, ...lockNameSettings])(
+  "$path in the file",
+  (row) => {
+    const { path, goodInFile, badInFile, value } = row;
+    const env = "env" in row ? row.env : undefined;
+    const beside = Object.fromEntries(
+      Object.entries("beside" in row ? (row.beside ?? {}) : {}).filter(([name]) => name !== env),
+    );
 
-  it.each(goodInFile)("takes %s", (written, expected) => {
-    const { environment, file: content } = fileWith(path, written, beside);
-    expect(value(resolveConfig(environment, content).config)).toEqual(expected);
-  });
+    it.each(goodInFile)("takes %s", (written, expected) => {
+      const { environment, file: content } = fileWith(path, written, beside);
+      expect(value(resolveConfig(environment, content).config)).toEqual(expected);
+    });
 
-  it.each(badInFile)("refuses %s, naming the path, what was seen and what is wanted", (written) => {
-    const { environment, file: content } = fileWith(path, written, beside);
-    const mistakes = mistakesOf(() => resolveConfig(environment, content));
-    const mistake = mistakes.find(({ where }) => where === `holdfast.yaml: ${path}`);
-    expect(mistake?.what).toMatch(/^is .+, wanted .+/);
-  });
-});
+    it.each(badInFile)("refuses %s, naming the path, what was seen and what is wanted", (written) => {
+      const { environment, file: content } = fileWith(path, written, beside);
+      const mistakes = mistakesOf(() => resolveConfig(environment, content));
+      const mistake = mistakes.find(({ where }) => where === `holdfast.yaml: ${path}`);
+      expect(mistake?.what).toMatch(/^is .+, wanted .+/);
+    });
+  },
+);
 
 it("has a row for every setting that the environment can hold", () => {
   const { effective } = resolveConfig({}, undefined);

@@ -10,6 +10,7 @@ const PAGES: readonly [string, Readonly<Record<string, string>>][] = [
   ["docs/cache.md", {}],
   ["docs/audit.md", {}],
   ["docs/conversation.md", { CONVERSATION_HISTORY: "10" }],
+  ["docs/lock.md", {}],
 ];
 
 describe.each(PAGES)("%s", (name, settings) => {

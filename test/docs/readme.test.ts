@@ -85,6 +85,7 @@ describe("README.md", () => {
 const EXAMPLES: readonly [string, RegExp][] = [
   ["examples/cache.ts", /^hello from TypeScript version \d+n$/m],
   ["examples/conversation.ts", /^2 steps and 2 messages at version \d+n$/m],
+  ["examples/lock.ts", /^the lock is free again$/m],
 ];
 
 describe.each(EXAMPLES)("%s", (path, said) => {

@@ -18,7 +18,9 @@ const services = [
 ];
 
 /** Those with RPCs; of the others the contract stands, and nothing answers yet. */
-const serving = ["Audit", "Cache", "ConversationState", "Health", "RateLimit"].map((name) => `holdfast.v1.${name}Service`);
+const serving = ["Audit", "Cache", "ConversationState", "Health", "Lock", "RateLimit"].map(
+  (name) => `holdfast.v1.${name}Service`,
+);
 const listed = ["grpc.health.v1.Health", ...services];
 
 const run = (...args: string[]) => grpcurl(["-plaintext", ...args]);
