@@ -27,7 +27,7 @@ export interface TruthsOptions {
   readonly count?: number;
   /** Instead of the clock of the database. */
   readonly clock?: Clock;
-  /** What the truth is given instead of its database: with a bug planted in it. */
+  /** What is used instead of the database: one that fails when it is told to, say. */
   readonly spoil?: (database: Database) => Database;
 }
 
@@ -40,10 +40,10 @@ export async function openTruths(
   const directory = parts.adopt(scratchDirectory("dedup"), (it) => it.remove());
   const where = kind === "postgres" ? await freshDatabase() : join(directory.path, "dedup.db");
   const open = async (): Promise<OpenTruth> => {
-    const database = parts.adopt(openTestDatabase(kind, where), (it) => it.close());
+    const database = spoil(parts.adopt(openTestDatabase(kind, where), (it) => it.close()));
     await migrate(database, migrations);
     const sqlClock: SqlClock = clock ? async () => clock.now() : createSqlClock(kind, systemClock);
-    const truth = parts.adopt(createSqlTruth({ database: spoil(database), clock: sqlClock }), (it) => it.close());
+    const truth = parts.adopt(createSqlTruth({ database, clock: sqlClock }), (it) => it.close());
     return { truth, database, clock: sqlClock };
   };
   const instances: [OpenTruth, ...OpenTruth[]] = [await open()];

@@ -21,11 +21,12 @@ export interface RedisCopiesOptions {
   readonly recall: Recall;
   /** Names the truth: copies of another one, which was there before it, are not believed. */
   readonly truthId: string;
+  /** What was asked of the truth longer ago is not copied, however long it was on its way. Default: 10 s. */
+  readonly fillMs?: number;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** What was asked of the truth longer ago is not copied, however long it was on its way. */
 const FILL_MS = 10_000;
 /** So long what comes late is kept out: also if the clock of Redis is set back meanwhile, up to minutes. */
 const KEEP_OUT_MS = 600_000;
@@ -38,7 +39,7 @@ const MOST_UNDER_WAY = 8 * 1024 * 1024;
 
 /** Copies in Redis, which may be away, lose them, or come back with old ones: who reads them judges whether to believe them. */
 export async function startRedisCopies(options: RedisCopiesOptions): Promise<Copies> {
-  const { redis, breaker, commandTimeoutMs, head, recall, truthId, clock, log } = options;
+  const { redis, breaker, commandTimeoutMs, head, recall, truthId, fillMs = FILL_MS, clock, log } = options;
   const noteAbsence = createAbsenceNotes("deduplication", log, clock);
   const guarded = createGuarded(breaker, commandTimeoutMs, (error) => error instanceof RedisReplyError);
   const belief = createBelief(head, clock, noteAbsence);
@@ -107,13 +108,13 @@ export async function startRedisCopies(options: RedisCopiesOptions): Promise<Cop
       return late === 1;
     };
     // Before its clock is known everything is late.
-    if ((await isLate()) && clock.monotonic() - moment.atMs < FILL_MS) await isLate();
+    if (await isLate()) await isLate();
   }
 
   /** By the clock of the server, which has gone on since it was told: so this is early rather than late. */
   function latest({ life, atMs }: Moment): number {
     const told = clocks.get(life);
-    return told === undefined ? 0 : Math.floor(told.serverMs + (atMs - told.toldAt) + FILL_MS);
+    return told === undefined ? 0 : Math.floor(told.serverMs + (atMs - told.toldAt) + fillMs);
   }
 
   async function forget(id: ClaimId, token: number): Promise<void> {
