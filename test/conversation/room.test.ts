@@ -1,5 +1,11 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
-import { createRoom } from "../../src/conversation/hot/room.ts";
+import { createRoom, type Room } from "../../src/conversation/hot/room.ts";
+import { until } from "../support/until.ts";
+
+setFlagsFromString("--expose-gc");
+const collectGarbage: () => void = runInNewContext("gc");
 
 /** Work that is under way until it is told to end. */
 function work(name: string, begun: string[]) {
@@ -49,3 +55,28 @@ it("lets what is larger than all of it have it to itself", async () => {
   next.end();
   await all[2];
 });
+
+it("lets go of what has begun, while others wait", async () => {
+  const room = createRoom(10);
+  const begun: string[] = [];
+  const [first, third] = [work("first", begun), work("third", begun)];
+  const all = [room.run(10, first.begin)];
+  const [large, second] = runLarge(room);
+  all.push(second, room.run(10, third.begin), room.run(10, third.begin));
+  first.end();
+  await second;
+  expect(begun).toEqual(["first", "third"]);
+  const isGone = () => {
+    collectGarbage();
+    return large.deref() === undefined;
+  };
+  await until(isGone, { what: "what has begun to be let go of" });
+  third.end();
+  expect(await Promise.all(all)).toEqual(["first", "large", "third", "third"]);
+});
+
+/** In a function of its own, whose frame holds nothing afterwards. */
+function runLarge(room: Room): readonly [WeakRef<Buffer>, Promise<string>] {
+  const large = Buffer.alloc(1024 * 1024, "x");
+  return [new WeakRef(large), room.run(10, () => Promise.resolve(large.length > 0 ? "large" : ""))];
+}

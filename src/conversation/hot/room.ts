@@ -16,7 +16,8 @@ interface Waiting {
 export function createRoom(mostBytes: number): Room {
   let taken = 0;
   let waiting = 0;
-  let queue: Waiting[] = [];
+  /** Those before the first have begun, and are not kept: what they hold may be large. */
+  let queue: (Waiting | undefined)[] = [];
   let first = 0;
 
   const isRoomFor = (bytes: number) => taken === 0 || taken + bytes <= mostBytes;
@@ -35,7 +36,7 @@ export function createRoom(mostBytes: number): Room {
 
   function admit(): void {
     for (let next = queue[first]; next !== undefined && isRoomFor(next.bytes); next = queue[first]) {
-      first++;
+      queue[first++] = undefined;
       waiting -= next.bytes;
       next.begin();
     }
