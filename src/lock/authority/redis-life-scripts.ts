@@ -15,8 +15,8 @@ export const MOST_GRANTS = GRANTS_PER_EPOCH - 1;
 
 const PRESENT = `
 local function present()
-  local info = redis.call('INFO', 'replication')
-  return string.find(info, 'role:master', 1, true) and string.match(info, 'master_replid:(%w+)')
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.find(info, 'role:master', 1, true) and string.match(info, 'master_replid:(%w+)')
 end
 `;
 

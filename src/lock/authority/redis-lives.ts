@@ -53,7 +53,9 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
     const [kind, name = "", maxMemory, policy] = Array.isArray(reply) ? reply.map(String) : [];
     if (kind === "begun") return adopt(partition, name);
     if (kind !== "beginning") {
-      throw new LockAuthorityUnavailableError("Redis does not say in which life it is (INFO: master_replid)");
+      throw new LockAuthorityUnavailableError(
+        "Redis does not say in which life it is: its account has to be allowed INFO",
+      );
     }
     if (maxMemory !== "0" && policy !== "noeviction") {
       log.warn({ policy }, "Redis may evict locks that are held: its maxmemory-policy should be noeviction");
