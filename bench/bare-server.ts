@@ -11,9 +11,11 @@ import {
   ConversationStateService,
   ConversationStateServiceGetResponseSchema,
 } from "../src/gen/holdfast/v1/conversation_pb.js";
+import { RateLimitService, RateLimitServiceCheckResponseSchema } from "../src/gen/holdfast/v1/rate_limit_pb.js";
 import { appendReply } from "./audit-messages.ts";
 import { conversationReply } from "./conversation-messages.ts";
 import { getManyReply, getReply, setReply } from "./messages.ts";
+import { checkReply } from "./ratelimit-messages.ts";
 
 /**
  * The baseline: grpc-js with the same messages and codecs, and a handler that does nothing but answer. What a user would have
@@ -25,12 +27,13 @@ const replies = new Map<string, Message>([
   [CacheServiceSetResponseSchema.typeName, setReply()],
   [AuditServiceAppendResponseSchema.typeName, appendReply()],
   [ConversationStateServiceGetResponseSchema.typeName, conversationReply()],
+  [RateLimitServiceCheckResponseSchema.typeName, checkReply()],
 ]);
 
 const server = new Server();
 const definition: Record<string, object> = {};
 const handlers: UntypedServiceImplementation = {};
-const services = [CacheService, AuditService, ConversationStateService];
+const services = [CacheService, AuditService, ConversationStateService, RateLimitService];
 for (const method of services.flatMap((service): readonly DescMethod[] => service.methods)) {
   const reply = replies.get(method.output.typeName);
   if (reply === undefined) continue;

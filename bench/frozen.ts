@@ -1,6 +1,6 @@
 import type { RedisServer } from "../test/support/redis-server.ts";
 import { until } from "../test/support/until.ts";
-import { type CacheCall, median, slice } from "./ratio.ts";
+import { type Call, median, slice } from "./ratio.ts";
 import type { Side } from "./sides.ts";
 
 /** How much slower a Get is while Redis is frozen and the breaker open: the p99 against the healthy one. */
@@ -12,15 +12,18 @@ export interface FrozenFigures {
 }
 
 const ROUNDS = 3;
-
 /** Few calls at a time: what is measured is how long a call takes, not how long it queues. */
+const CALM = { connections: 2, streams: 4 } as const;
+
 export async function measureFrozen(
   side: Side,
   redis: RedisServer,
-  call: CacheCall,
+  call: Call,
+  /** Runs into the timeout when Redis is frozen, and so opens the breaker. */
+  opener: Call,
   sliceMs: number,
 ): Promise<FrozenFigures> {
-  const calm = { ...call, connections: 2, streams: 4 };
+  const calm = { ...call, ...CALM };
   const healthy: number[] = [];
   const frozen: number[] = [];
   let frozenMax = 0;
@@ -30,8 +33,7 @@ export async function measureFrozen(
     healthy.push((await slice(side, calm, sliceMs)).p99);
     redis.pause();
     try {
-      // These run into the timeout and open the breaker.
-      await slice(side, { ...calm, namespace: "beyond-memory" }, sliceMs);
+      await slice(side, { ...opener, ...CALM }, sliceMs);
       await breakerIs(side, "open");
       const one = await slice(side, calm, sliceMs);
       frozen.push(one.p99);

@@ -2,6 +2,7 @@ import { appendLoad, listLoad } from "./audit-messages.ts";
 import { appendMessagesLoad, getConversationLoad, saveLoad } from "./conversation-messages.ts";
 import { type LoadOptions, load } from "./h2-load.ts";
 import { getManyRequests, getRequests, setRequests } from "./messages.ts";
+import { checkLoad } from "./ratelimit-messages.ts";
 import type { Call } from "./ratio.ts";
 
 /** `node load-process.ts '{"port":..., "path":"Get", ...}'`: makes the load and prints what came of it as a line of JSON. */
@@ -15,6 +16,7 @@ type Order = Call & {
 const CACHE = "/holdfast.v1.CacheService";
 const AUDIT = "/holdfast.v1.AuditService";
 const CONVERSATION = "/holdfast.v1.ConversationStateService";
+const RATE_LIMIT = "/holdfast.v1.RateLimitService";
 
 function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
   switch (order.path) {
@@ -34,6 +36,8 @@ function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
       return { path: `${CONVERSATION}/Get`, ...getConversationLoad() };
     case "AppendMessages":
       return { path: `${CONVERSATION}/AppendMessages`, ...appendMessagesLoad(order.ids) };
+    case "Check":
+      return { path: `${RATE_LIMIT}/Check`, ...checkLoad() };
   }
 }
 

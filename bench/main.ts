@@ -7,6 +7,7 @@ import { measureMemory } from "./audit-memory-case.ts";
 import { measureQueue } from "./audit-queue-cases.ts";
 import { measureConversations } from "./conversation-cases.ts";
 import { measureFrozen } from "./frozen.ts";
+import { measureRateLimits } from "./ratelimit-cases.ts";
 import { type CacheCall, type Call, compare } from "./ratio.ts";
 import { type Row, table, writeReport } from "./report.ts";
 import { benchYaml, OTHER_CORE, pin, type Side, startBare, startHoldfast } from "./sides.ts";
@@ -109,7 +110,7 @@ const frozenNames = { memory: "Get while Redis is frozen, L1", beyond: "Get whil
     if (!wanted(name)) continue;
     process.stderr.write(`${name} ...\n`);
     await fill(ours, call.namespace);
-    const figures = await measureFrozen(ours, redis, call, sliceMs);
+    const figures = await measureFrozen(ours, redis, call, beyond, sliceMs);
     const ratio = figures.frozenP99 / figures.healthyP99;
     rows.push({
       name,
@@ -151,6 +152,7 @@ await measureEmbedded(audit);
 await measureList(audit);
 await measureMemory(audit);
 await measureConversations(audit);
+await measureRateLimits(audit);
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);
 if (rows.some((row) => !row.reached)) process.exitCode = 1;

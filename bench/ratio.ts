@@ -38,8 +38,20 @@ export interface AppendMessagesCall extends Concurrency {
   readonly ids: readonly string[];
 }
 
+/** One unit of one limit, of many clients in turn. */
+export interface CheckCall extends Concurrency {
+  readonly path: "Check";
+}
+
 /** One kind of call, for both sides. */
-export type Call = CacheCall | AppendCall | ListCall | SaveCall | GetConversationCall | AppendMessagesCall;
+export type Call =
+  | CacheCall
+  | AppendCall
+  | ListCall
+  | SaveCall
+  | GetConversationCall
+  | AppendMessagesCall
+  | CheckCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;

@@ -1,3 +1,5 @@
+import { BackwardsWriter } from "../infra/backwards-writer.ts";
+import { varintBytes } from "../infra/wire-reader.ts";
 import type { CacheRecord } from "./record.ts";
 
 /**
@@ -92,7 +94,7 @@ export function sizeOfResult({ outcome, key, record }: GetFields): number {
 
 const textSize = (text: string) => Buffer.byteLength(text);
 /** With its tag and length. */
-const nestedSize = (size: number) => 1 + varintSize(size) + size;
+const nestedSize = (size: number) => 1 + varintBytes(size) + size;
 const scalarSize = (text: string) => (text === "" ? 0 : nestedSize(textSize(text)));
 
 function timeSize(ms: number): number {
@@ -100,7 +102,7 @@ function timeSize(ms: number): number {
   return numberSize(Math.floor(whole / 1000)) + numberSize((whole % 1000) * 1_000_000);
 }
 
-const numberSize = (value: number) => (value === 0 ? 0 : 1 + varintSize(value));
+const numberSize = (value: number) => (value === 0 ? 0 : 1 + varintBytes(value));
 
 /** More than tags, lengths, numbers and times of one reply can take. */
 const FIXED_BYTES = 160;
@@ -113,81 +115,4 @@ export function boundOf({ key, record }: Pick<GetFields, "key" | "record">): num
   bound += 3 * contentType.length + (typeof data === "string" ? 3 * data.length : data.byteLength);
   for (const tag of record.tags) bound += 3 * tag.length + 4;
   return bound;
-}
-
-/** Writes from the end to the beginning, so that the length of what is nested is known by the time it must be written. */
-class BackwardsWriter {
-  readonly #buffer: Buffer;
-  at: number;
-
-  constructor(bound: number) {
-    this.#buffer = Buffer.allocUnsafe(bound);
-    this.at = bound;
-  }
-
-  text(tag: number, text: string): void {
-    const length = Buffer.byteLength(text);
-    this.at -= length;
-    this.#buffer.write(text, this.at, length, "utf8");
-    this.#head(tag, length);
-  }
-
-  /** Empty text is left out, as proto3 does outside of lists and oneofs. */
-  scalarText(tag: number, text: string): void {
-    if (text !== "") this.text(tag, text);
-  }
-
-  bytes(tag: number, bytes: Uint8Array): void {
-    this.at -= bytes.byteLength;
-    this.#buffer.set(bytes, this.at);
-    this.#head(tag, bytes.byteLength);
-  }
-
-  /** What was written since `end` becomes a message of its own. */
-  message(tag: number, end: number): void {
-    this.#head(tag, end - this.at);
-  }
-
-  /** Zero is left out, as proto3 does. */
-  number(tag: number, value: number): void {
-    if (value !== 0) this.#head(tag, value);
-  }
-
-  /** A Timestamp of milliseconds since 1970. */
-  time(tag: number, ms: number): void {
-    const whole = Math.round(ms);
-    const end = this.at;
-    this.number(0x10, (whole % 1000) * 1_000_000);
-    this.number(0x08, Math.floor(whole / 1000));
-    this.message(tag, end);
-  }
-
-  done(): Buffer {
-    return this.#buffer.subarray(this.at);
-  }
-
-  /** A tag and the number behind it. */
-  #head(tag: number, value: number): void {
-    this.at -= varintSize(value);
-    writeVarint(this.#buffer, this.at, value);
-    this.#buffer[--this.at] = tag;
-  }
-}
-
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest > 0x7f; rest = Math.floor(rest / 128)) size++;
-  return size;
-}
-
-/** Numbers up to 2^53, which shifts cannot hold. Returns where the next byte goes. */
-function writeVarint(bytes: Uint8Array, start: number, value: number): number {
-  let at = start;
-  let rest = value;
-  while (rest > 0x7f) {
-    bytes[at++] = (rest % 128) | 0x80;
-    rest = Math.floor(rest / 128);
-  }
-  bytes[at++] = rest;
-  return at;
 }

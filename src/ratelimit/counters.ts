@@ -8,8 +8,13 @@ export interface Ask {
   readonly cost: number;
 }
 
+/** What a decision was made by. */
+export type Basis = "shared" | "local_share" | "open" | "closed";
+
 /** How a limit stands after a step. */
 export interface Standing {
+  /** Counters say "shared"; who uses them for something else says so. */
+  readonly basis: Basis;
   readonly limit: number;
   readonly shadow: boolean;
   /** Microseconds until the cost would be allowed: 0 when it was, Infinity when it never can be. */
@@ -89,15 +94,24 @@ export interface Counters {
 /** For how long the answer to a request that named itself is kept. */
 export const REMEMBERED_MS = { check: 60_000, refund: 600_000, acquire: 600_000 } as const;
 
-/** Names the counter of a limit in its namespace. No rule has a ":" in its name as it stands here, so that no two are taken for one. */
-export function counterName({ name, inline, algorithm }: Rule, key: string): string {
-  return `${inline ? "~" : ""}${name.replaceAll(":", "%3A")}:${key}:${SUFFIX[algorithm]}`;
+/** Names the counter of a limit in its namespace. */
+export function counterName(rule: Rule, key: string): string {
+  let ends = known.get(rule);
+  if (ends === undefined) {
+    const { name, inline, algorithm } = rule;
+    // No rule has a ":" in its name as it stands here, so that no two counters are taken for one.
+    ends = { before: `${inline ? "~" : ""}${name.replaceAll(":", "%3A")}:`, after: SUFFIXES[algorithm] };
+    known.set(rule, ends);
+  }
+  return ends.before + key + ends.after;
 }
 
+const known = new WeakMap<Rule, { readonly before: string; readonly after: string }>();
+
 /** Another algorithm counts anew. */
-const SUFFIX = {
-  fixed_window: "fixed",
-  sliding_window: "sliding",
-  token_bucket: "bucket",
-  concurrency: "slots",
+const SUFFIXES = {
+  fixed_window: ":fixed",
+  sliding_window: ":sliding",
+  token_bucket: ":bucket",
+  concurrency: ":slots",
 } as const;

@@ -97,7 +97,21 @@ function standing(memory: Memory, rule: Rule, counter: string, now: number, wait
     rule.algorithm === "concurrency"
       ? slotLevel(memory.held(counter), rule.limit)
       : levelOf(memory, rule, counter, now);
-  return { limit: rule.burst, shadow: rule.shadow, waitUs, ...level };
+  return {
+    basis: "shared",
+    limit: rule.burst,
+    shadow: rule.shadow,
+    waitUs: waitUs === Number.POSITIVE_INFINITY ? waitUs : bounded(waitUs),
+    ...level,
+    resetAt: level.resetAt && bounded(level.resetAt),
+  };
+}
+
+/** In the year 2255. Not quite the largest whole number, by which what reads the replies of Redis is already wrong by one. */
+const LAST_US = 9_000_000_000_000_000;
+
+function bounded(us: number): number {
+  return Math.min(us, LAST_US);
 }
 
 function levelOf(memory: Memory, rule: Rule, counter: string, now: number): SlotLevel {

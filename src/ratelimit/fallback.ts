@@ -1,7 +1,7 @@
 import type { NamedRequest } from "../infra/named-request.ts";
-import type { Ask, Charge, Counters, SlotOrder, Standing } from "./counters.ts";
-import { type LeaseAsk, leaseStatuses, readLeaseAsks, writeLeaseAsks } from "./lease-asks.ts";
-import type { Judgement, LeaseJudgement, RefundJudgement, RenewJudgement, Status } from "./limiter.ts";
+import type { Ask, Charge, Counters, Refund, SlotOrder, Standing, Taken, Verdict } from "./counters.ts";
+import { type LeaseAsk, leaseStandings, readLeaseAsks, writeLeaseAsks } from "./lease-asks.ts";
+import type { RenewJudgement } from "./limiter.ts";
 import { type Rule, shareOf } from "./rule.ts";
 import type { RuleBook } from "./rule-book.ts";
 
@@ -17,19 +17,14 @@ export interface FallbackOptions {
 /** What the rules say for when the shared counters cannot be reached. */
 export interface FallbackLimits {
   /** `retryMs`: when they are tried again; Infinity: never. */
-  check(namespace: string, asks: readonly Ask[], charge: Charge, retryMs: number): Promise<Judgement>;
-  refund(
-    namespace: string,
-    asks: readonly Ask[],
-    chargedAt: number | undefined,
-    retryMs: number,
-  ): Promise<RefundJudgement>;
+  check(namespace: string, asks: readonly Ask[], charge: Charge, retryMs: number): Promise<Verdict>;
+  refund(namespace: string, asks: readonly Ask[], chargedAt: number | undefined, retryMs: number): Promise<Refund>;
   acquire(
     namespace: string,
     asks: readonly Ask[],
     order: Pick<SlotOrder, "leaseId" | "ttlMs">,
     retryMs: number,
-  ): Promise<LeaseJudgement>;
+  ): Promise<Taken>;
   renew(namespace: string, leaseId: string, ttlMs: number): Promise<RenewJudgement | undefined>;
   giveBack(namespace: string, leaseId: string): Promise<boolean>;
   /** Forgets what this instance counted by itself. */
@@ -60,8 +55,8 @@ export function createFallbackLimits({ local, rules, instances, nowUs }: Fallbac
   const countedOf = (asks: readonly Ask[]) => asks.filter(isCounted).map((ask) => ({ ...ask, rule: share(ask.rule) }));
   const isClosed = (asks: readonly Ask[]) => asks.some(({ rule }) => rule.fallback === "closed" && !rule.shadow);
 
-  /** The statuses of those that are counted, with those that are not in their places. */
-  function merged(asks: readonly Ask[], counted: readonly Standing[], retryMs: number): Status[] {
+  /** The standings of those that are counted, with those that are not in their places. */
+  function merged(asks: readonly Ask[], counted: readonly Standing[], retryMs: number): Standing[] {
     let next = 0;
     return asks.map((ask) => {
       const standing = isCounted(ask) ? counted[next++] : undefined;
@@ -77,16 +72,17 @@ export function createFallbackLimits({ local, rules, instances, nowUs }: Fallbac
       const counted = countedOf(asks);
       const none = { at: nowUs(), allowed: true, standings: [] };
       const verdict = counted.length === 0 ? none : await local.check(namespace, counted, effective, UNNAMED);
-      const statuses = merged(asks, verdict.standings, retryMs);
-      return { at: verdict.at, allowed: verdict.allowed && !closed, statuses };
+      const standings = merged(asks, verdict.standings, retryMs);
+      return { at: verdict.at, allowed: verdict.allowed && !closed, standings };
     },
 
     async refund(namespace, asks, chargedAt, retryMs) {
-      const { refunded, standings } = await local.refund(namespace, countedOf(asks), chargedAt, UNNAMED);
+      const { at, refunded, standings } = await local.refund(namespace, countedOf(asks), chargedAt, UNNAMED);
       let next = 0;
       return {
+        at,
         refunded: asks.map((ask) => (isCounted(ask) ? (refunded[next++] ?? 0) : 0)),
-        statuses: merged(asks, standings, retryMs),
+        standings: merged(asks, standings, retryMs),
       };
     },
 
@@ -94,20 +90,20 @@ export function createFallbackLimits({ local, rules, instances, nowUs }: Fallbac
       const counted = countedOf(asks);
       if (isClosed(asks)) {
         const { at, standings } = await local.check(namespace, counted, "never", UNNAMED);
-        return { at, allowed: false, lease: undefined, statuses: merged(asks, standings, retryMs) };
+        return { at, allowed: false, lease: undefined, standings: merged(asks, standings, retryMs) };
       }
       const kept = asks.map(({ rule, key, cost }): LeaseAsk => ({ rule, key, cost, basis: basisOf(rule) }));
       const order = { leaseId, ttlMs, asks: writeLeaseAsks(kept), request: UNNAMED };
       const { at, allowed, lease, standings } = await local.acquire(namespace, counted, order);
-      return { at, allowed, lease, statuses: merged(asks, standings, retryMs) };
+      return { at, allowed, lease, standings: merged(asks, standings, retryMs) };
     },
 
     async renew(namespace, leaseId, ttlMs) {
       const renewed = await local.renew(namespace, leaseId, ttlMs);
       if (renewed === undefined) return undefined;
       const asks = readLeaseAsks(renewed.asks, rules);
-      const statuses = leaseStatuses(asks, renewed, share, (ask) => uncounted(ask, 0));
-      return { at: renewed.at, allowed: true, lease: renewed.lease, asks, statuses };
+      const standings = leaseStandings(asks, renewed, share, (ask) => uncounted(ask, 0));
+      return { at: renewed.at, allowed: true, lease: renewed.lease, asks, standings };
     },
 
     giveBack: (namespace, leaseId) => local.giveBack(namespace, leaseId),
@@ -120,7 +116,7 @@ function basisOf({ fallback }: Rule): LeaseAsk["basis"] {
 }
 
 /** Of a rule that is not counted: all of it is left, or nothing. */
-function uncounted({ rule }: Ask, retryMs: number): Status {
+function uncounted({ rule }: Ask, retryMs: number): Standing {
   const { burst: limit, shadow } = rule;
   const fixed = { limit, shadow, overdrawn: 0, resetAt: undefined };
   return rule.fallback === "open"

@@ -1,5 +1,4 @@
-import { type Ask, counterName, type Renewed } from "./counters.ts";
-import type { Basis, Status } from "./limiter.ts";
+import { type Ask, type Basis, counterName, type Renewed, type Standing } from "./counters.ts";
 import type { Rule } from "./rule.ts";
 import type { RuleBook } from "./rule-book.ts";
 
@@ -26,12 +25,12 @@ function currentRule(rule: Rule, rules: Pick<RuleBook, "find">): Rule {
 }
 
 /** How the limits of a lease that was renewed stand. `ruleOf`: by which rule what is counted is judged. */
-export function leaseStatuses(
+export function leaseStandings(
   asks: readonly LeaseAsk[],
   { slots }: Renewed,
   ruleOf: (rule: Rule) => Rule,
-  uncounted: (ask: LeaseAsk) => Status,
-): Status[] {
+  uncounted: (ask: LeaseAsk) => Standing,
+): Standing[] {
   const isCounted = ({ basis }: LeaseAsk) => basis === "shared" || basis === "local_share";
   const counters = [...new Set(asks.filter(isCounted).map(({ rule, key }) => counterName(rule, key)))];
   return asks.map((ask) => {

@@ -1,12 +1,11 @@
 import type { Counter, Metrics } from "../infra/metrics.ts";
-import type { Ask } from "./counters.ts";
-import type { Basis, Judgement } from "./limiter.ts";
+import type { Ask, Basis, Verdict } from "./counters.ts";
 import type { Rule } from "./rule.ts";
 
 /** How rate limits are used, for the metrics page. */
 export interface LimitMetrics {
   /** Counts what came of each limit of a call. */
-  decided(asks: readonly Ask[], judgement: Pick<Judgement, "statuses">): void;
+  decided(asks: readonly Ask[], verdict: Pick<Verdict, "standings">): void;
 }
 
 /** Rules beyond these share one label: rules may come and go with every reading. */
@@ -50,11 +49,11 @@ export function createLimitMetrics(metrics: Metrics, rules: () => number): Limit
   }
 
   return {
-    decided(asks, { statuses }) {
+    decided(asks, { standings }) {
       for (let i = 0; i < asks.length; i++) {
-        const [ask, status] = [asks[i], statuses[i]];
-        if (ask === undefined || status === undefined) continue;
-        const { waitUs, shadow, basis } = status;
+        const [ask, standing] = [asks[i], standings[i]];
+        if (ask === undefined || standing === undefined) continue;
+        const { waitUs, shadow, basis } = standing;
         countsFor(ask.rule)[waitUs === 0 ? "allowed" : shadow ? "shadow_denied" : "denied"].inc();
         byBasis[basis]?.inc();
       }

@@ -11,10 +11,13 @@ end
 local floor, ceil, max, min, huge = math.floor, math.ceil, math.max, math.min, math.huge
 local MOST_USED = 35184372088831
 
-local function text(number)
-  if number == huge then return '-1' end
-  return string.format('%.0f', number)
+-- Times end in the year 2255; -1 stands for never.
+local LAST = 9000000000000000
+local function bounded(time)
+  if time == huge then return -1 end
+  return min(time, LAST)
 end
+local function text(number) return string.format('%d', number) end
 
 -- Whole part and rest of a * b / c, exact beyond 2^53.
 local function muldiv(a, b, c)
@@ -158,28 +161,32 @@ local refunded = {
 
 local function read(key, rule)
   local found = redis.pcall('GET', key)
-  if type(found) ~= 'string' then return moved[rule[1]](nil, rule) end
-  local at, period, used, rest = string.match(found, '^(%d+) (%d+) (%d+) (%d+)$')
-  -- What somebody else wrote there counts as nothing.
-  if not at then return moved[rule[1]](nil, rule) end
-  return moved[rule[1]]({tonumber(at), tonumber(period), tonumber(used), tonumber(rest)}, rule)
+  if type(found) == 'string' then
+    local _, _, at, period, used, rest = string.find(found, '^(%d+) (%d+) (%d+) (%d+)$')
+    -- What somebody else wrote there counts as nothing.
+    if at then return moved[rule[1]]({at + 0, period + 0, used + 0, rest + 0}, rule) end
+  end
+  return moved[rule[1]](nil, rule)
 end
 
 -- Longer than it counts, should the clock be put back a little; and never so long that Redis refuses it.
 local function kept_ms(reset)
   if moved_clock then return '600000' end
-  return string.format('%.0f', min(315360000000, max(0, ceil((reset - now) / 1000)) + 1000))
+  return text(min(315360000000, max(0, ceil((reset - now) / 1000)) + 1000))
 end
 
-local function write(key, s, rule)
-  local _, reset = level[rule[1]](s, rule)
-  local state = string.format('%.0f %.0f %.0f %.0f', s[1], s[2], s[3], s[4])
-  redis.call('SET', key, state, 'PX', kept_ms(reset))
+local function write(key, s, reset)
+  redis.call('SET', key, string.format('%d %d %d %d', s[1], s[2], s[3], s[4]), 'PX', kept_ms(reset))
 end
 
-local function rule_of(spec)
-  local algorithm, limit, period, burst, shadow, units = string.match(spec, '^(%d) (%d+) (%d+) (%d+) (%d) (%d+)$')
-  return {tonumber(algorithm), tonumber(limit), tonumber(period), tonumber(burst), shadow == '1'}, tonumber(units)
+local rules_read = {}
+local function rule_of(written)
+  local rule = rules_read[written]
+  if rule then return rule end
+  local algorithm, limit, period, burst, shadow = string.match(written, '^(%d) (%d+) (%d+) (%d+) (%d)$')
+  rule = {algorithm + 0, limit + 0, period + 0, burst + 0, shadow == '1'}
+  rules_read[written] = rule
+  return rule
 end
 
 -- Slots: a sorted set of "<slots> <lease>" by when the lease ends, and '#', whose score is minus the slots taken.
@@ -213,15 +220,16 @@ local function wait_for_slots(key, taken, limit, slots)
   end
 end
 
-local function standing(key, rule, wait)
-  local used, reset
-  if rule[1] == SLOTS then
-    used, reset = taken_of(key), first_end(key)
-  else
-    used, reset = level[rule[1]](read(key, rule), rule)
-  end
-  local most, shadow = rule[4], rule[5] and '1' or '0'
-  return text(most) .. ' ' .. shadow .. ' ' .. text(wait) .. ' ' .. text(max(0, most - used)) .. ' ' ..
-    text(max(0, used - most)) .. ' ' .. text(reset)
+-- What is used of a limit and when it is whole again; the state is that of now, where it is counted.
+local function used_of(key, rule, s)
+  if rule[1] == SLOTS then return taken_of(key), first_end(key) end
+  local used, reset = level[rule[1]](s, rule)
+  return used, bounded(reset)
+end
+
+local function standing(rule, wait, used, reset)
+  local most, shadow = rule[4], rule[5] and '1 ' or '0 '
+  return text(most) .. ' ' .. shadow ..
+    string.format('%d %d %d %d', bounded(wait), max(0, most - used), max(0, used - most), reset)
 end
 `;

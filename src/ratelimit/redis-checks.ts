@@ -1,22 +1,38 @@
+import { RequestIdReusedError } from "../infra/named-request.ts";
 import type { Redis } from "../infra/redis.ts";
+import type { Ask, Verdict } from "./counters.ts";
 import { checkScript } from "./redis-scripts.ts";
+import { addLimits, readRemembered, readVerdict, verdictLength } from "./redis-wire.ts";
 
-/** One call, as the script reads it. */
+/** One call of Check or Peek. */
 export interface CheckCall {
+  readonly asks: readonly Ask[];
+  /** The counters of what is asked, in order. */
   readonly keys: readonly string[];
-  readonly args: readonly string[];
+  /** As the script has it. */
+  readonly mode: string;
+  /** Where the answer is remembered, what the request means, and for how long. */
+  readonly memory:
+    | { readonly key: string; readonly id: string; readonly meaning: string; readonly ms: number }
+    | undefined;
 }
 
 /** Calls of one turn of the event loop, in one round trip: each is still decided by itself. */
 export interface Checks {
   /** Calls of one group may share a script: their keys are in one slot. */
-  add(group: string, call: CheckCall): Promise<string>;
+  add(group: string, call: CheckCall): Promise<Verdict>;
+}
+
+interface Waiting {
+  readonly call: CheckCall;
+  readonly resolve: (verdict: Verdict) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 interface Batch {
   readonly keys: string[];
-  readonly args: string[];
-  readonly waiting: { readonly resolve: (reply: string) => void; readonly reject: (error: unknown) => void }[];
+  readonly args: (string | number)[];
+  readonly waiting: Waiting[];
 }
 
 /** Redis does nothing else while a script runs, so that one must not run for long. */
@@ -28,10 +44,7 @@ export function createChecks(redis: Pick<Redis, "run">, time: () => string): Che
   function send({ keys, args, waiting }: Batch): void {
     redis
       .run(checkScript, keys, args)
-      .then((replies) => {
-        if (!Array.isArray(replies)) throw new TypeError("the script did not answer with a list");
-        for (const [i, one] of waiting.entries()) one.resolve(String(replies[i]));
-      })
+      .then((reply) => settle(waiting, reply))
       .catch((error: unknown) => {
         for (const one of waiting) one.reject(error);
       });
@@ -54,12 +67,39 @@ export function createChecks(redis: Pick<Redis, "run">, time: () => string): Che
         batch = { keys: [], args: [time()], waiting: [] };
         batches.set(group, batch);
       }
-      batch.keys.push(...call.keys);
-      batch.args.push(...call.args);
+      write(batch, call);
       const { waiting } = batch;
       return new Promise((resolve, reject) => {
-        waiting.push({ resolve, reject });
+        waiting.push({ call, resolve, reject });
       });
     },
   };
+}
+
+function write({ keys, args }: Batch, { asks, keys: counters, mode, memory }: CheckCall): void {
+  const head = `${mode}${asks.length}`;
+  if (memory === undefined) {
+    args.push(head);
+  } else {
+    args.push(`r${head}`, memory.meaning, memory.ms);
+    keys.push(memory.key);
+  }
+  for (const counter of counters) keys.push(counter);
+  addLimits(args, asks);
+}
+
+function settle(waiting: readonly Waiting[], reply: unknown): void {
+  if (!Array.isArray(reply)) throw new TypeError("the script did not answer with a list");
+  let at = 0;
+  for (const { call, resolve, reject } of waiting) {
+    const { asks, memory } = call;
+    if (memory === undefined) {
+      resolve(readVerdict(reply, at, asks));
+      at += verdictLength(asks.length);
+      continue;
+    }
+    const text = String(reply[at++]);
+    if (text === "reused") reject(new RequestIdReusedError(memory.id));
+    else resolve(readRemembered(text));
+  }
 }

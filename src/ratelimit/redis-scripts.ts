@@ -3,7 +3,7 @@ import { ARITHMETIC } from "./redis-arithmetic.ts";
 
 /*
  * Every script works on keys of one slot only. ARGV[1] is the time in microseconds, for tests; empty: the clock of Redis.
- * A limit is written "algorithm limit period burst shadow units", whole numbers, as redis-wire.ts writes it; how it stands
+ * A limit is two arguments, the rule as "algorithm limit period burst shadow" (redis-wire.ts) and how much. How it stands
  * afterwards is told as "limit shadow wait remaining overdrawn reset" (wait -1: never; reset 0: none).
  */
 
@@ -11,83 +11,89 @@ import { ARITHMETIC } from "./redis-arithmetic.ts";
  * Several calls of Check or Peek, one after the other; each is decided as one.
  *
  * KEYS  for each call: where its answer is remembered, if it is; then the counter of each limit
- * ARGV  2... for each call: "mode limits" (mode: p peek, c charge if allowed, a charge always; "r" before it when the answer is
- *       remembered, then also what the request means and for how many milliseconds), then each limit
- * Result: for each call "now allowed", then " " and how each limit stands; or "reused" when the request was another one.
+ * ARGV  2... for each call: its mode and how many limits ("p" looks, "c" charges if allowed, "a" charges always; "r" before it
+ *       when the answer is remembered, then also what the request means and for how many milliseconds), then each limit
+ * Result: for each call now, allowed (1 or 0), and for each limit wait, remaining, overdrawn and reset: whole numbers, since texts
+ * would take longer to make than all else here. When the answer is remembered, one text instead: "now allowed" and how each
+ * limit stands, or "reused" when the request was another one.
  */
 export const checkScript = defineScript({
   name: "ratelimit-check",
   lua: `${ARITHMETIC}
-local k, a, replies = 1, 2, {}
+local k, a, n, replies = 1, 2, 0, {}
+local rules, keys, costs, needs, waits, states, charged, uses, resets = {}, {}, {}, {}, {}, {}, {}, {}, {}
+
+local function wait_of(i)
+  local rule = rules[i]
+  if rule[1] == SLOTS then return wait_for_slots(keys[i], taken_of(keys[i]), rule[2], needs[i]) end
+  return wait_for[rule[1]](states[i], rule, needs[i])
+end
 
 local function decide(mode, count)
-  local rules, keys, costs, needs, waits, states, ahead, fits = {}, {}, {}, {}, {}, {}, {}, {}
-  local allowed = true
-  local function wait_of(i)
-    local rule, key = rules[i], keys[i]
-    if rule[1] == SLOTS then return wait_for_slots(key, taken_of(key), rule[2], needs[i]) end
-    return wait_for[rule[1]](states[key], rule, needs[i])
-  end
+  local allowed, always = true, mode == 'a'
   for i = 1, count do
-    local key = KEYS[k]
-    rules[i], costs[i] = rule_of(ARGV[a])
-    k, a = k + 1, a + 1
-    keys[i] = key
-    local rule, before = rules[i], ahead[key] or 0
-    if rule[1] ~= SLOTS and not states[key] then states[key] = read(key, rule) end
-    needs[i] = before + max(1, costs[i])
-    waits[i] = wait_of(i)
-    fits[i] = waits[i] == 0
-    if fits[i] or mode == 'a' then ahead[key] = before + costs[i] end
-    if not fits[i] and not rule[5] then allowed = false end
-  end
-  if mode == 'a' or (mode == 'c' and allowed) then
-    local changed = {}
-    for i = 1, count do
-      if costs[i] > 0 and (fits[i] or mode == 'a') then
-        local s = states[keys[i]]
-        states[keys[i]] = {s[1], s[2], min(MOST_USED, s[3] + costs[i]), s[4]}
-        changed[keys[i]] = rules[i]
+    local key, rule, cost = KEYS[k], rule_of(ARGV[a]), ARGV[a + 1] + 0
+    k, a = k + 1, a + 2
+    keys[i], rules[i], costs[i], states[i] = key, rule, cost, nil
+    local ahead = 0
+    for j = 1, i - 1 do
+      if keys[j] == key then
+        states[i] = states[j]
+        if waits[j] == 0 or always then ahead = ahead + costs[j] end
       end
     end
-    for key, rule in pairs(changed) do write(key, states[key], rule) end
+    if rule[1] ~= SLOTS and not states[i] then states[i] = read(key, rule) end
+    needs[i] = ahead + max(1, cost)
+    local wait = wait_of(i)
+    waits[i] = wait
+    if wait > 0 and not rule[5] then allowed = false end
   end
-  local told = {text(now) .. (allowed and ' 1' or ' 0')}
+  local charges = always or (mode == 'c' and allowed)
   for i = 1, count do
-    if mode == 'a' and not fits[i] then waits[i] = wait_of(i) end
-    local rule, used, reset = rules[i]
-    if rule[1] == SLOTS then
-      used, reset = taken_of(keys[i]), first_end(keys[i])
-    else
-      used, reset = level[rule[1]](states[keys[i]], rule)
+    charged[i] = charges and costs[i] > 0 and (waits[i] == 0 or always)
+    if charged[i] then
+      local s = states[i]
+      s[3] = min(MOST_USED, s[3] + costs[i])
     end
-    told[i + 1] = string.format('%.0f %s %s %.0f %.0f %.0f', rule[4], rule[5] and '1' or '0', text(waits[i]),
-      max(0, rule[4] - used), max(0, used - rule[4]), reset)
   end
-  return table.concat(told, ' ')
+  for i = 1, count do
+    uses[i], resets[i] = used_of(keys[i], rules[i], states[i])
+    if charged[i] then write(keys[i], states[i], resets[i]) end
+    -- What was charged although there was no room has to be waited for as well.
+    if always and waits[i] > 0 then waits[i] = wait_of(i) end
+  end
+  return allowed
 end
 
 while ARGV[a] do
-  local remembered, mode, count = string.match(ARGV[a], '^(r?)(%a) (%d+)$')
-  count = tonumber(count)
+  local _, _, remembered, mode, count = string.find(ARGV[a], '^(r?)(%a)(%d+)$')
+  count = count + 0
   a = a + 1
-  local reply
-  if remembered == 'r' then
+  if remembered == '' then
+    local allowed = decide(mode, count)
+    replies[n + 1], replies[n + 2] = now, allowed and 1 or 0
+    n = n + 2
+    for i = 1, count do
+      local left = rules[i][4] - uses[i]
+      replies[n + 1], replies[n + 2] = bounded(waits[i]), max(0, left)
+      replies[n + 3], replies[n + 4] = max(0, -left), resets[i]
+      n = n + 4
+    end
+  else
     local memory, meaning, keep = KEYS[k], ARGV[a], ARGV[a + 1]
-    k, a = k + 1, a + 2
+    k, a, n = k + 1, a + 2, n + 1
     local known = redis.call('GET', memory)
     if known then
       local same = string.sub(known, 1, #meaning + 1) == meaning .. '\\n'
-      reply = same and string.sub(known, #meaning + 2) or 'reused'
-      k, a = k + count, a + count
+      replies[n] = same and string.sub(known, #meaning + 2) or 'reused'
+      k, a = k + count, a + 2 * count
     else
-      reply = decide(mode, count)
-      redis.call('SET', memory, meaning .. '\\n' .. reply, 'PX', keep)
+      local told = {text(now) .. (decide(mode, count) and ' 1' or ' 0')}
+      for i = 1, count do told[i + 1] = standing(rules[i], waits[i], uses[i], resets[i]) end
+      replies[n] = table.concat(told, ' ')
+      redis.call('SET', memory, meaning .. '\\n' .. replies[n], 'PX', keep)
     end
-  else
-    reply = decide(mode, count)
   end
-  replies[#replies + 1] = reply
 end
 return replies
 `,
@@ -114,14 +120,16 @@ if meaning ~= '' then
 end
 local told = {text(now)}
 for i = 2, #KEYS do
-  local rule, units = rule_of(ARGV[i + 3])
-  local state, back = refunded[rule[1]](read(KEYS[i], rule), rule, charged_at, units)
-  write(KEYS[i], state, rule)
+  local rule = rule_of(ARGV[2 * i + 1])
+  local state, back = refunded[rule[1]](read(KEYS[i], rule), rule, charged_at, ARGV[2 * i + 2] + 0)
+  local _, reset = level[rule[1]](state, rule)
+  write(KEYS[i], state, reset)
   told[#told + 1] = text(back)
 end
 for i = 2, #KEYS do
-  local rule = rule_of(ARGV[i + 3])
-  told[#told + 1] = standing(KEYS[i], rule, wait_for[rule[1]](read(KEYS[i], rule), rule, 1))
+  local rule = rule_of(ARGV[2 * i + 1])
+  local state = read(KEYS[i], rule)
+  told[#told + 1] = standing(rule, wait_for[rule[1]](state, rule, 1), used_of(KEYS[i], rule, state))
 end
 local reply = table.concat(told, ' ')
 if meaning ~= '' then redis.call('SET', KEYS[1], meaning .. '\\n' .. reply, 'PX', ARGV[4]) end
@@ -183,7 +191,7 @@ end
 local allowed, ahead, counters, waits = true, {}, {}, {}
 for i = 3, #KEYS do
   local key = KEYS[i]
-  local rule, slots = rule_of(ARGV[i + 4])
+  local rule, slots = rule_of(ARGV[2 * i + 1]), ARGV[2 * i + 2] + 0
   local units = (ahead[key] or 0) + slots
   waits[i] = wait_for_slots(key, taken_of(key), rule[2], units)
   if waits[i] == 0 or rule[5] then
@@ -204,7 +212,9 @@ if allowed then
   keep_lease(KEYS[2], ARGV[2], {ends, ARGV[4], counters, slots})
 end
 local told = {text(now), allowed and '1' or '0', allowed and ARGV[2] or '-', text(ends)}
-for i = 3, #KEYS do told[#told + 1] = standing(KEYS[i], (rule_of(ARGV[i + 4])), waits[i]) end
+for i = 3, #KEYS do
+  told[#told + 1] = standing(rule_of(ARGV[2 * i + 1]), waits[i], used_of(KEYS[i], rule_of(ARGV[2 * i + 1])))
+end
 local reply = table.concat(told, ' ')
 if meaning ~= '' and allowed then redis.call('SET', KEYS[1], meaning .. '\\n' .. reply, 'PX', ARGV[6]) end
 return reply

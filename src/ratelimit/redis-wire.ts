@@ -1,4 +1,4 @@
-import type { Standing } from "./counters.ts";
+import type { Ask, Standing, Verdict } from "./counters.ts";
 import type { Algorithm, Rule } from "./rule.ts";
 
 const NUMBERS: Readonly<Record<Algorithm, number>> = {
@@ -7,38 +7,78 @@ const NUMBERS: Readonly<Record<Algorithm, number>> = {
   token_bucket: 3,
   concurrency: 4,
 };
+/** Of a limit in a text. */
 const FIELDS = 6;
 
-const heads = new WeakMap<Rule, string>();
+const written = new WeakMap<Rule, string>();
 
-/** A rule and how much, as the scripts read them. */
-export function limitText(rule: Rule, units: number): string {
-  let head = heads.get(rule);
-  if (head === undefined) {
+/** A rule as the scripts read it. */
+function ruleText(rule: Rule): string {
+  let text = written.get(rule);
+  if (text === undefined) {
     const { algorithm, limit, periodUs, burst, shadow } = rule;
-    head = `${NUMBERS[algorithm]} ${limit} ${periodUs} ${burst} ${shadow ? 1 : 0} `;
-    heads.set(rule, head);
+    text = `${NUMBERS[algorithm]} ${limit} ${periodUs} ${burst} ${shadow ? 1 : 0}`;
+    written.set(rule, text);
   }
-  return head + units;
+  return text;
+}
+
+/** Adds limits as the scripts read them. */
+export function addLimits(args: (string | number)[], asks: readonly Ask[]): void {
+  for (const { rule, cost } of asks) args.push(ruleText(rule), cost);
 }
 
 export function readNumbers(reply: string): number[] {
   return reply.split(" ").map(Number);
 }
 
+/** The answer to one of several checks, of the numbers that begin at a place in the reply. */
+export function readVerdict(reply: readonly unknown[], start: number, asks: readonly Ask[]): Verdict {
+  let at = start;
+  const next = () => Number(reply[at++]);
+  return {
+    at: next(),
+    allowed: next() === 1,
+    standings: asks.map(({ rule: { burst, shadow } }) => ({
+      basis: "shared",
+      limit: burst,
+      shadow,
+      waitUs: waitOf(next()),
+      remaining: next(),
+      overdrawn: next(),
+      resetAt: next() || undefined,
+    })),
+  };
+}
+
+/** So many numbers the answer to a check of so many limits has. */
+export function verdictLength(limits: number): number {
+  return 2 + 4 * limits;
+}
+
+/** The answer to a check that was remembered. */
+export function readRemembered(reply: string): Verdict {
+  const numbers = readNumbers(reply);
+  return { at: numbers[0] ?? 0, allowed: numbers[1] === 1, standings: readStandings(numbers, 2) };
+}
+
 /** How limits stand, from the place where the numbers of the first begin. */
 export function readStandings(numbers: readonly number[], start: number): Standing[] {
   const standings: Standing[] = [];
   for (let at = start; at + FIELDS <= numbers.length; at += FIELDS) {
-    const wait = numbers[at + 2] ?? 0;
     standings.push({
+      basis: "shared",
       limit: numbers[at] ?? 0,
       shadow: numbers[at + 1] === 1,
-      waitUs: wait < 0 ? Number.POSITIVE_INFINITY : wait,
+      waitUs: waitOf(numbers[at + 2] ?? 0),
       remaining: numbers[at + 3] ?? 0,
       overdrawn: numbers[at + 4] ?? 0,
       resetAt: numbers[at + 5] || undefined,
     });
   }
   return standings;
+}
+
+function waitOf(wait: number): number {
+  return wait < 0 ? Number.POSITIVE_INFINITY : wait;
 }

@@ -1,9 +1,9 @@
 import { RequestIdReusedError } from "../infra/named-request.ts";
-import type { Redis, RedisArgument } from "../infra/redis.ts";
-import { type Ask, type Charge, type Counters, counterName, REMEMBERED_MS, type Verdict } from "./counters.ts";
+import type { Redis } from "../infra/redis.ts";
+import { type Ask, type Charge, type Counters, counterName, REMEMBERED_MS } from "./counters.ts";
 import { createChecks } from "./redis-checks.ts";
 import { acquireScript, refundScript, renewScript, resetScript, returnScript } from "./redis-scripts.ts";
-import { limitText, readNumbers, readStandings } from "./redis-wire.ts";
+import { addLimits, readNumbers, readStandings } from "./redis-wire.ts";
 
 export interface RedisCountersOptions {
   readonly redis: Pick<Redis, "run" | "mode">;
@@ -23,21 +23,24 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
 
   return {
     check(namespace, asks, charge, request) {
-      const keys = counterKeys(namespace, asks);
-      const head = `${request ? "r" : ""}${MODES[charge]} ${asks.length}`;
-      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
       const group = redis.mode === "cluster" ? namespace : "";
-      if (request === undefined) return checks.add(group, { keys, args: [head, ...limits] }).then(readVerdict);
-      const memory = requestKey(namespace, "check", request.id);
-      const args = [head, request.meaning, String(REMEMBERED_MS.check), ...limits];
-      return checks.add(group, { keys: [memory, ...keys], args }).then((reply) => readVerdict(own(reply, request.id)));
+      return checks.add(group, {
+        asks,
+        keys: counterKeys(namespace, asks),
+        mode: MODES[charge],
+        memory: request && {
+          ...request,
+          key: requestKey(namespace, "check", request.id),
+          ms: REMEMBERED_MS.check,
+        },
+      });
     },
 
     async refund(namespace, asks, chargedAt, request) {
       const keys = [requestKey(namespace, "refund", request?.id ?? ""), ...counterKeys(namespace, asks)];
-      const args: RedisArgument[] = [time(), chargedAt === undefined ? "" : String(chargedAt), request?.meaning ?? ""];
-      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
-      const reply = await redis.run(refundScript, keys, [...args, REMEMBERED_MS.refund, ...limits]);
+      const args: RedisArguments = [time(), chargedAt ?? "", request?.meaning ?? "", REMEMBERED_MS.refund];
+      addLimits(args, asks);
+      const reply = await redis.run(refundScript, keys, args);
       const [at = 0, ...numbers] = readNumbers(own(String(reply), request?.id ?? ""));
       return {
         at,
@@ -55,9 +58,9 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
     async acquire(namespace, asks, order) {
       const { leaseId, ttlMs, request } = order;
       const keys = [requestKey(namespace, "acquire", request?.id ?? ""), leaseKey(namespace, leaseId)];
-      const args: RedisArgument[] = [time(), leaseId, ttlMs, order.asks, request?.meaning ?? "", REMEMBERED_MS.acquire];
-      const limits = asks.map(({ rule, cost }) => limitText(rule, cost));
-      const reply = await redis.run(acquireScript, [...keys, ...counterKeys(namespace, asks)], [...args, ...limits]);
+      const args: RedisArguments = [time(), leaseId, ttlMs, order.asks, request?.meaning ?? "", REMEMBERED_MS.acquire];
+      addLimits(args, asks);
+      const reply = await redis.run(acquireScript, [...keys, ...counterKeys(namespace, asks)], args);
       const [at = "", allowed, id = "", ends = "", ...rest] = own(String(reply), request?.id ?? "").split(" ");
       return {
         at: Number(at),
@@ -84,6 +87,8 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
   };
 }
 
+type RedisArguments = (string | number)[];
+
 const MODES: Readonly<Record<Charge, string>> = { never: "p", if_allowed: "c", always: "a" };
 
 /** As the platform before Holdfast had it: `ratelimit:client:42:...`. */
@@ -94,11 +99,6 @@ function prefix(namespace: string): string {
 /** All counters of a namespace in one slot, since any of them may be decided together. */
 function clusterPrefix(namespace: string): string {
   return `ratelimit:{${namespace}}:`;
-}
-
-function readVerdict(reply: string): Verdict {
-  const numbers = readNumbers(reply);
-  return { at: numbers[0] ?? 0, allowed: numbers[1] === 1, standings: readStandings(numbers, 2) };
 }
 
 /** The reply, unless it tells that the name stands for another request. */

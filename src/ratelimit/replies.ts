@@ -9,11 +9,10 @@ import {
   type RateLimitStatus,
   RateLimitStatusSchema,
 } from "../gen/holdfast/v1/rate_limit_pb.js";
-import type { Ask } from "./counters.ts";
-import type { Basis, Status } from "./limiter.ts";
+import type { Ask, Basis, Standing, Verdict } from "./counters.ts";
 import type { Algorithm, Fallback, Rule } from "./rule.ts";
 
-const BASES: Readonly<Record<Basis, RateLimitBasis>> = {
+export const BASES: Readonly<Record<Basis, RateLimitBasis>> = {
   shared: RateLimitBasis.SHARED,
   local_share: RateLimitBasis.LOCAL_SHARE,
   open: RateLimitBasis.FALLBACK_OPEN,
@@ -32,75 +31,82 @@ const FALLBACKS: Readonly<Record<Fallback, RateLimitFallback>> = {
 };
 
 const SECOND_US = 1_000_000;
-/** The end of the year 9999, and ten thousand years: what a Timestamp and a Duration hold. */
-const LAST_US = 253_402_300_799 * SECOND_US;
-const LONGEST_US = 315_576_000_000 * SECOND_US;
 
 export function timestampOf(us: number): Timestamp {
-  return create(TimestampSchema, secondsAndNanos(Math.min(us, LAST_US)));
+  return create(TimestampSchema, secondsAndNanos(us));
 }
 
-/** Undefined for what never comes. */
-export function durationOf(us: number): Duration | undefined {
-  return us === Number.POSITIVE_INFINITY
-    ? undefined
-    : create(DurationSchema, secondsAndNanos(Math.min(us, LONGEST_US)));
+function durationOf(us: number): Duration {
+  return create(DurationSchema, secondsAndNanos(us));
 }
 
 function secondsAndNanos(us: number): { seconds: bigint; nanos: number } {
   return { seconds: BigInt(Math.floor(us / SECOND_US)), nanos: (us % SECOND_US) * 1_000 };
 }
 
-export function statusesOf(asks: readonly Ask[], statuses: readonly Status[]): RateLimitStatus[] {
-  return statuses.map((status, i) => statusOf(asks[i], status));
+export function statusesOf(asks: readonly Ask[], standings: readonly Standing[]): RateLimitStatus[] {
+  return standings.map((standing, i) => statusOf(asks[i], standing));
 }
 
-function statusOf(ask: Ask | undefined, status: Status): RateLimitStatus {
-  const { waitUs, resetAt, basis, shadow } = status;
-  const retryAfter = waitUs === 0 ? undefined : durationOf(waitUs);
+function statusOf(ask: Ask | undefined, standing: Standing): RateLimitStatus {
+  const { waitUs, resetAt, basis, shadow } = standing;
+  const comes = waitUs > 0 && waitUs !== Number.POSITIVE_INFINITY;
   return create(RateLimitStatusSchema, {
     rule: ask?.rule.name ?? "",
     key: ask?.key ?? "",
     allowed: waitUs === 0,
-    limit: BigInt(status.limit),
-    remaining: BigInt(status.remaining),
-    overdrawn: BigInt(status.overdrawn),
+    limit: BigInt(standing.limit),
+    remaining: BigInt(standing.remaining),
+    overdrawn: BigInt(standing.overdrawn),
     ...(resetAt !== undefined && { resetTime: timestampOf(resetAt) }),
-    ...(retryAfter !== undefined && { retryAfter }),
+    ...(comes && { retryAfter: durationOf(waitUs) }),
     shadow,
     basis: BASES[basis],
   });
 }
 
-/** Which rule denied, and until when all of them would. Nothing when it was allowed. */
-export function denialOf(
-  asks: readonly Ask[],
-  { allowed, statuses }: { readonly allowed: boolean; readonly statuses: readonly Status[] },
-): { deniedBy?: string; retryAfter?: Duration } {
-  if (allowed) return {};
+/** Who denied, and for how long. */
+export interface Denial {
+  /** Empty when it was allowed. */
+  readonly deniedBy: string;
+  /** Microseconds until all of them would allow it; undefined for never, and when it was allowed. */
+  readonly retryAfter: number | undefined;
+}
+
+const NO_DENIAL: Denial = { deniedBy: "", retryAfter: undefined };
+
+export function denialOf(asks: readonly Ask[], { allowed, standings }: Pick<Verdict, "allowed" | "standings">): Denial {
+  if (allowed) return NO_DENIAL;
   let by = -1;
   let longest = 0;
-  for (const [i, { shadow, waitUs }] of statuses.entries()) {
+  for (const [i, { shadow, waitUs }] of standings.entries()) {
     if (shadow || waitUs <= longest) continue;
     by = i;
     longest = waitUs;
   }
-  const retryAfter = durationOf(longest);
-  return { deniedBy: asks[by]?.rule.name ?? "", ...(retryAfter !== undefined && { retryAfter }) };
+  return {
+    deniedBy: asks[by]?.rule.name ?? "",
+    retryAfter: longest === Number.POSITIVE_INFINITY ? undefined : longest,
+  };
 }
 
-export function isDegraded(statuses: readonly Status[]): boolean {
-  return statuses.some(({ basis }) => basis !== "shared");
+/** The same as fields of a message. */
+export function denialFields(asks: readonly Ask[], verdict: Pick<Verdict, "allowed" | "standings">) {
+  const { deniedBy, retryAfter } = denialOf(asks, verdict);
+  return { deniedBy, ...(retryAfter !== undefined && { retryAfter: durationOf(retryAfter) }) };
+}
+
+export function isDegraded(standings: readonly Standing[]): boolean {
+  return standings.some(({ basis }) => basis !== "shared");
 }
 
 export function ruleMessage(rule: Rule): RateLimitRule {
   const { name, algorithm, limit, periodUs, burst, fallback, shadow } = rule;
-  const period = durationOf(periodUs);
   return create(RateLimitRuleSchema, {
     name,
     algorithm: ALGORITHMS[algorithm],
     limit: BigInt(limit),
-    ...(algorithm !== "concurrency" && period !== undefined && { period }),
+    ...(algorithm !== "concurrency" && { period: durationOf(periodUs) }),
     burst: algorithm === "token_bucket" ? BigInt(burst) : 0n,
     fallback: FALLBACKS[fallback],
     shadow,

@@ -71,12 +71,18 @@ export function asksOf(
   caller: Caller,
 ): Ask[] {
   fields.count("descriptors", descriptors.length, LIMITS.descriptors);
-  const asks = descriptors.map((descriptor, i) => askOf(fields, `descriptors[${i}]`, descriptor, wanted.zero, rules));
-  refuseContradictions(fields, asks);
-  fields.done();
-  if (asks.some((ask) => ask?.rule.inline) && !caller.hasScope(INLINE_SCOPE)) {
-    throw new InlineScopeError(caller.name, INLINE_SCOPE);
+  const asks: (Ask | undefined)[] = [];
+  let hasInline = false;
+  for (let i = 0; i < descriptors.length; i++) {
+    const descriptor = descriptors[i];
+    if (descriptor === undefined) continue;
+    const ask = askOf(fields, i, descriptor, wanted.zero, rules);
+    hasInline ||= ask?.rule.inline === true;
+    asks.push(ask);
   }
+  if (hasInline) refuseContradictions(fields, asks);
+  fields.done();
+  if (hasInline && !caller.hasScope(INLINE_SCOPE)) throw new InlineScopeError(caller.name, INLINE_SCOPE);
   return asks.map((ask, i) => {
     if (ask === undefined) {
       throw new UnknownRuleError(String(descriptors[i]?.rule.value), `descriptors[${i}].rule_name`);
@@ -93,27 +99,29 @@ export function asksOf(
 /** Undefined when no rule has the name. */
 function askOf(
   fields: LimitFields,
-  at: string,
+  at: number,
   { rule, key, cost }: RateLimitDescriptor,
   mayBeZero: boolean,
   rules: Pick<RuleBook, "find">,
 ): Ask | undefined {
+  // Names of fields are only made where one is wrong.
+  const refuse = (field: string, what: string) => fields.refuse(`descriptors[${at}].${field}`, what);
   const fault = textFault(key, LIMITS.keyBytes);
-  if (fault !== undefined) fields.refuse(`${at}.key`, fault);
-  if (cost !== undefined && cost > MOST) fields.refuse(`${at}.cost`, `is ${cost}; the limit is ${MOST}`);
-  if (cost === 0n && !mayBeZero) fields.refuse(`${at}.cost`, "must not be 0");
+  if (fault !== undefined) refuse("key", fault);
+  if (cost !== undefined && cost > MOST) refuse("cost", `is ${cost}; the limit is ${MOST}`);
+  if (cost === 0n && !mayBeZero) refuse("cost", "must not be 0");
   const units = cost === undefined ? 1 : Number(cost);
   switch (rule.case) {
     case undefined:
-      fields.refuse(`${at}.rule`, "is required: set rule_name or inline_rule");
+      refuse("rule", "is required: set rule_name or inline_rule");
       return undefined;
     case "ruleName": {
-      if (!RULE_NAME.test(rule.value)) fields.refuse(`${at}.rule_name`, NAME_WANTED);
       const found = rules.find(rule.value);
+      if (found === undefined && !RULE_NAME.test(rule.value)) refuse("rule_name", NAME_WANTED);
       return found && { rule: found, key, cost: units };
     }
     case "inlineRule":
-      return { rule: inlineRule(fields, `${at}.inline_rule`, rule.value), key, cost: units };
+      return { rule: inlineRule(fields, `descriptors[${at}].inline_rule`, rule.value), key, cost: units };
   }
 }
 

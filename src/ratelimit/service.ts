@@ -6,22 +6,22 @@ import {
   RateLimitService,
   type RateLimitServiceAcquireConcurrencyRequest,
   RateLimitServiceAcquireConcurrencyResponseSchema,
-  RateLimitServiceCheckResponseSchema,
   RateLimitServiceListRulesResponseSchema,
   RateLimitServicePeekResponseSchema,
   RateLimitServiceRefundResponseSchema,
   RateLimitServiceResetResponseSchema,
   RateLimitServiceReturnConcurrencyResponseSchema,
 } from "../gen/holdfast/v1/rate_limit_pb.js";
-import { type CallContext, type Mounted, mount, type ServedBy } from "../infra/call.ts";
+import { type CallContext, EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import { namedRequest } from "../infra/named-request.ts";
 import { readNamedToken, writeNamedToken } from "../infra/token.ts";
-import type { Ask, Lease } from "./counters.ts";
-import type { Limiter, Status } from "./limiter.ts";
+import type { Ask, Lease, Standing, Verdict } from "./counters.ts";
+import type { Limiter } from "./limiter.ts";
 import type { LimitMetrics } from "./metrics.ts";
-import { denialOf, isDegraded, ruleMessage, statusesOf, timestampOf } from "./replies.ts";
+import { denialFields, denialOf, isDegraded, ruleMessage, statusesOf, timestampOf } from "./replies.ts";
 import { asksOf, LEASE_MS, LIMITS, LimitFields, meaningOf, type Wanted } from "./requests.ts";
 import type { RuleBook } from "./rule-book.ts";
+import { decodeCheck, encodeCheck } from "./wire.ts";
 
 export interface RateLimitServiceOptions {
   readonly limiter: Limiter;
@@ -44,105 +44,107 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
   }
 
   /** Says on the reply who answered, and whether in place of another. */
-  function say(call: CallContext, statuses: readonly Status[]): boolean {
-    const degraded = isDegraded(statuses);
+  function say(call: CallContext, standings: readonly Standing[]): boolean {
+    const degraded = isDegraded(standings);
     call.servedBy(degraded || layer === undefined ? SERVED_BY_MEMORY : layer);
     if (degraded) call.degraded();
     return degraded;
   }
 
-  return mount(RateLimitService, {
-    async check(request, call) {
-      const fields = new LimitFields();
-      const namespace = fields.namespace(request.namespace);
-      const requestId = fields.requestId(request.requestId);
-      if (!(request.charge in RateLimitCharge)) fields.refuse("charge", "is not one that this server knows");
-      const always = request.charge === RateLimitCharge.ALWAYS;
-      const found = asked(fields, request.descriptors, COUNTING, call);
-      const named = namedRequest(requestId, "Check", () =>
-        meaningOf(namespace, found, [String(always), String(request.shadow)]),
-      );
-      const asks = request.shadow ? found.map(inShadow) : found;
-      const judgement = await limiter.check(namespace, asks, always ? "always" : "if_allowed", named);
-      metrics.decided(found, judgement);
-      return create(RateLimitServiceCheckResponseSchema, {
-        allowed: judgement.allowed,
-        statuses: statusesOf(asks, judgement.statuses),
-        ...denialOf(asks, judgement),
-        degraded: say(call, judgement.statuses),
-        chargeTime: timestampOf(judgement.at),
-      });
-    },
+  return mount(
+    RateLimitService,
+    {
+      // Not an async function: it is asked before everything else that callers do.
+      check(request, call) {
+        const fields = new LimitFields();
+        const namespace = fields.namespace(request.namespace);
+        const requestId = fields.requestId(request.requestId);
+        if (!(request.charge in RateLimitCharge)) fields.refuse("charge", "is not one that this server knows");
+        const always = request.charge === RateLimitCharge.ALWAYS;
+        const found = asked(fields, request.descriptors, COUNTING, call);
+        const named = namedRequest(requestId, "Check", () =>
+          meaningOf(namespace, found, [String(always), String(request.shadow)]),
+        );
+        const asks = request.shadow ? found.map(inShadow) : found;
+        return limiter.check(namespace, asks, always ? "always" : "if_allowed", named).then((verdict: Verdict) => {
+          metrics.decided(found, verdict);
+          const degraded = say(call, verdict.standings);
+          return new EncodedReply(encodeCheck(asks, { verdict, ...denialOf(asks, verdict), degraded }));
+        });
+      },
 
-    async peek(request, call) {
-      const fields = new LimitFields();
-      const namespace = fields.namespace(request.namespace);
-      const asks = asked(fields, request.descriptors, ANY, call);
-      const judgement = await limiter.check(namespace, asks, "never", undefined);
-      return create(RateLimitServicePeekResponseSchema, {
-        allowed: judgement.allowed,
-        statuses: statusesOf(asks, judgement.statuses),
-        ...denialOf(asks, judgement),
-        degraded: say(call, judgement.statuses),
-      });
-    },
+      async peek(request, call) {
+        const fields = new LimitFields();
+        const namespace = fields.namespace(request.namespace);
+        const asks = asked(fields, request.descriptors, ANY, call);
+        const verdict = await limiter.check(namespace, asks, "never", undefined);
+        return create(RateLimitServicePeekResponseSchema, {
+          allowed: verdict.allowed,
+          statuses: statusesOf(asks, verdict.standings),
+          ...denialFields(asks, verdict),
+          degraded: say(call, verdict.standings),
+        });
+      },
 
-    async refund(request, call) {
-      const fields = new LimitFields();
-      const namespace = fields.namespace(request.namespace);
-      const requestId = fields.requestId(request.requestId);
-      const chargedAt = fields.time("charge_time", request.chargeTime);
-      const asks = asked(fields, request.descriptors, REFUND, call);
-      const named = namedRequest(requestId, "Refund", () => meaningOf(namespace, asks, [String(chargedAt)]));
-      const { refunded, statuses } = await limiter.refund(namespace, asks, chargedAt, named);
-      return create(RateLimitServiceRefundResponseSchema, {
-        refunded: refunded.map(BigInt),
-        statuses: statusesOf(asks, statuses),
-        degraded: say(call, statuses),
-      });
-    },
+      async refund(request, call) {
+        const fields = new LimitFields();
+        const namespace = fields.namespace(request.namespace);
+        const requestId = fields.requestId(request.requestId);
+        const chargedAt = fields.time("charge_time", request.chargeTime);
+        const asks = asked(fields, request.descriptors, REFUND, call);
+        const named = namedRequest(requestId, "Refund", () => meaningOf(namespace, asks, [String(chargedAt)]));
+        const { refunded, standings } = await limiter.refund(namespace, asks, chargedAt, named);
+        return create(RateLimitServiceRefundResponseSchema, {
+          refunded: refunded.map(BigInt),
+          statuses: statusesOf(asks, standings),
+          degraded: say(call, standings),
+        });
+      },
 
-    async reset(request, call) {
-      const fields = new LimitFields();
-      const namespace = fields.namespace(request.namespace);
-      await limiter.reset(namespace, asked(fields, request.descriptors, ANY, call));
-      call.servedBy(layer ?? SERVED_BY_MEMORY);
-      return create(RateLimitServiceResetResponseSchema);
-    },
+      async reset(request, call) {
+        const fields = new LimitFields();
+        const namespace = fields.namespace(request.namespace);
+        await limiter.reset(namespace, asked(fields, request.descriptors, ANY, call));
+        call.servedBy(layer ?? SERVED_BY_MEMORY);
+        return create(RateLimitServiceResetResponseSchema);
+      },
 
-    listRules(request) {
-      const fields = new LimitFields();
-      const { prefix, pageToken } = request;
-      fields.text("prefix", prefix, 128, true);
-      const pageSize = fields.pageSize(request.pageSize);
-      const question = `ListRules ${prefix}`;
-      const after = pageToken === "" ? "" : readNamedToken(question, pageToken, 0)?.name;
-      if (after === undefined) fields.refuse("page_token", "is not a next_page_token of a listing of the same prefix");
-      fields.done();
-      const matching = rules.all.filter(({ name }) => name.startsWith(prefix) && name > (after ?? ""));
-      const page = matching.slice(0, pageSize);
-      const last = page.at(-1)?.name ?? "";
-      return create(RateLimitServiceListRulesResponseSchema, {
-        rules: page.map(ruleMessage),
-        nextPageToken: page.length < matching.length ? writeNamedToken(question, { place: [], name: last }) : "",
-        loadTime: timestampOf(rules.loadedAt * 1_000),
-      });
-    },
+      listRules(request) {
+        const fields = new LimitFields();
+        const { prefix, pageToken } = request;
+        fields.text("prefix", prefix, 128, true);
+        const pageSize = fields.pageSize(request.pageSize);
+        const question = `ListRules ${prefix}`;
+        const after = pageToken === "" ? "" : readNamedToken(question, pageToken, 0)?.name;
+        if (after === undefined)
+          fields.refuse("page_token", "is not a next_page_token of a listing of the same prefix");
+        fields.done();
+        const matching = rules.all.filter(({ name }) => name.startsWith(prefix) && name > (after ?? ""));
+        const page = matching.slice(0, pageSize);
+        const last = page.at(-1)?.name ?? "";
+        return create(RateLimitServiceListRulesResponseSchema, {
+          rules: page.map(ruleMessage),
+          nextPageToken: page.length < matching.length ? writeNamedToken(question, { place: [], name: last }) : "",
+          loadTime: timestampOf(rules.loadedAt * 1_000),
+        });
+      },
 
-    acquireConcurrency(request, call) {
-      return request.leaseId === "" ? acquire(request, call) : renew(request, call);
-    },
+      acquireConcurrency(request, call) {
+        return request.leaseId === "" ? acquire(request, call) : renew(request, call);
+      },
 
-    async returnConcurrency(request, call) {
-      const fields = new LimitFields();
-      const namespace = fields.namespace(request.namespace);
-      fields.text("lease_id", request.leaseId, LIMITS.leaseBytes);
-      fields.done();
-      const returned = await limiter.giveBack(namespace, request.leaseId);
-      call.servedBy(layer ?? SERVED_BY_MEMORY);
-      return create(RateLimitServiceReturnConcurrencyResponseSchema, { returned });
+      async returnConcurrency(request, call) {
+        const fields = new LimitFields();
+        const namespace = fields.namespace(request.namespace);
+        fields.text("lease_id", request.leaseId, LIMITS.leaseBytes);
+        fields.done();
+        const returned = await limiter.giveBack(namespace, request.leaseId);
+        call.servedBy(layer ?? SERVED_BY_MEMORY);
+        return create(RateLimitServiceReturnConcurrencyResponseSchema, { returned });
+      },
     },
-  });
+    { check: decodeCheck },
+  );
 
   async function acquire(request: RateLimitServiceAcquireConcurrencyRequest, call: CallContext) {
     const fields = new LimitFields();
@@ -151,16 +153,16 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
     const ttlMs = ttlOf(fields, request);
     const asks = asked(fields, request.descriptors, SLOTS, call);
     const named = namedRequest(requestId, "AcquireConcurrency", () => meaningOf(namespace, asks, [String(ttlMs)]));
-    const judgement = await limiter.acquire(namespace, asks, { ttlMs, request: named });
-    metrics.decided(asks, judgement);
-    const { deniedBy, retryAfter } = denialOf(asks, judgement);
+    const verdict = await limiter.acquire(namespace, asks, { ttlMs, request: named });
+    metrics.decided(asks, verdict);
+    const { retryAfter } = denialFields(asks, verdict);
     return create(RateLimitServiceAcquireConcurrencyResponseSchema, {
-      allowed: judgement.allowed,
-      ...leaseField(judgement.lease),
-      statuses: statusesOf(asks, judgement.statuses),
-      ...(deniedBy !== undefined && { deniedBy: firstDenying(asks, judgement.statuses) }),
+      allowed: verdict.allowed,
+      ...leaseField(verdict.lease),
+      statuses: statusesOf(asks, verdict.standings),
+      deniedBy: verdict.allowed ? "" : firstDenying(asks, verdict.standings),
       ...(retryAfter !== undefined && { retryAfter }),
-      degraded: say(call, judgement.statuses),
+      degraded: say(call, verdict.standings),
     });
   }
 
@@ -180,8 +182,8 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
     return create(RateLimitServiceAcquireConcurrencyResponseSchema, {
       allowed: true,
       ...leaseField(renewed.lease),
-      statuses: statusesOf(renewed.asks, renewed.statuses),
-      degraded: say(call, renewed.statuses),
+      statuses: statusesOf(renewed.asks, renewed.standings),
+      degraded: say(call, renewed.standings),
     });
   }
 }
@@ -198,8 +200,8 @@ function leaseField(lease: Lease | undefined) {
 }
 
 /** For slots it is the first, not the one that takes longest. */
-function firstDenying(asks: readonly Ask[], statuses: readonly Status[]): string {
-  const at = statuses.findIndex(({ shadow, waitUs }) => !shadow && waitUs > 0);
+function firstDenying(asks: readonly Ask[], standings: readonly Standing[]): string {
+  const at = standings.findIndex(({ shadow, waitUs }) => !shadow && waitUs > 0);
   return asks[at]?.rule.name ?? "";
 }
 

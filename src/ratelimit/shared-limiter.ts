@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { UnavailableError } from "../infra/failure.ts";
-import type { Counters, Standing } from "./counters.ts";
+import type { Counters, Standing, Verdict } from "./counters.ts";
 import { CountersUnavailableError } from "./failures.ts";
 import type { FallbackLimits } from "./fallback.ts";
-import { type LeaseAsk, leaseStatuses, readLeaseAsks, writeLeaseAsks } from "./lease-asks.ts";
-import type { Basis, Limiter, Status } from "./limiter.ts";
+import { type LeaseAsk, leaseStandings, readLeaseAsks, writeLeaseAsks } from "./lease-asks.ts";
+import type { Limiter } from "./limiter.ts";
 import type { RuleBook } from "./rule-book.ts";
 
 export interface SharedLimiterOptions {
@@ -32,12 +32,12 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
     if (shared === undefined) return instead(Number.POSITIVE_INFINITY);
     const wait = fallback === undefined ? undefined : leftAlone();
     if (wait !== undefined) return instead(wait);
-    try {
-      return await ask(shared);
-    } catch (error) {
-      if (fallback === undefined || !(error instanceof UnavailableError)) throw error;
-      return instead(leftAlone() ?? error.retryAfterMs ?? 0);
-    }
+    return ask(shared).catch((error: unknown) => insteadOf(error, instead));
+  }
+
+  async function insteadOf<T>(error: unknown, instead: (retryMs: number) => Promise<T>): Promise<T> {
+    if (fallback === undefined || !(error instanceof UnavailableError)) throw error;
+    return instead(leftAlone() ?? error.retryAfterMs ?? 0);
   }
 
   function without(): FallbackLimits {
@@ -54,21 +54,18 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
   }
 
   return {
-    check: (namespace, asks, charge, request) =>
-      orElse(
-        async (counters) => {
-          const { at, allowed, standings } = await counters.check(namespace, asks, charge, request);
-          return { at, allowed, statuses: withBasis(standings) };
-        },
-        (retryMs) => without().check(namespace, asks, charge, retryMs),
-      ),
+    check(namespace, asks, charge, request) {
+      const instead = (retryMs: number) => without().check(namespace, asks, charge, retryMs);
+      const wait = shared === undefined || fallback === undefined ? undefined : leftAlone();
+      // As `orElse` does, with a promise less: this is what is asked most.
+      if (shared === undefined || wait !== undefined) return instead(wait ?? Number.POSITIVE_INFINITY);
+      const verdict = shared.check(namespace, asks, charge, request);
+      return verdict.catch((error: unknown): Promise<Verdict> => insteadOf(error, instead));
+    },
 
     refund: (namespace, asks, chargedAt, request) =>
       orElse(
-        async (counters) => {
-          const { refunded, standings } = await counters.refund(namespace, asks, chargedAt, request);
-          return { refunded, statuses: withBasis(standings) };
-        },
+        (counters) => counters.refund(namespace, asks, chargedAt, request),
         (retryMs) => without().refund(namespace, asks, chargedAt, retryMs),
       ),
 
@@ -82,11 +79,10 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
 
     acquire: (namespace, asks, { ttlMs, request }) =>
       orElse(
-        async (counters) => {
+        (counters) => {
           const kept = asks.map((ask): LeaseAsk => ({ ...ask, basis: "shared" }));
           const order = { leaseId: newLeaseId(SHARED_LEASE), ttlMs, asks: writeLeaseAsks(kept), request };
-          const { at, allowed, lease, standings } = await counters.acquire(namespace, asks, order);
-          return { at, allowed, lease, statuses: withBasis(standings) };
+          return counters.acquire(namespace, asks, order);
         },
         (retryMs) => without().acquire(namespace, asks, { leaseId: newLeaseId(LOCAL_LEASE), ttlMs }, retryMs),
       ),
@@ -99,8 +95,8 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
           const renewed = await counters.renew(namespace, leaseId, ttlMs);
           if (renewed === undefined) return undefined;
           const asks = readLeaseAsks(renewed.asks, rules);
-          const statuses = leaseStatuses(asks, renewed, (rule) => rule, notCounted);
-          return { at: renewed.at, allowed: true, lease: renewed.lease, asks, statuses };
+          const standings = leaseStandings(asks, renewed, (rule) => rule, notCounted);
+          return { at: renewed.at, allowed: true, lease: renewed.lease, asks, standings };
         },
         (retryMs) => Promise.reject(unavailable(retryMs)),
       );
@@ -117,12 +113,6 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
   };
 }
 
-const SHARED: Basis = "shared";
-
-function withBasis(standings: readonly Standing[]): Status[] {
-  return standings.map((standing) => ({ ...standing, basis: SHARED }));
-}
-
-function notCounted({ rule }: LeaseAsk): Status {
+function notCounted({ rule }: LeaseAsk): Standing {
   throw new Error(`the shared counters do not count ${rule.name}`);
 }

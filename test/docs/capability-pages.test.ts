@@ -10,6 +10,7 @@ const PAGES: readonly [string, Readonly<Record<string, string>>][] = [
   ["docs/cache.md", {}],
   ["docs/audit.md", {}],
   ["docs/conversation.md", { CONVERSATION_HISTORY: "10" }],
+  ["docs/ratelimit.md", { HOLDFAST_CONFIG: join(root, "examples/holdfast.yaml") }],
   ["docs/lock.md", {}],
 ];
 

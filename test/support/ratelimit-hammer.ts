@@ -3,8 +3,8 @@ import { RateLimitBasis, RateLimitService } from "../../src/gen/holdfast/v1/rate
 import { limit, type RateLimitClient } from "./ratelimit-client.ts";
 
 /** The rules that are hammered; `RULES` has them as the server reads them. */
-export const LIMIT = 40;
-export const BURST = 20;
+export const LIMIT = 20;
+export const BURST = 10;
 export const SLOTS = 3;
 const PERIOD_US = 500_000;
 export const RULES = `
@@ -14,6 +14,7 @@ ratelimit:
     sliding: { algorithm: sliding_window, limit: ${LIMIT}, period: 500ms }
     bucket: { algorithm: token_bucket, limit: ${LIMIT}, period: 500ms, burst: ${BURST} }
     jobs: { algorithm: concurrency, limit: ${SLOTS} }
+    whole: { algorithm: sliding_window, limit: ${LIMIT}, period: 366d }
     open: { algorithm: fixed_window, limit: 1, period: 366d, fallback: open }
     closed: { algorithm: fixed_window, limit: 1000000, period: 366d, fallback: closed }
 `;
