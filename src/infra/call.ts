@@ -64,6 +64,8 @@ export interface Mounted {
   readonly rpcs: Readonly<Record<string, unknown>>;
   readonly decoders?: Readonly<Record<string, RequestDecoder | undefined>>;
   readonly jsonGuard?: JsonGuard;
+  /** RPCs whose callers may wait longer than those of others, and for how many milliseconds. */
+  readonly longestMs?: Readonly<Record<string, number | undefined>>;
 }
 
 /**

@@ -51,7 +51,7 @@ export interface Calls {
 export interface CallsOptions {
   readonly metrics: Metrics;
   readonly log: Log;
-  /** A unary call is given at most this long, whatever its caller asks. Streams end by their callers' deadlines only. */
+  /** A unary call is given at most this long, whatever its caller asks, unless it is there to wait. Streams end by their callers' deadlines only. */
   readonly maxDeadlineMs: number;
 }
 
@@ -125,7 +125,8 @@ export function createCalls(options: CallsOptions): Calls {
     open(method, caller, deadline, started) {
       seen++;
       let until: number | undefined = deadline;
-      if (method.desc.methodKind === "unary") until = Math.min(deadline, Date.now() + maxDeadlineMs);
+      if (method.desc.methodKind === "unary")
+        until = Math.min(deadline, Date.now() + (method.longestMs ?? maxDeadlineMs));
       else if (deadline === Number.POSITIVE_INFINITY) until = undefined;
       return new Call(method, caller, until, started, deadline !== Number.POSITIVE_INFINITY);
     },

@@ -31,6 +31,8 @@ export interface Method {
   /** Decodes its requests in place of the ordinary decoder. */
   readonly decoder: RequestDecoder | undefined;
   readonly jsonGuard: JsonGuard | undefined;
+  /** Undefined: a call is given as long as any. */
+  readonly longestMs: number | undefined;
   readonly plane: Plane;
   /** The scope a caller must have. Empty: none. */
   readonly scope: string;
@@ -50,6 +52,7 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
       handler: handlerOf(desc, mounted.rpcs[desc.localName], missing(name)),
       decoder: mounted.decoders?.[desc.localName],
       jsonGuard: mounted.jsonGuard,
+      longestMs: mounted.longestMs?.[desc.localName],
       plane,
       scope: getOption(desc, scopeOption),
       namespacesOf: namespacesReader(desc),

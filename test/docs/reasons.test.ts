@@ -55,6 +55,17 @@ describe("the errors of docs/conversation.md", () => {
   });
 });
 
+describe("the errors of docs/lock.md", () => {
+  it("are those that the service gives, and no others but those of every service", () => {
+    const given = reasonsIn([...filesOf("lock"), "infra/failure.ts", "infra/named-request.ts"]);
+    const told = reasonsOf("docs/lock.md");
+    expect(given.filter((reason) => !told.includes(reason) && !/^(SERVER|REDIS|REDLOCK)_/.test(reason))).toEqual([]);
+    // Of the audit record that ForceRelease keeps.
+    const known = [...given, ...reasonsOf("proto/README.md"), "DURABILITY_NOT_REACHED"];
+    expect(told.filter((reason) => !known.includes(reason))).toEqual([]);
+  });
+});
+
 describe("the names of enums in docs/conversation.md", () => {
   const enums = [...contract.enums, ...contract.messages.flatMap(({ nestedEnums }) => nestedEnums)];
   const values = enums.flatMap((one) => one.values.filter(({ number }) => number !== 0).map(({ name }) => name));

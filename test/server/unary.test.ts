@@ -4,6 +4,7 @@ import type { CallContext } from "../../src/infra/call.ts";
 import { EncodedReply } from "../../src/infra/call.ts";
 import { Failure, InvalidFieldsError, UnavailableError } from "../../src/infra/failure.ts";
 import { until } from "../support/until.ts";
+import { EchoService } from "./echo.ts";
 import { detailsOf, echo, post, startEcho } from "./harness.ts";
 
 const say = JSON.stringify({ text: "hi" });
@@ -274,6 +275,13 @@ describe("a deadline", () => {
     expect(grpc.error?.metadata.get("holdfast-degraded")).toEqual(["false"]);
     const http = await post(h, "Say", "{}", { "connect-timeout-ms": "50000" });
     expect(http.status).toBe(504);
+  });
+
+  it("is further off for an RPC that is there to wait", async () => {
+    const say = (_: unknown, call: CallContext) => echo({ number: (call.deadline ?? 0) > Date.now() + 10_000 ? 1 : 0 });
+    const services = [{ service: EchoService, rpcs: { say }, longestMs: { say: 3_600_000 } }];
+    await using h = await startEcho({}, { services, maxDeadlineMs: 1_000 });
+    expect((await h.client.say({})).reply?.number).toBe(1);
   });
 });
 

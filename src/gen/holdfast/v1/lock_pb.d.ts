@@ -110,8 +110,9 @@ export declare type LockServiceAcquireRequest = Message<"holdfast.v1.LockService
   name: string;
 
   /**
-   * How long the lease lasts unless it is renewed: 100 milliseconds to 24 hours. If unset, 30 seconds. Short leases with
-   * renewal recover sooner: a failover of the authority waits out the longest lease granted.
+   * How long the lease lasts unless it is renewed: 100 milliseconds to 24 hours. If unset, 30 seconds, or what the server's
+   * configuration says for the name. Short leases with renewal recover sooner: a failover of the authority waits out the
+   * longest lease granted.
    *
    * @generated from field: google.protobuf.Duration ttl = 2;
    */
@@ -356,7 +357,8 @@ export declare type LockServiceHoldRequest = Message<"holdfast.v1.LockServiceHol
   name: string;
 
   /**
-   * How long the lease outlives the instance that renews it: 1 second to 24 hours. If unset, 30 seconds.
+   * How long the lease outlives the instance that renews it: 1 second to 24 hours. If unset, 30 seconds, or what the
+   * server's configuration says for the name; with resume_token, what the lock was taken with.
    *
    * @generated from field: google.protobuf.Duration ttl = 2;
    */
