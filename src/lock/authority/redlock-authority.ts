@@ -32,6 +32,7 @@ export interface RedlockAuthorityOptions {
 const MOST_TRIES = 8;
 /** Between two tries: from nothing up to this, and twice as much each time. */
 const FIRST_PAUSE_MS = 4;
+const COME_BACK_MS = 50;
 
 /**
  * A majority of independent Redis masters decides. They keep what they are told and refuse what would break a lease; the rules are
@@ -57,6 +58,10 @@ export function createRedlockAuthority(options: RedlockAuthorityOptions): Author
     // Masters that are new must be met before a lease is announced, or they would wait for one that nobody ever had.
     met ??= Promise.allSettled(masters.map((master) => master.meet()));
     await met;
+    const runs = masters.flatMap(({ run }) => run ?? []).filter((run) => run !== "");
+    if (new Set(runs).size < runs.length) {
+      throw new LockAuthorityUnavailableError("two of the lock masters are the same Redis, which would vote twice");
+    }
   }
 
   /** Runs `work` until it comes to something; undefined: something got in its way. */
@@ -73,7 +78,7 @@ export function createRedlockAuthority(options: RedlockAuthorityOptions): Author
     await ready();
     await head.allow(order.ttlMs);
     const taken = await again(() => takeOnce(order));
-    return taken ?? { kind: "yield", afterMs: FIRST_PAUSE_MS * 2 ** MOST_TRIES * Math.random() };
+    return taken ?? { kind: "yield", afterMs: COME_BACK_MS * Math.random() };
   }
 
   async function renew(order: RenewOrder): Promise<Renewed> {

@@ -2,6 +2,7 @@ import Redlock, { type Client, ExecutionError } from "redlock";
 import { WANTED_MS } from "../record/decide.ts";
 import { type Answer, answerOf, isClaimed } from "./redlock-answer.ts";
 import type { Master } from "./redlock-master.ts";
+import { askAll, isQuorum, quorumOf } from "./redlock-round.ts";
 import { ASK, DROP } from "./redlock-scripts.ts";
 
 export interface ClaimOrder {
@@ -39,11 +40,14 @@ export async function claimOn(masters: readonly Master[], order: ClaimOrder): Pr
   );
   const isMine = await acquire(redlock, order);
   if (isMine === undefined) for (const vote of votes) vote.drop();
+  // To redlock, who is away says no; what a majority says is only known when it has answered. The next token is made of all the
+  // answers that gave the claim: with fewer, it could miss one that was granted.
+  const claims = (all: readonly Answer[]) => all.filter(isClaimed).length >= quorumOf(masters.length);
+  const { answers, errors } = await askAll(votes, ({ answer }) => answer, isMine ? claims : isQuorum(masters.length));
   return {
     isMine: isMine === true,
     id: votes.find(({ id }) => id !== "")?.id ?? "",
-    answers: votes.flatMap(({ answer }) => answer ?? []),
-    errors: votes.flatMap(({ error }) => (error === undefined ? [] : [error])),
+    ...{ answers, errors },
     drop() {
       for (const vote of votes) vote.drop();
     },
@@ -66,13 +70,19 @@ async function acquire(redlock: Redlock, { keys, claimMs }: ClaimOrder): Promise
 class Vote implements Client {
   readonly #master: Master;
   readonly #order: ClaimOrder;
+  readonly #answered = Promise.withResolvers<Answer>();
+  #saidNo = false;
   id = "";
-  answer: Answer | undefined;
-  error: unknown;
 
   constructor(master: Master, order: ClaimOrder) {
     this.#master = master;
     this.#order = order;
+    // Nobody may be waiting for it any more.
+    this.#answered.promise.catch(() => {});
+  }
+
+  get answer(): Promise<Answer> {
+    return this.#answered.promise;
   }
 
   /** Texts of scripts go their own way: see redis-script.ts. */
@@ -86,21 +96,20 @@ class Vote implements Client {
       return 1;
     }
     this.id = String(keysAndArgs[1]);
+    this.#ask().then(this.#answered.resolve, this.#answered.reject);
+    const answer = await this.answer;
+    this.#saidNo = !isClaimed(answer);
+    return this.#saidNo ? 0 : 1;
+  }
+
+  async #ask(): Promise<Answer> {
     const { keys, instanceId, waits, claimMs } = this.#order;
-    const args = [this.id, claimMs, instanceId, waits ? 1 : 0, WANTED_MS];
-    try {
-      this.answer = answerOf(await this.#master.ask(ASK, keys, args));
-    } catch (error) {
-      this.error = error;
-      throw error;
-    }
-    return isClaimed(this.answer) ? 1 : 0;
+    return answerOf(await this.#master.ask(ASK, keys, [this.id, claimMs, instanceId, waits ? 1 : 0, WANTED_MS]));
   }
 
   /** Nobody waits for it: a claim that stays behind ends by itself. */
   drop(): void {
     // Who said no has nothing to give back. Who said nothing may have said yes.
-    if (this.answer !== undefined && !isClaimed(this.answer)) return;
-    this.#master.ask(DROP, this.#order.keys, [this.id]).catch(() => {});
+    if (!this.#saidNo) this.#master.ask(DROP, this.#order.keys, [this.id]).catch(() => {});
   }
 }

@@ -69,6 +69,7 @@ export function createRedlockHead({ heads, log, monotonic, timer = systemTimer }
       const known = await current();
       if (ttlMs <= known.longestMs) return;
       if (!(await unavailable(() => heads.allowLeases("redlock", ttlMs)))) {
+        readAgain();
         throw new LockAuthorityChangingError("redlock no longer decides");
       }
       if (head === known) head = { ...known, longestMs: ttlMs };

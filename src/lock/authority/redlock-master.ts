@@ -30,6 +30,8 @@ export interface MasterOptions {
 
 /** One of the masters, as this instance sees it. */
 export interface Master {
+  /** The run id of the server it is now. Undefined while it is not reached. */
+  readonly run: string | undefined;
   /** Begins its life if nobody has. Rejects when it does not vote. */
   meet(): Promise<void>;
   /** As Redis.scan. Rejects when it does not vote. */
@@ -142,6 +144,9 @@ export function createMaster(options: MasterOptions): Master {
   }
 
   return {
+    get run() {
+      return redis.lifeOf(LIFE_KEY);
+    },
     meet,
     ask,
     scan,

@@ -3,7 +3,7 @@ import { LockAuthorityUnavailableError } from "../failures.ts";
 import { type Answer, answerOf, type Version, type Written, writtenOf } from "./redlock-answer.ts";
 import { type Claim, claimOn } from "./redlock-claim.ts";
 import type { Master } from "./redlock-master.ts";
-import { askAll, quorumOf } from "./redlock-round.ts";
+import { askAll, isQuorum, quorumOf } from "./redlock-round.ts";
 import { ASK, HEAL, PUT, READ_ONLY } from "./redlock-scripts.ts";
 
 export interface Write {
@@ -109,7 +109,7 @@ export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): R
     const { answers, errors } = await askAll(
       masters,
       async (master) => answerOf(await master.ask(ASK, keys, READ_ONLY)),
-      (all, failed) => all.length >= quorum || failed >= veto,
+      isQuorum(masters.length),
     );
     if (answers.length < quorum) throw tooFew(errors);
     return answers;

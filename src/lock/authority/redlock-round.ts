@@ -9,6 +9,12 @@ export function quorumOf(count: number): number {
   return Math.floor(count / 2) + 1;
 }
 
+/** Whether so many answered, or so many cannot be asked, that nothing is to be waited for any more. */
+export function isQuorum(count: number): (answers: readonly unknown[], errors: number) => boolean {
+  const quorum = quorumOf(count);
+  return ({ length }, errors) => length >= quorum || errors > count - quorum;
+}
+
 /**
  * Asks all of them at once, and waits only until it has `enough`: a minority that is slow, frozen or away is not waited for.
  * `onLate` is told each answer that comes after that.

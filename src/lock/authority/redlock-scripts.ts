@@ -100,7 +100,7 @@ local kind, newToken, newRev, newId = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[
 local same = token == newToken and id == newId
 local ok = false
 if kind == 'settle' then
-  ok = vote == newId and not live and newToken > token and (token > 0 or newToken > number(life[4]))
+  ok = vote == newId and not live and newToken > token
 elseif kind == 'amend' then
   if token == newToken then ok = same and live and newRev > rev
   else ok = newToken > token and not live and (vote == '' or vote == newId) end
