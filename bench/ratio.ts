@@ -44,14 +44,7 @@ export interface CheckCall extends Concurrency {
 }
 
 /** One kind of call, for both sides. */
-export type Call =
-  | CacheCall
-  | AppendCall
-  | ListCall
-  | SaveCall
-  | GetConversationCall
-  | AppendMessagesCall
-  | CheckCall;
+export type Call = CacheCall | AppendCall | ListCall | SaveCall | GetConversationCall | AppendMessagesCall | CheckCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;
