@@ -11,9 +11,11 @@ import {
   ConversationStateService,
   ConversationStateServiceGetResponseSchema,
 } from "../src/gen/holdfast/v1/conversation_pb.js";
+import { DedupService, DedupServiceClaimResponseSchema } from "../src/gen/holdfast/v1/dedup_pb.js";
 import { RateLimitService, RateLimitServiceCheckResponseSchema } from "../src/gen/holdfast/v1/rate_limit_pb.js";
 import { appendReply } from "./audit-messages.ts";
 import { conversationReply } from "./conversation-messages.ts";
+import { claimReply } from "./dedup-messages.ts";
 import { getManyReply, getReply, setReply } from "./messages.ts";
 import { checkReply } from "./ratelimit-messages.ts";
 
@@ -28,12 +30,13 @@ const replies = new Map<string, Message>([
   [AuditServiceAppendResponseSchema.typeName, appendReply()],
   [ConversationStateServiceGetResponseSchema.typeName, conversationReply()],
   [RateLimitServiceCheckResponseSchema.typeName, checkReply()],
+  [DedupServiceClaimResponseSchema.typeName, claimReply()],
 ]);
 
 const server = new Server();
 const definition: Record<string, object> = {};
 const handlers: UntypedServiceImplementation = {};
-const services = [CacheService, AuditService, ConversationStateService, RateLimitService];
+const services = [CacheService, AuditService, ConversationStateService, RateLimitService, DedupService];
 for (const method of services.flatMap((service): readonly DescMethod[] => service.methods)) {
   const reply = replies.get(method.output.typeName);
   if (reply === undefined) continue;

@@ -1,5 +1,6 @@
 import { appendLoad, listLoad } from "./audit-messages.ts";
 import { appendMessagesLoad, getConversationLoad, saveLoad } from "./conversation-messages.ts";
+import { claimLoad } from "./dedup-messages.ts";
 import { type LoadOptions, load } from "./h2-load.ts";
 import { getManyRequests, getRequests, setRequests } from "./messages.ts";
 import { checkLoad } from "./ratelimit-messages.ts";
@@ -16,6 +17,7 @@ type Order = Call & {
 const CACHE = "/holdfast.v1.CacheService";
 const AUDIT = "/holdfast.v1.AuditService";
 const CONVERSATION = "/holdfast.v1.ConversationStateService";
+const DEDUP = "/holdfast.v1.DedupService";
 const RATE_LIMIT = "/holdfast.v1.RateLimitService";
 
 function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
@@ -36,6 +38,8 @@ function loadOf(order: Order): Pick<LoadOptions, "path" | "bodies" | "patch"> {
       return { path: `${CONVERSATION}/Get`, ...getConversationLoad() };
     case "AppendMessages":
       return { path: `${CONVERSATION}/AppendMessages`, ...appendMessagesLoad(order.ids) };
+    case "Claim":
+      return { path: `${DEDUP}/Claim`, ...claimLoad() };
     case "Check":
       return { path: `${RATE_LIMIT}/Check`, ...checkLoad() };
   }

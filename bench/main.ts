@@ -6,6 +6,7 @@ import { measureList } from "./audit-list-cases.ts";
 import { measureMemory } from "./audit-memory-case.ts";
 import { measureQueue } from "./audit-queue-cases.ts";
 import { measureConversations } from "./conversation-cases.ts";
+import { measureDedup } from "./dedup-cases.ts";
 import { measureFrozen } from "./frozen.ts";
 import { measureRateLimits } from "./ratelimit-cases.ts";
 import { type CacheCall, type Call, compare } from "./ratio.ts";
@@ -153,6 +154,7 @@ await measureList(audit);
 await measureMemory(audit);
 await measureConversations(audit);
 await measureRateLimits(audit);
+await measureDedup(audit);
 
 process.stdout.write(`${table(rows)}\n\nEverything measured: ${writeReport(rows)}\n`);
 if (rows.some((row) => !row.reached)) process.exitCode = 1;

@@ -43,8 +43,21 @@ export interface CheckCall extends Concurrency {
   readonly path: "Check";
 }
 
+/** Each claims a thing that nobody claimed before. */
+export interface ClaimCall extends Concurrency {
+  readonly path: "Claim";
+}
+
 /** One kind of call, for both sides. */
-export type Call = CacheCall | AppendCall | ListCall | SaveCall | GetConversationCall | AppendMessagesCall | CheckCall;
+export type Call =
+  | CacheCall
+  | AppendCall
+  | ListCall
+  | SaveCall
+  | GetConversationCall
+  | AppendMessagesCall
+  | CheckCall
+  | ClaimCall;
 
 export interface Slice extends LoadResult {
   readonly perSecond: number;
