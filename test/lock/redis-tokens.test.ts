@@ -5,30 +5,11 @@ import type { Heads } from "../../src/lock/authority/head.ts";
 import { epochOf } from "../../src/lock/record/token.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
-import { releaseOrder, renewOrder, takeOrder } from "./authorities.ts";
+import { renewOrder, takeOrder } from "./authorities.ts";
+import { GrowingTokens } from "./growing-tokens.ts";
 import { type OpenRedisAuthorities, openRedisAuthorities, type RedisAuthoritiesOptions } from "./redis-authorities.ts";
 import { redisCommand } from "./redis-command.ts";
 import { withBugs } from "./spoilt-redis.ts";
-
-/** Fails as soon as a grant has a token that is not larger than that of every grant before. */
-class Tokens {
-  last = 0;
-
-  async grow(authority: Authority, times: number): Promise<void> {
-    for (let time = 0; time < times; time++) {
-      const token = Number(await until(() => tokenOf(authority), { what: "a grant" }));
-      expect(token, "the token of a later grant").toBeGreaterThan(this.last);
-      this.last = token;
-      // Whatever became of the lease: another life of Redis may not know it.
-      await authority.release(releaseOrder({ name: "nightly", token }));
-    }
-  }
-}
-
-async function tokenOf(authority: Authority): Promise<number | undefined> {
-  const taken = await authority.take(takeOrder("nightly"));
-  return taken.kind === "granted" ? taken.lease.grant.token : undefined;
-}
 
 const MARKER = "holdfast:lock:{p00}:life";
 
@@ -71,7 +52,7 @@ const FORGETTINGS: Readonly<Record<string, Forgetting>> = {
 async function goThrough({ args = [], before, forget }: Forgetting, options: RedisAuthoritiesOptions = {}) {
   await using server = await startRedis({ args });
   await using opened = await openRedisAuthorities({ ...options, url: server.url, count: 2 });
-  const tokens = new Tokens();
+  const tokens = new GrowingTokens("nightly");
   for (const { authority } of opened.instances) await tokens.grow(authority, 2);
   await before?.(opened);
   for (const { authority } of opened.instances) await tokens.grow(authority, 3);
@@ -85,7 +66,7 @@ async function failOver(options: RedisAuthoritiesOptions = {}): Promise<void> {
   await using replica = await startRedis({ args: ["--replicaof", "127.0.0.1", String(primary.port)] });
   await using opened = await openRedisAuthorities({ ...options, url: [primary.url, replica.url] });
   const [{ authority, redis }] = opened.instances;
-  const tokens = new Tokens();
+  const tokens = new GrowingTokens("nightly");
   await tokens.grow(authority, 2);
   await until(async () => Number(await redis.command("wait", 1, 100)) === 1, { what: "the replica to follow" });
   await redisCommand(replica.url, "replicaof", "no", "one");
@@ -137,7 +118,7 @@ describe("fencing tokens over Redis", () => {
     await using other = await startRedis();
     await using opened = await openRedisAuthorities({ url: [one.url, other.url], commandTimeoutMs: 300 });
     const [{ authority }] = opened.instances;
-    const tokens = new Tokens();
+    const tokens = new GrowingTokens("nightly");
     await tokens.grow(authority, 2);
     const before = epochOf(tokens.last);
     const [old, next] = (await redisCommand(one.url, "exists", MARKER)) === 1 ? [one, other] : [other, one];
@@ -170,7 +151,7 @@ describe("fencing tokens over Redis", () => {
     let floor = 0;
     await using opened = await openRedisAuthorities({ epochFloor: () => () => floor });
     const [{ authority }] = opened.instances;
-    const tokens = new Tokens();
+    const tokens = new GrowingTokens("nightly");
     await tokens.grow(authority, 2);
     await opened.heads.become("postgres");
     const { epoch } = await opened.heads.become("redis");
@@ -182,7 +163,7 @@ describe("fencing tokens over Redis", () => {
   it("go on in a new epoch when one is used up", async () => {
     await using opened = await openRedisAuthorities();
     const [{ authority, redis }] = opened.instances;
-    const tokens = new Tokens();
+    const tokens = new GrowingTokens("nightly");
     await tokens.grow(authority, 2);
     const before = epochOf(tokens.last);
     await redis.command("hset", MARKER, "count", 2 ** 32 - 3);
