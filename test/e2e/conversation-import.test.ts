@@ -107,6 +107,7 @@ describe("conversations that are brought in place, from the Redis that the serve
 describe("an import of conversations", () => {
   const NEWER = "newer there, left alone";
   const OLDER = "newer in the source, left alone (--update brings them)";
+  const APART = "newer in the source, but with other messages than are there, left alone";
 
   function writeLegacy(documents: Readonly<Record<string, string>>): void {
     const members = Object.entries(documents).map(([key, text]) => `${JSON.stringify(key)}: ${text}`);
@@ -142,14 +143,37 @@ describe("an import of conversations", () => {
     await run(server, "--file", "c.json");
     await client.call(method.appendMessages, { id: "b", messages: [{ role: "user", content: "here" }] });
     writeLegacy({ "conversation:a": legacy("a", 5, soon), "conversation:b": legacy("b", 5, soon) });
-    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { [OLDER]: 2 } });
+    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { [OLDER]: 1, [APART]: 1 } });
     expect(await contents(client, "a")).toEqual(expected("a", 2));
     const updated = await run(server, "--file", "c.json", "--update");
-    expect(updated).toMatchObject({ code: 0, counts: { updated: 1, [OLDER]: 1 } });
+    expect(updated).toMatchObject({ code: 0, counts: { updated: 1, [APART]: 1 } });
     expect(await contents(client, "a")).toEqual(expected("a", 5));
     expect(await contents(client, "b")).toEqual([...expected("b", 2), "here"]);
     const third = await run(server, "--file", "c.json", "--update");
-    expect(third).toMatchObject({ code: 0, counts: { "already there": 1, [OLDER]: 1 } });
+    expect(third).toMatchObject({ code: 0, counts: { "already there": 1, [APART]: 1 } });
+  });
+
+  it("does not take messages with the same ids for the same messages", async () => {
+    const source = (contents: readonly string[], updated: Date) =>
+      writeLegacy({
+        "conversation:a": JSON.stringify({
+          messages: contents.map((content, at) => ({ id: `m-${at}`, role: "user", content })),
+          _metadata: { case_id: "a", updated_at: updated.toISOString(), version: 1 },
+        }),
+      });
+    const soon = new Date(Date.now() + 3_600_000);
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    source(["one", "two"], new Date(0));
+    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { imported: 1 } });
+    expect(await run(server, "--file", "c.json")).toMatchObject({ code: 0, counts: { "already there": 1 } });
+    source(["edited", "two"], new Date(0));
+    expect(await run(server, "--file", "c.json", "--update")).toMatchObject({ code: 0, counts: { [NEWER]: 1 } });
+    source(["edited", "two"], soon);
+    expect(await run(server, "--file", "c.json", "--update")).toMatchObject({ code: 0, counts: { [APART]: 1 } });
+    source(["one", "two", "three"], soon);
+    expect(await run(server, "--file", "c.json", "--update")).toMatchObject({ code: 0, counts: { updated: 1 } });
+    expect(await contents(client, "a")).toEqual(["one", "two", "three"]);
   });
 
   it("tells of what was refused, by the server and by itself, and brings the rest", async () => {

@@ -12,6 +12,8 @@ export type Fate =
   | "newer there"
   /** Another one is there, which was changed before this one: it was left alone. */
   | "older there"
+  /** It was changed in the source since, but the messages there are not its first ones: it was left alone. */
+  | "apart there"
   /** It was deleted there: it was not brought back. */
   | "deleted there"
   /** It has expired there: it was not brought back. */
@@ -30,6 +32,11 @@ const FATES: readonly { readonly fate: Fate; readonly name: string; readonly isL
   { fate: "updated", name: "updated" },
   { fate: "newer there", name: "newer there, left alone", isListed: true },
   { fate: "older there", name: "newer in the source, left alone (--update brings them)", isListed: true },
+  {
+    fate: "apart there",
+    name: "newer in the source, but with other messages than are there, left alone",
+    isListed: true,
+  },
   { fate: "deleted there", name: "deleted there, left alone", isListed: true },
   { fate: "expired there", name: "expired there, left alone", isListed: true },
   { fate: "gone from the source", name: "gone from the source meanwhile", isListed: true },

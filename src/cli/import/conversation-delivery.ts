@@ -1,7 +1,5 @@
 import { randomUUID } from "node:crypto";
 import {
-  type ConversationMessage,
-  ConversationMessageOrder,
   ConversationPresence,
   ConversationStateService,
   type ConversationStateServiceGetResponse,
@@ -9,6 +7,7 @@ import {
 import type { Api } from "../client/api.ts";
 import type { Patience } from "../client/patience.ts";
 import type { Fate } from "./conversation-account.ts";
+import { createComparison } from "./conversation-comparison.ts";
 import { canonicalText, Unfit } from "./conversation-json.ts";
 import { type Batch, batchesOf, type Expiry, expiryOf, isAfter } from "./conversation-requests.ts";
 import type { Lifetime, Named, Sendable } from "./conversation-source.ts";
@@ -42,11 +41,12 @@ const TURNS = 5;
 export function createDelivery(options: DeliveryOptions): Deliver {
   const { api, patience, isAlive, updates, isRehearsal } = options;
   const staging = createStaging(options);
+  const holdsFirst = createComparison(options);
   const termOf = ({ lifetime }: Sendable) => (options.keepsTtl ? expiryOf(lifetime) : undefined);
 
   async function attempt(sendable: Sendable): Promise<Turn> {
     const { collection, id, document } = sendable;
-    const request = { collection, id, lastMessages: 1, bypassHotCopy: true };
+    const request = { collection, id, bypassHotCopy: true };
     const there = await patience.until(() => api.call(method.get, request));
     if (there.presence === ConversationPresence.LIVE) return meet(sendable, there);
     if (there.presence === ConversationPresence.DELETED) return "deleted there";
@@ -77,14 +77,15 @@ export function createDelivery(options: DeliveryOptions): Deliver {
     const { summary, state } = there.conversation ?? {};
     if (summary === undefined || state === undefined) throw new Error("Get answered without the conversation");
     const count = Number(summary.messageCount);
-    const isPart = count <= messages.length && (await isLast(sendable, count, there.messages.at(-1)));
+    const isPart = await holdsFirst(sendable, messages.slice(0, count), count);
     const isWhole = isPart && count === messages.length;
     if (isWhole && canonicalText(state) === canonicalText(wanted)) {
       if (!isRehearsal) await staging.clearUp(sendable, summary.origin);
       return "already there";
     }
     if (!isAfter(updated, summary.updateTime)) return "newer there";
-    if (!updates || !isPart) return "older there";
+    if (!isPart) return "apart there";
+    if (!updates) return "older there";
     const [rest = [], ...more] = batchesOf(messages.slice(count));
     if (more.length > 0) {
       const ahead = messages.length - count;
@@ -94,23 +95,6 @@ export function createDelivery(options: DeliveryOptions): Deliver {
       );
     }
     return (await save(sendable, summary.version, rest, termOf(sendable))) ? "updated" : "again";
-  }
-
-  /** Whether the last message there stands in the same place in the document: its id says that those before it do, too. */
-  async function isLast(
-    { collection, id, document }: Sendable,
-    count: number,
-    sent: ConversationMessage | undefined,
-  ): Promise<boolean> {
-    if (count === 0) return true;
-    const last = sent ?? (await lastMessage({ collection, id }));
-    return last?.position === BigInt(count) && last.id === document.messages[count - 1]?.message.id;
-  }
-
-  /** For when it had no room beside a large state. */
-  async function lastMessage(named: Named): Promise<ConversationMessage | undefined> {
-    const request = { ...named, order: ConversationMessageOrder.NEWEST_FIRST, pageSize: 1 };
-    return (await patience.until(() => api.call(method.listMessages, request))).messages[0];
   }
 
   return async (sendable) => {

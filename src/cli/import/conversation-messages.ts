@@ -31,6 +31,8 @@ export interface Prepared {
   readonly bytes: number;
   /** No fewer than it has in parts and in JSON. */
   readonly values: number;
+  /** Whether its id is made of what it says and of all that stands before it. */
+  readonly tellsAllBefore: boolean;
 }
 
 /**
@@ -99,7 +101,12 @@ function prepare(raw: Parsed, path: string, ids: Ids, rules: JsonRules): Prepare
   if (bytes > MESSAGE_BYTES) {
     throw new Unfit("MESSAGE_TOO_LARGE", `${path} takes ${bytes} bytes; the limit is ${MESSAGE_BYTES}`);
   }
-  return { message, bytes, values: valuesIn(toJson(ConversationMessageSchema, message), MOST_VALUES) };
+  return {
+    message,
+    bytes,
+    values: valuesIn(toJson(ConversationMessageSchema, message), MOST_VALUES),
+    tellsAllBefore: !isOwn,
+  };
 }
 
 const YEAR_1 = -62_135_596_800n;
