@@ -23,13 +23,13 @@ function urlOf({ nodes }: RedisCluster): string {
 async function addReplica({ nodes }: RedisCluster): Promise<RedisServer> {
   const [master] = nodes;
   if (master === undefined) throw new Error("there is no master");
+  // Who stops it must not wait until those that follow it know all.
+  const quickly = ["--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0"];
   const replica = await onFreePort((busPort) =>
-    startRedis({
-      args: ["--cluster-enabled", "yes", "--cluster-port", String(busPort), "--cluster-replica-no-failover", "yes"],
-    }),
+    startRedis({ args: ["--cluster-enabled", "yes", "--cluster-port", String(busPort), ...quickly] }),
   );
   const [, bus] = /@(\d+)/.exec(String(await redisCommand(master.url, "cluster", "nodes"))) ?? [];
-  await redisCommand(master.url, "config", "set", "repl-diskless-sync-delay", 0);
+  await redisCommand(master.url, "config", "set", "repl-diskless-sync-delay", 0, "shutdown-timeout", 0);
   await redisCommand(replica.url, "cluster", "meet", "127.0.0.1", master.port, Number(bus));
   const id = String(await redisCommand(master.url, "cluster", "myid"));
   await until(async () => (await redisCommand(replica.url, "cluster", "replicate", id)) === "OK", {
