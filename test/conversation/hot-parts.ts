@@ -71,7 +71,7 @@ export interface HotInstance {
   readonly redis: Redis;
   readonly breaker: CircuitBreaker;
   /** Stores `{"value": value}`. */
-  save(id: string, value: number, messages?: readonly Message[]): Promise<Outcome>;
+  save(id: string, value: number, messages?: readonly Message[]): ReturnType<Ledger["carryOut"]>;
   append(id: string, ...ids: readonly string[]): Promise<Outcome>;
   /** As a reader would be answered. */
   get(id: string): Promise<Seen<Known>>;

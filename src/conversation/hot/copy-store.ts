@@ -50,7 +50,10 @@ export interface CopyStore {
   /** Undefined: there is none, or there is a cover over it. */
   read(key: ConversationKey): Promise<Copy | undefined>;
   readHeld(key: ConversationKey): Promise<Held | undefined>;
-  /** Covers of these stamps. Also drops our documents. In the order of the keys; the reason where it failed. */
+  /**
+   * Covers of these stamps. Also drops our documents. Where a copy is there that is newer, which only one that was held up on its way
+   * can find, nothing is done. In the order of the keys; the reason where it failed.
+   */
   cover(next: readonly Stamped[]): Promise<PromiseSettledResult<Covered>[]>;
   /** Takes covers away under which nothing was changed. What is covered by another one meanwhile stays so. */
   uncover(covers: readonly Covered[]): Promise<PromiseSettledResult<boolean>[]>;

@@ -42,22 +42,23 @@ local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30
 
 /**
  * Puts covers over copies and drops their documents. Where Redis takes no writes that need memory, the copy is dropped instead, and
- * the call fails.
+ * the call fails. One that was held up on its way, and that nobody waits for any more, may come when newer changes are done: so it
+ * never takes a newer copy away, and keeps out no less than a cover that lies there.
  *
- * KEYS  pairs       ARGV  1 life   2 milliseconds to last   3 token   then for each pair: the stamp
- * Result: now, then for each pair: stamp, end and token of the cover that was there before, whether or not its time is over (0: none)
+ * KEYS  pairs       ARGV  1 life   2 when it is too late   3 milliseconds to last   4 token   then for each pair: the stamp
+ * Result: now, then for each pair: stamp, end and token of the cover that was there before, whether or not its time is over (0: none);
+ *         only now if it came too late, and did nothing
  */
 export const coverScript = defineScript({
   name: "conversation-cover",
   lua: `${COMMON}
-local result, lasts, refusal = {now}, tonumber(ARGV[2]), nil
-for i = 1, #KEYS, 2 do
-  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[3 + (i + 1) / 2])
-  local before, till, token = 0, 0, ''
-  if there then before, till, token = there.cover, there.till, there.token end
-  local cover = digits(stamp) .. digits(now + lasts) .. ARGV[3]
+if now > tonumber(ARGV[2]) then return {now} end
+local result, life, lasts, refusal = {now}, ARGV[1], tonumber(ARGV[3]), nil
+local function put(key, there, stamp)
+  if there and there.covered then stamp = math.max(stamp, there.cover) end
+  local cover = digits(stamp) .. digits(now + lasts) .. ARGV[4]
   local done
-  if there and there.stamp > 0 and there.stamp < stamp and there.life == ARGV[1] then
+  if there and there.stamp > 0 and there.life == life then
     done = redis.pcall('SETRANGE', key, ${AT.cover}, cover)
     keep(key, lasts)
   else
@@ -67,7 +68,15 @@ for i = 1, #KEYS, 2 do
     refusal = refusal or done
     redis.pcall('UNLINK', key)
   end
-  if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
+end
+for i = 1, #KEYS, 2 do
+  local key, there, stamp = KEYS[i], look(KEYS[i]), tonumber(ARGV[4 + (i + 1) / 2])
+  local before, till, token = 0, 0, ''
+  if there then before, till, token = there.cover, there.till, there.token end
+  if not (there and there.life == life and there.stamp >= stamp) then
+    put(key, there, stamp)
+    if KEYS[i + 1] ~= key then dropDocument(KEYS[i + 1]) end
+  end
   result[#result + 1], result[#result + 2], result[#result + 3] = before, till, token
 end
 return refusal or result
@@ -77,7 +86,7 @@ return refusal or result
 /**
  * Takes covers away under which nothing was changed.
  *
- * KEYS  pairs       ARGV  for each pair: stamp and token of the cover; stamp, end and token of the one before (0: none)
+ * KEYS  pairs       ARGV  for each pair: token of the cover; stamp, end and token of the one before (0: none)
  * Result: now, then for each pair 1 if that cover was there
  */
 export const uncoverScript = defineScript({
@@ -85,10 +94,10 @@ export const uncoverScript = defineScript({
   lua: `${COMMON}
 local result = {now}
 for i = 1, #KEYS, 2 do
-  local key, there, a = KEYS[i], look(KEYS[i]), (i - 1) / 2 * 5
-  local is = there and there.cover == tonumber(ARGV[a + 1]) and there.token == ARGV[a + 2]
+  local key, there, a = KEYS[i], look(KEYS[i]), (i - 1) / 2 * 4
+  local is = there and there.cover > 0 and there.token == ARGV[a + 1]
   if is then
-    local before, till, token = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), ARGV[a + 5]
+    local before, till, token = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), ARGV[a + 4]
     if before == 0 and there.stamp == 0 then redis.call('UNLINK', key)
     elseif before == 0 then redis.call('SETRANGE', key, ${AT.cover}, '${UNCOVERED}')
     else redis.call('SETRANGE', key, ${AT.cover}, digits(before) .. digits(till) .. token) end

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
+import { UnavailableError } from "../../infra/failure.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
 import type { RedisScript } from "../../infra/redis-script.ts";
@@ -7,7 +8,14 @@ import type { ConversationKey, Held } from "../record/conversation.ts";
 import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText, TOKEN } from "./copy-bytes.ts";
 import { copyKeys } from "./copy-keys.ts";
 import { createCopyReader } from "./copy-reader.ts";
-import { type CopyStore, type Covered, FILLED, LONGEST_COPY_MS, LONGEST_DOCUMENT_MS } from "./copy-store.ts";
+import {
+  type CopyStore,
+  type Covered,
+  FILLED,
+  LONGEST_COPY_MS,
+  LONGEST_DOCUMENT_MS,
+  type Stamped,
+} from "./copy-store.ts";
 import type { Changed } from "./hot-copies.ts";
 import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
 import { createRedisLives } from "./redis-lives.ts";
@@ -29,7 +37,7 @@ export interface RedisCopyStoreOptions {
 /** How long a cover lasts if nobody lifts it: see how long it is relied on in copies.ts. */
 const COVER_MS = 120_000;
 /** What was held up on its way for longer than this comes too late. */
-const FILL_MS = 10_000;
+const LATE_MS = 10_000;
 /** One call of a script must not hold up the others for long. */
 const MOST_KEYS = 50;
 const MOST_BYTES = 1024 * 1024;
@@ -137,7 +145,37 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
   /** By the clock of the server. Before that is known, everything is late: then it is known. */
   function tooLateAt(began: number, life: string): number {
     const offset = offsets.get(life);
-    return offset === undefined ? 0 : Math.floor(began + FILL_MS + offset);
+    return offset === undefined ? 0 : Math.floor(began + LATE_MS + offset);
+  }
+
+  /** Once more where it was late though it has not taken long: now the clock of the server is known. */
+  async function inTime<Reply>(
+    began: number,
+    attempt: () => Promise<Reply>,
+    isLate: (reply: Reply) => boolean,
+  ): Promise<Reply> {
+    const reply = await attempt();
+    return isLate(reply) && clock.monotonic() - began < LATE_MS ? await attempt() : reply;
+  }
+
+  async function coverPortion(portion: readonly Stamped[]): Promise<Covered[]> {
+    const began = clock.monotonic();
+    const token = randomBytes(TOKEN / 2).toString("hex");
+    const stamps = portion.map(({ stamp }) => stamp);
+    const args = (now: string) => [lifeText(now), tooLateAt(began, now), COVER_MS, token, ...stamps];
+    const { values, life } = await inTime(
+      began,
+      () => call(coverScript, portion, args, guardedCover),
+      (reply) => reply.values.length === 0,
+    );
+    if (values.length === 0) throw new UnavailableError("REDIS_TIMEOUT", "a cover was held up on its way");
+    return portion.map(({ collection, id, stamp }, at): Covered => {
+      const [before, until, other] = values.slice(at * 3);
+      return {
+        ...{ collection, id, stamp, token, life },
+        before: { stamp: Number(before), until: Number(until), token: String(other) },
+      };
+    });
   }
 
   /** What is sent of it. */
@@ -157,17 +195,15 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
 
   async function fillPortion(copies: readonly Changed[], isChange: boolean, began: number) {
     const keys = copies.map(({ held }) => held);
-    for (let attempt = 1; ; attempt++) {
-      const { values, life } = await call(fillScript, keys, (now) => [
-        lifeText(now),
-        tooLateAt(began, now),
-        isChange ? 1 : 0,
-        ...copies.flatMap((copy) => fillArguments(copy, now)),
-      ]);
-      const results = values.map((value) => FILLED[Number(value)] ?? "late");
-      const isLate = results.includes("late") && attempt === 1 && clock.monotonic() - began < FILL_MS;
-      if (!isLate) return results.map((filled) => ({ filled, life }));
-    }
+    const args = (now: string) => [
+      ...[lifeText(now), tooLateAt(began, now), isChange ? 1 : 0],
+      ...copies.flatMap((copy) => fillArguments(copy, now)),
+    ];
+    const attempt = async () => {
+      const { values, life } = await call(fillScript, keys, args);
+      return values.map((value) => ({ filled: FILLED[Number(value)] ?? "late", life }));
+    };
+    return inTime(began, attempt, (results) => results.some(({ filled }) => filled === "late"));
   }
 
   async function readHead(key: ConversationKey): Promise<Held | undefined> {
@@ -193,25 +229,10 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     lifeOf,
     read,
     readHeld: readHead,
-    cover: (next) =>
-      each(portions(next), async (portion) => {
-        const stamps = portion.map(({ stamp }) => stamp);
-        const token = randomBytes(TOKEN / 2).toString("hex");
-        const args = (now: string) => [lifeText(now), COVER_MS, token, ...stamps];
-        const { values, life } = await call(coverScript, portion, args, guardedCover);
-        return portion.map(({ collection, id, stamp }, at): Covered => {
-          const [before, until, other] = values.slice(at * 3);
-          return {
-            ...{ collection, id, stamp, token, life },
-            before: { stamp: Number(before), until: Number(until), token: String(other) },
-          };
-        });
-      }),
+    cover: (next) => each(portions(next), coverPortion),
     uncover: (covers) =>
       each(portions(covers), async (portion) => {
-        const args = portion.flatMap(({ stamp, token, before }) => [
-          ...[stamp, token, before.stamp, before.until, before.token],
-        ]);
+        const args = portion.flatMap(({ token, before }) => [token, before.stamp, before.until, before.token]);
         const { values } = await call(uncoverScript, portion, () => args);
         return values.map((value) => value === 1);
       }),
