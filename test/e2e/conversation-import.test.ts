@@ -207,6 +207,19 @@ describe("an import of conversations", () => {
     expect((await get(client, "text")).conversation?.state).toEqual({ status: 0.5 });
   });
 
+  it("brings a line that could not be read once it is mended among what was refused", async () => {
+    const unread = '{"key": "conversation:a", "value": {"user_id": "u", "confidence_score": NaN}, "ttl": 60}';
+    writeFileSync(path("c.jsonl"), `{"key": "conversation:b", "value": {"status": "new"}}\n${unread}\n`);
+    await using server = await startHoldfast();
+    using client = createConversationClient(server.grpcAddress);
+    const first = await run(server, "--file", "c.jsonl", "--rejects", "rejects.jsonl");
+    expect(first).toMatchObject({ code: 1, counts: { read: 2, imported: 1, refused: 1 } });
+    writeFileSync(path("mended.jsonl"), readFileSync(path("rejects.jsonl"), "utf8").replaceAll("NaN", "0.5"));
+    const second = await run(server, "--file", "mended.jsonl");
+    expect(second).toMatchObject({ code: 0, counts: { read: 1, imported: 1 } });
+    expect((await get(client, "a")).conversation?.state).toEqual({ user_id: "u", confidence_score: 0.5 });
+  });
+
   it("takes another collection, and the time that its policy gives, where that is wanted", async () => {
     const url = await freshRedis();
     const redis = new Redis(url);

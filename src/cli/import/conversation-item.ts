@@ -47,6 +47,8 @@ export function isEntry(value: Parsed): value is ParsedObject {
 export function loadItem({ key, value, ttl }: Item, naming: Naming): Loaded | undefined {
   const text = Buffer.isBuffer(value) ? utf8Of(value) : value;
   const document = typeof text === "string" ? parseExactly(text) : text;
+  // A line that could not be read was refused whole: with its key in it.
+  if (key === undefined && isEntry(document)) return loadItem(itemOf(document), naming);
   const named = key === undefined ? namedInside(document, naming) : namedByKey(key, naming);
   const lifetime = lifetimeOf(ttl);
   return lifetime === "over" ? undefined : { ...named, document, lifetime };
