@@ -8,6 +8,7 @@ import { measureQueue } from "./audit-queue-cases.ts";
 import { measureConversations } from "./conversation-cases.ts";
 import { measureDedup } from "./dedup-cases.ts";
 import { measureFrozen } from "./frozen.ts";
+import { measureLocks } from "./lock-cases.ts";
 import { measureRateLimits } from "./ratelimit-cases.ts";
 import { type CacheCall, type Call, compare } from "./ratio.ts";
 import { type Row, table, writeReport } from "./report.ts";
@@ -153,6 +154,7 @@ await measureEmbedded(audit);
 await measureList(audit);
 await measureMemory(audit);
 await measureConversations(audit);
+await measureLocks(audit);
 await measureRateLimits(audit);
 await measureDedup(audit);
 

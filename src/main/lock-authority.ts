@@ -23,6 +23,7 @@ export async function openLockAuthority(parts: LockAuthorityParts): Promise<Auth
   const clock = createSqlClock(database.kind, systemClock);
   const heads = createSqlHeads(database, clock);
   if (config.lock.authority === "redis") return openRedis(parts, heads);
+  if (config.lock.authority === "redlock") return openRedlock(parts, heads);
   await heads.become(database.kind);
   parts.parts.adopt(startLockSweeper({ database, clock, log }), (it: LockSweeper) => it.close());
   const announce = (name: string) => backplane.publish(LOCK_TOPIC, name);
@@ -47,4 +48,33 @@ async function openRedis({ config, redis, frame, log }: LockAuthorityParts, head
         epochFloor: () => epochFloorOf(head(), client.mode),
       }),
   });
+}
+
+async function openRedlock(options: LockAuthorityParts, heads: Heads): Promise<Authority> {
+  const { config, backplane, parts, log } = options;
+  const [{ createRedlockAuthority }, { startRedis }, { createBreaker }] = await Promise.all([
+    import("../lock/authority/redlock-authority.ts"),
+    import("./redis.ts"),
+    import("../infra/circuit-breaker.ts"),
+  ]);
+  await heads.become("redlock");
+  const servers = [];
+  for (const settings of config.lock.redlock) {
+    const name = settings.target.nodes.map(({ host, port }) => `${host}:${port}`).join();
+    const redis = parts.adopt(await startRedis(settings, log), (it) => it.close());
+    const breaker = parts.adopt(
+      createBreaker({
+        ...config.breaker,
+        part: name,
+        probe: async () => void (await redis.ping()),
+        clock: systemClock,
+        log: log.child({ component: "breaker" }),
+      }),
+      (it) => it.close(),
+    );
+    servers.push({ name, redis, breaker });
+  }
+  const commandTimeoutMs = Math.max(...config.lock.redlock.map((settings) => settings.commandTimeoutMs));
+  const announce = (name: string) => backplane.publish(LOCK_TOPIC, name);
+  return createRedlockAuthority({ servers, commandTimeoutMs, heads, clock: systemClock, log, announce });
 }

@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LockLost_Cause, LockOutcome, LockService, LockTokenState } from "../../src/gen/holdfast/v1/lock_pb.js";
+import { freshDatabase } from "../support/fresh.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { CallFailed, createLockClient, inMs, type LockClient, ms } from "../support/lock-client.ts";
-import { topologyCases } from "../support/topologies.ts";
+import { startRedis } from "../support/redis-server.ts";
+import { type TopologyCase, topologyCases } from "../support/topologies.ts";
 import { until } from "../support/until.ts";
 
 /*
@@ -13,10 +15,23 @@ import { until } from "../support/until.ts";
 const { method } = LockService;
 const CAUSE = LockLost_Cause;
 
+const withRedlock: Pick<TopologyCase, "name" | "instances" | "start"> = {
+  name: "sql-only, decided by Redlock over three masters",
+  instances: 2,
+  start: async (parts) => {
+    const masters = await Promise.all([startRedis(), startRedis(), startRedis()]);
+    for (const master of masters) parts.use(master);
+    return {
+      ...{ DATABASE_URL: await freshDatabase(), LOCK_AUTHORITY: "redlock" },
+      LOCK_REDLOCK_URLS: masters.map(({ url }) => url).join(","),
+    };
+  },
+};
+
 let names = 0;
 const newName = () => `tests/${++names}`;
 
-describe.each(topologyCases)("locks: $name", ({ instances, start }) => {
+describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, start }) => {
   const parts = new AsyncDisposableStack();
   let one: LockClient;
   let other: LockClient;

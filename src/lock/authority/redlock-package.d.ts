@@ -24,6 +24,7 @@ declare module "redlock" {
     readonly value: string;
     /** By Date.now(), less a margin for clocks. May be in the past. */
     readonly expiration: number;
+    release(): Promise<unknown>;
   }
 
   /** No quorum. */
