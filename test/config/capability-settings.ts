@@ -93,6 +93,13 @@ export const capabilitySettings: readonly SettingRow[] = [
     value: ({ conversation }) => conversation.legacyCopies,
   },
   {
+    env: "DEDUP_SWEEP_INTERVAL",
+    path: "dedup.sweep_interval",
+    ...milliseconds,
+    bad: [...milliseconds.bad, "99ms", "61m"],
+    value: ({ dedup }) => dedup.sweepIntervalMs,
+  },
+  {
     env: "LOCK_TTL",
     path: "lock.default.ttl",
     ...unmistakableLease,

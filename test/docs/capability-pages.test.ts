@@ -12,6 +12,7 @@ const PAGES: readonly [string, Readonly<Record<string, string>>][] = [
   ["docs/conversation.md", { CONVERSATION_HISTORY: "10" }],
   ["docs/ratelimit.md", { HOLDFAST_CONFIG: join(root, "examples/holdfast.yaml") }],
   ["docs/lock.md", {}],
+  ["docs/dedup.md", {}],
 ];
 
 describe.each(PAGES)("%s", (name, settings) => {

@@ -66,6 +66,17 @@ describe("the errors of docs/lock.md", () => {
   });
 });
 
+describe("the errors of docs/dedup.md", () => {
+  it("are those that the service gives, and no others but those of every service", () => {
+    const shared = ["failure", "named-request", "postgres-error"].map((name) => `infra/${name}.ts`);
+    const given = reasonsIn([...filesOf("dedup"), ...shared]);
+    const told = reasonsOf("docs/dedup.md");
+    expect(given.filter((reason) => !told.includes(reason))).toEqual([]);
+    const known = [...given, ...reasonsOf("proto/README.md")];
+    expect(told.filter((reason) => !known.includes(reason))).toEqual([]);
+  });
+});
+
 describe("the names of enums in docs/conversation.md", () => {
   const enums = [...contract.enums, ...contract.messages.flatMap(({ nestedEnums }) => nestedEnums)];
   const values = enums.flatMap((one) => one.values.filter(({ number }) => number !== 0).map(({ name }) => name));
