@@ -3,10 +3,11 @@ import { stepTo } from "../infra/json-path.ts";
 
 /**
  * Where a text ceases to be JSON, and how: JSON.parse names no place that helps in a large one. Undefined when it is JSON. An empty
- * path: it is the text itself. In a text of very many values it is not looked for to the end.
+ * path: it is the text itself. In a text of very many values it is not looked for to the end. `namesTwice`: whether an object may
+ * have a name twice, which JSON leaves open.
  */
-export function jsonFault(text: string): FieldViolation | undefined {
-  return new JsonWalk(text).fault();
+export function jsonFault(text: string, { namesTwice = true } = {}): FieldViolation | undefined {
+  return new JsonWalk(text, namesTwice).fault();
 }
 
 /** An object or a list that is open: the member or the place that is being read. */
@@ -14,6 +15,8 @@ interface Open {
   readonly isList: boolean;
   key: string;
   place: number;
+  /** Where none may come twice. */
+  readonly names: Set<string> | undefined;
 }
 
 const SPACE = /[ \t\n\r]*/y;
@@ -32,11 +35,13 @@ const MOST_READ = 100_000;
 /** Without recursion: nobody knows how deep a text goes that is not JSON. */
 class JsonWalk {
   readonly #text: string;
+  readonly #namesTwice: boolean;
   readonly #open: Open[] = [];
   #at = 0;
 
-  constructor(text: string) {
+  constructor(text: string, namesTwice: boolean) {
     this.#text = text;
+    this.#namesTwice = namesTwice;
   }
 
   fault(): FieldViolation | undefined {
@@ -53,11 +58,11 @@ class JsonWalk {
     switch (this.#next()) {
       case "{":
         this.#at++;
-        this.#open.push({ isList: false, key: "", place: 0 });
+        this.#open.push({ isList: false, key: "", place: 0, names: this.#namesTwice ? undefined : new Set() });
         return this.#next() === "}" ? undefined : (this.#name() ?? MORE);
       case "[":
         this.#at++;
-        this.#open.push({ isList: true, key: "", place: 0 });
+        this.#open.push({ isList: true, key: "", place: 0, names: undefined });
         return this.#next() === "]" ? undefined : MORE;
       case '"':
         return this.#skipText();
@@ -102,6 +107,8 @@ class JsonWalk {
     const fault = this.#skipText();
     if (fault !== undefined) return fault;
     open.key = String(JSON.parse(this.#text.slice(start, this.#at)));
+    if (open.names?.has(open.key) === true) return "is there twice in its object";
+    open.names?.add(open.key);
     if (this.#next() !== ":") return this.#unexpected("a colon");
     this.#at++;
     return undefined;

@@ -5,10 +5,10 @@ import { describe, expect, it } from "vitest";
 import { field, messageOf, numberField, type Part } from "../../src/conversation/record/conversation-bytes.ts";
 import { structOfJson } from "../../src/conversation/record/json.ts";
 import { checkStruct } from "../../src/conversation/record/state.ts";
-import { MOST_LEVELS } from "../../src/conversation/record/struct-scan.ts";
 import { MOST_VALUES } from "../../src/conversation/record/struct-values.ts";
 import type { FieldViolation } from "../../src/infra/failure.ts";
 import { Fields } from "../../src/infra/fields.ts";
+import { MOST_LEVELS } from "../../src/infra/json-levels.ts";
 import { anyObject, anySpoiling, decodedStruct, encodedStruct, spoil } from "./struct-arbitrary.ts";
 
 interface Checked {

@@ -42,8 +42,6 @@ describe("JSON about conversations that is no request", () => {
     ["a mode that is none", "ExtendTtl", '{"id":"c","expiry":{"mode":"MODE_SOMETIMES"}}', /Mode/],
     ["two kinds of an expiry", "ExtendTtl", '{"id":"c","expiry":{"ttl":"5s","never":true}}', /kind|oneof/],
     ["a flag in words", "Fork", '{"id":"c","version":true}', /version/],
-    ["10,000 lists in each other", "Save", state(lists(10_000)), /./],
-    ["1,000 objects in each other", "Save", state(`${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`), /./],
     ["millions of messages", "AppendMessages", `{"id":"c","messages":[${"{},".repeat(2_000_000)}{}]}`, /500000/],
   ];
   it.each(malformed)("is refused with a message that says what is wrong: %s", async (_, rpc, body, said) => {
@@ -65,6 +63,19 @@ describe("JSON about conversations that is no request", () => {
       /name/,
     ],
     ["minutes", "ExtendTtl", '{"id":"c","expiry":{"ttl":"5m"}}', "expiry.ttl", /"5m".*"300s"/],
+    [
+      "a mode without its beginning",
+      "ExtendTtl",
+      '{"id":"c","expiry":{"mode":"SLIDING"}}',
+      "expiry.mode",
+      /MODE_SLIDING/,
+    ],
+    ["a version in words", "Save", save('"state":{},"expectedVersion":"abc"'), "expected_version", /whole number/],
+    ["a text for an expiry", "ExtendTtl", '{"id":"c","expiry":"1h"}', "expiry", /ttl, never, mode/],
+    ["a text for a list", "List", '{"filter":{"statuses":"active"}}', "filter.statuses", /a list/],
+    ["a flag in words", "Save", save('"state":{},"returnConflict":"yes"'), "return_conflict", /true or false/],
+    ["null for a message", "AppendMessages", '{"id":"c","messages":[null]}', "messages[0]", /null/],
+    ["a name twice", "Save", state('{"a":1,"a":2}'), "state.k.a", /twice/],
     ["a time in words", "List", '{"updatedSince":"yesterday"}', "updated_since", /"yesterday".*such as/],
     ["__proto__ of a request", "Save", '{"__proto__":{"id":"c"}}', "__proto__", /not a field/],
   ])("names the field and what is wanted: %s", async (_, rpc, body, field, said) => {
@@ -85,6 +96,13 @@ describe("JSON of bad values of conversations", () => {
     ["messages in a state", "Save", save('"state":{"messages":[]}'), "state.messages"],
     ["a number beyond all doubles", "Save", state("1e400"), "state.k"],
     ["31 levels", "Save", state(lists(30)), `state.k${"[0]".repeat(29)}`],
+    ["10,000 levels", "Save", state(lists(10_000)), `state.k${"[0]".repeat(29)}`],
+    [
+      "1,000 objects in each other",
+      "Patch",
+      save(`"patch":${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`),
+      `patch${".a".repeat(30)}`,
+    ],
     ["half a surrogate pair in a value", "Save", state(String.raw`"\ud800"`), "state.k"],
     ["half a surrogate pair in a patch", "Patch", save(String.raw`"patch":{"a":["\udc00"]}`), "patch.a[0]"],
     ["no patch", "Patch", '{"id":"c"}', "patch"],

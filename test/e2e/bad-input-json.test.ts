@@ -148,6 +148,7 @@ describe("JSON of audit records", () => {
   const append = "AuditService/Append";
   const list = "AuditService/List";
   const entryWith = (rest: string) => `{"records":[{"entry":{"actor":"a","action":"b",${rest}}}]}`;
+  const lists = (levels: number) => "[".repeat(levels) + "]".repeat(levels);
   const attribute = (value: string) => entryWith(`"attributes":{"k":${value}}`);
   const inEntry = "records[0].entry";
 
@@ -160,8 +161,6 @@ describe("JSON of audit records", () => {
     ["a sequence of 2^64", append, '{"producer":"p","records":[{"sequence":"18446744073709551616"}]}', /sequence/],
     ["a sequence below zero", append, '{"producer":"p","records":[{"sequence":-1}]}', /sequence/],
     ["a fraction of a sequence", append, '{"producer":"p","records":[{"sequence":1.5}]}', /sequence/],
-    ["100,000 lists in each other", append, attribute("[".repeat(100_000) + "]".repeat(100_000)), /./],
-    ["1,000 objects in each other", append, attribute(`${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`), /./],
     ["millions of records", append, `{"records":[${"{},".repeat(2_000_000)}{}]}`, /500000/],
     ["millions of values", append, attribute(`[${"0,".repeat(2_000_000)}0]`), /500000/],
     ["a text of half a surrogate pair", append, entryWith(String.raw`"service":"\ud800"`), /service/],
@@ -196,7 +195,8 @@ describe("JSON of audit records", () => {
     ["2^53 + 1 as a number", append, sequenced("9007199254740993"), "records[0].sequence"],
     ["2^53 + 1 as a text", append, sequenced('"9007199254740993"'), "records[0].sequence"],
     ["a number beyond all doubles", append, attribute("1e400"), `${inEntry}.attributes`],
-    ["31 levels", append, attribute("[".repeat(30) + "]".repeat(30)), `${inEntry}.attributes`],
+    ["31 levels", append, attribute(lists(30)), `${inEntry}.attributes.k${"[0]".repeat(29)}`],
+    ["100,001 levels", append, attribute(lists(100_000)), `${inEntry}.attributes.k${"[0]".repeat(29)}`],
     ["4,097 values", append, attribute(`[${"0,".repeat(4_095)}0]`), `${inEntry}.attributes`],
     ["the last second of 1699", append, entryWith('"occurTime":"1699-12-31T23:59:59Z"'), `${inEntry}.occur_time`],
     ["the year 2200", append, entryWith('"occurTime":"2200-01-01T00:00:00Z"'), `${inEntry}.occur_time`],

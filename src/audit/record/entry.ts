@@ -2,6 +2,7 @@ import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { type AuditEntry, AuditOutcome, AuditStatus } from "../../gen/holdfast/v1/audit_pb.js";
 import type { Fields } from "../../infra/fields.ts";
+import { MOST_LEVELS, TOO_DEEP } from "../../infra/json-levels.ts";
 
 /** The limits that the contract states. */
 export const LIMITS = {
@@ -17,7 +18,7 @@ export const LIMITS = {
   ipAddressBytes: 64,
   userAgentBytes: 1024,
   contextBytes: 128,
-  structLevels: 30,
+  structLevels: MOST_LEVELS,
   structValues: 4096,
 } as const;
 
@@ -88,7 +89,7 @@ function structFault(struct: JsonObject): string | undefined {
   // Level by level, so that depth costs no stack.
   let level: Parent[] = [struct];
   for (let depth = 1; level.length > 0; depth++) {
-    if (depth > LIMITS.structLevels) return `nests more than ${LIMITS.structLevels} levels`;
+    if (depth > LIMITS.structLevels) return TOO_DEEP;
     const next: Parent[] = [];
     for (const parent of level) {
       if (!Array.isArray(parent) && !Object.keys(parent).every((key) => key.isWellFormed())) return NOT_TEXT;

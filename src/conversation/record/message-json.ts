@@ -1,7 +1,7 @@
 import { create, fromJson, type JsonObject, type JsonValue } from "@bufbuild/protobuf";
 import { NullValue, type Struct, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { FieldViolation } from "../../infra/failure.ts";
-import { MOST_LEVELS } from "./struct-scan.ts";
+import { MOST_LEVELS, TOO_DEEP } from "../../infra/json-levels.ts";
 
 /** What is wrong with the JSON in a field, if anything: the first fault is enough. It may be nested as deep as a state. */
 export function jsonFault(field: string, json: JsonValue): FieldViolation | undefined {
@@ -18,7 +18,7 @@ function faultOf(field: string, json: JsonValue, level: number): FieldViolation 
       return undefined;
   }
   if (json === null) return undefined;
-  if (level > MOST_LEVELS) return { field, description: `is nested deeper than ${MOST_LEVELS} levels` };
+  if (level > MOST_LEVELS) return { field, description: TOO_DEEP };
   if (Array.isArray(json)) {
     for (const [at, item] of json.entries()) {
       const fault = faultOf(`${field}[${at}]`, item, level + 1);

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { FieldViolation } from "../../infra/failure.ts";
+import { MOST_LEVELS, TOO_DEEP } from "../../infra/json-levels.ts";
 import {
   BOOL,
   ENTRY_KEY,
@@ -18,8 +19,6 @@ import { StructPath } from "./struct-path.ts";
 import { MOST_VALUES, tooManyValues } from "./struct-values.ts";
 import { UNDECIDED } from "./undecided.ts";
 
-/** How deep objects and lists may be nested; the struct itself is the first level. */
-export const MOST_LEVELS = 30;
 /** More are not told: they would not help, and a struct can hold a million. */
 export const MOST_FAULTS = 20;
 
@@ -152,7 +151,7 @@ class StructScan {
 
   #mayNest(end: number, level: number): boolean {
     if (level < MOST_LEVELS) return true;
-    this.#refuse(level, `nests more than ${MOST_LEVELS} levels`);
+    this.#refuse(level, TOO_DEEP);
     this.#reader.at = end;
     return false;
   }
