@@ -8,7 +8,10 @@ import { LockService } from "../gen/holdfast/v1/lock_pb.js";
 import { scope } from "../gen/holdfast/v1/options_pb.js";
 import { RateLimitService } from "../gen/holdfast/v1/rate_limit_pb.js";
 
-/** Every scope that an RPC of the contract asks for, sorted. */
+/** What some requests take besides the scope of their RPC: a rule that comes with the request. */
+const OF_REQUESTS = ["ratelimit:inline"];
+
+/** Every scope that the contract asks for, sorted. */
 export function contractScopes(): readonly string[] {
   const services = [
     AuditService,
@@ -20,7 +23,7 @@ export function contractScopes(): readonly string[] {
     RateLimitService,
   ];
   const found = services.flatMap(({ methods }) => methods.map((method) => getOption(method, scope)));
-  return [...new Set(found)].filter((name) => name !== "").toSorted();
+  return [...new Set([...found, ...OF_REQUESTS])].filter((name) => name !== "").toSorted();
 }
 
 /** What a key may be given: each scope, all of a service, all there are. */

@@ -12,12 +12,15 @@ export interface RulesParts {
   readonly log: Log;
   readonly signals: Pick<Signals, "onHangup">;
   readonly parts: AsyncDisposableStack;
+  /** When the configuration was read, in milliseconds since 1970. Default: when the process began. */
+  readonly since?: number;
   /** How often to look whether the file has changed. Default 1 s. */
   readonly pollMs?: number;
 }
 
 /** The rules of holdfast.yaml, read again when it changes or on SIGHUP: all at once, or, with any mistake in it, not at all. */
-export function startRules({ config, environment, log, signals, parts, pollMs }: RulesParts): RuleBook {
+export function startRules(options: RulesParts): RuleBook {
+  const { config, environment, log, signals, parts, since = performance.timeOrigin, pollMs } = options;
   const book = createRuleBook(config.ratelimit.rules, Date.now());
   const file = environment.HOLDFAST_CONFIG?.trim() || "holdfast.yaml";
   let known = existsSync(file);
@@ -41,7 +44,7 @@ export function startRules({ config, environment, log, signals, parts, pollMs }:
   const reloadInTurn = () => {
     reading = reading.then(reload);
   };
-  parts.defer(watchChanges({ file, onChange: reloadInTurn, ...(pollMs !== undefined && { pollMs }) }));
+  parts.defer(watchChanges({ file, since, onChange: reloadInTurn, ...(pollMs !== undefined && { pollMs }) }));
   signals.onHangup(reloadInTurn);
   return book;
 }

@@ -249,7 +249,8 @@ export declare type RateLimitServiceCheckRequest = Message<"holdfast.v1.RateLimi
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 1 minute returns the first answer and charges
-   * nothing. If empty, a retry is charged again. Not remembered while Redis is away.
+   * nothing; with anything else in it, it is FAILED_PRECONDITION (REQUEST_ID_REUSED). If empty, a retry is charged again. Not
+   * remembered while Redis is away.
    *
    * @generated from field: string request_id = 5;
    */
@@ -422,7 +423,8 @@ export declare type RateLimitServiceRefundRequest = Message<"holdfast.v1.RateLim
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first answer and refunds
-   * nothing. If empty, a retry refunds again. Not remembered while Redis is away.
+   * nothing; with anything else in it, it is FAILED_PRECONDITION (REQUEST_ID_REUSED). If empty, a retry refunds again. Not
+   * remembered while Redis is away.
    *
    * @generated from field: string request_id = 4;
    */
@@ -642,8 +644,9 @@ export declare type RateLimitServiceAcquireConcurrencyRequest = Message<"holdfas
 
   /**
    * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first lease and takes
-   * nothing. If empty, a retry takes slots again, and the first ones are free when their lease ends. Not remembered while
-   * Redis is away. Not needed to renew.
+   * nothing; with anything else in it, it is FAILED_PRECONDITION (REQUEST_ID_REUSED). A denial is not remembered. If empty,
+   * a retry takes slots again, and the first ones are free when their lease ends. Not remembered while Redis is away. Not
+   * needed to renew.
    *
    * @generated from field: string request_id = 5;
    */
@@ -1007,7 +1010,9 @@ export declare const RateLimitService: GenService<{
   /**
    * Takes slots of concurrency limits under one lease, all or none, or renews that lease. It never waits: a full limit is a
    * value (allowed = false). A slot that is not returned is free again when the lease ends, so a crash leaks nothing.
-   * FAILED_PRECONDITION (RATE_LIMIT_RULE_KIND) when a rule does not limit concurrency.
+   * FAILED_PRECONDITION (RATE_LIMIT_RULE_KIND) when a rule does not limit concurrency. A lease that was taken without Redis is
+   * known only to the instance that gave it; one of the shared counters cannot be renewed while they cannot be reached:
+   * UNAVAILABLE (REDIS_UNAVAILABLE).
    *
    * @generated from rpc holdfast.v1.RateLimitService.AcquireConcurrency
    */
@@ -1017,7 +1022,8 @@ export declare const RateLimitService: GenService<{
     output: typeof RateLimitServiceAcquireConcurrencyResponseSchema;
   },
   /**
-   * Returns the slots of a lease. Returning a lease that is over succeeds (returned = false).
+   * Returns the slots of a lease. Returning a lease that is over succeeds (returned = false). UNAVAILABLE (REDIS_UNAVAILABLE)
+   * while the shared counters that it is of cannot be reached; it goes on until it ends.
    *
    * @generated from rpc holdfast.v1.RateLimitService.ReturnConcurrency
    */
