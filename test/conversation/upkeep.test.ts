@@ -173,6 +173,18 @@ describe.each(KINDS)("upkeep in %s", (kind) => {
     expect([...new Set(left)]).toEqual([150, 86, 22, 0]);
   });
 
+  it("forgets few large answers at a time", async () => {
+    await using open = await openUpkeep(kind);
+    const [one] = open.instances;
+    for (const id of ids(40)) await done(one, save("s", { ...keyed(id), requestId: "r" }));
+    await one.database.write("UPDATE conversation_request SET answer = $1", [Buffer.alloc(1024 * 1024)]);
+    open.clock.move(600_000);
+    const left: number[] = [];
+    const nowUs = open.clock.now() * 1000;
+    while (await one.remains.removeAnswers(nowUs)) left.push(await countOf(one, "conversation_request"));
+    expect(left).toEqual([24, 8, 0]);
+  });
+
   it("keeps messages that are not due, and those of a generation in use", async () => {
     await using open = await openUpkeep(kind);
     const [one] = open.instances;

@@ -9,7 +9,7 @@ import type { Expired, Outlived, Remains } from "./remains.ts";
 /** Few enough that SQLite, which reads and writes on the thread that answers calls, is busy for some milliseconds only. */
 const PAGE = 500;
 const PORTION = 1_000;
-/** Large messages are fewer at a time. */
+/** Large messages and answers are fewer at a time. */
 const PORTION_BYTES = 16 * 1024 * 1024;
 /** What was written so long ago needs no healing: copies of what was there before are gone by themselves. */
 const COPIES_GONE_US = COPIES_GONE_MS * 1000;
@@ -77,8 +77,12 @@ export function createSqlRemains(database: Database): Remains {
   const forUpdate = isPostgres ? " FOR UPDATE" : "";
   // Never waits for what a writer holds, so that the two cannot wait for each other; the next sweep finds it.
   const removeAnswers = `DELETE FROM conversation_request WHERE expires_us <= $1 AND (collection, id, request_id) IN (
-    SELECT collection, id, request_id FROM conversation_request WHERE expires_us <= $1
-    ORDER BY expires_us LIMIT ${PORTION}${isPostgres ? " FOR UPDATE SKIP LOCKED" : ""}) RETURNING 1 AS removed`;
+    SELECT collection, id, request_id FROM (
+      SELECT collection, id, request_id, SUM(bytes) OVER (ROWS UNBOUNDED PRECEDING) - bytes AS before FROM (
+        SELECT collection, id, request_id, LENGTH(answer) AS bytes FROM conversation_request
+        WHERE expires_us <= $1 ORDER BY expires_us LIMIT ${PORTION}${isPostgres ? " FOR UPDATE SKIP LOCKED" : ""}
+      ) AS portion
+    ) AS summed WHERE before < ${PORTION_BYTES}) RETURNING 1 AS removed`;
 
   async function* pages<T>(sql: string, untilUs: number, of: (row: PlaceRow) => T): AsyncGenerator<readonly T[]> {
     let after = START;
@@ -171,7 +175,7 @@ export function createSqlRemains(database: Database): Remains {
       );
       if (expired === undefined) return false;
       const removed = await database.write<SqlRow>(removeAnswers, [nowUs]);
-      return removed.length === PORTION;
+      return removed.length > 0;
     },
     async *removeEmptyCounts() {
       for (let after: readonly SqlValue[] = ["", 0, ""]; ; ) {
