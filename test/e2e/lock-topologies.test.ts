@@ -1,5 +1,11 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { LockLost_Cause, LockOutcome, LockService, LockTokenState } from "../../src/gen/holdfast/v1/lock_pb.js";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import {
+  LockAuthority,
+  LockLost_Cause,
+  LockOutcome,
+  LockService,
+  LockTokenState,
+} from "../../src/gen/holdfast/v1/lock_pb.js";
 import { freshDatabase } from "../support/fresh.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { CallFailed, createLockClient, inMs, type LockClient, ms } from "../support/lock-client.ts";
@@ -35,11 +41,13 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
   const parts = new AsyncDisposableStack();
   let one: LockClient;
   let other: LockClient;
+  let httpUrl = "";
 
   beforeAll(async () => {
     const env = await start(parts);
     const servers = [];
     for (let n = 0; n < instances; n++) servers.push(parts.use(await startHoldfast(env)));
+    httpUrl = servers[0]?.httpUrl ?? "";
     one = parts.use(createLockClient(servers[0]?.grpcAddress ?? ""));
     other = parts.use(createLockClient(servers.at(-1)?.grpcAddress ?? ""));
     for (const client of [one, other]) {
@@ -58,6 +66,17 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
     const seen = (await other.call(method.get, { name })).reply;
     expect(seen.lock).toEqual(taken.lock);
     expect(seen).toMatchObject({ lastToken: taken.lock?.fencingToken, authority: taken.authority, waiters: 0 });
+  });
+
+  it("names who decides in the health report", async () => {
+    const { authority } = (await one.call(method.get, { name: "warm" })).reply;
+    const kind = LockAuthority[authority]?.toLowerCase();
+    const component = async () => {
+      const report: unknown = await (await fetch(`${httpUrl}/health`)).json();
+      return typeof report === "object" && report !== null && "components" in report ? report.components : undefined;
+    };
+    const expected = expect.objectContaining({ name: "lock", kind, state: "HEALTH_STATE_HEALTHY" });
+    await vi.waitFor(async () => expect(await component()).toContainEqual(expected), { timeout: 30_000 });
   });
 
   it("tells who holds a lock that is not free", async () => {

@@ -20,7 +20,7 @@ export declare const file_holdfast_v1_health: GenFile;
  */
 export declare type ComponentHealth = Message<"holdfast.v1.ComponentHealth"> & {
   /**
-   * "redis", "sql", "journal" or "backplane".
+   * "redis", "sql", "journal", "backplane" or "lock" (who decides about locks).
    *
    * @generated from field: string name = 1;
    */
