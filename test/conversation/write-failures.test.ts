@@ -20,6 +20,9 @@ interface Case {
 
 const GONE = { kind: "precondition", reason: "CONVERSATION_DELETED" } as const;
 const KEPT = { kind: "not_found", reason: "VERSION_NOT_KEPT", says: "version 7", metadata: { version: "7" } } as const;
+/** Beyond all versions that there are, and all that a double tells from the next. */
+const MOST = "18446744073709551615";
+const BEYOND = { says: `version ${MOST}`, metadata: { version: MOST } };
 const CONFLICT = { kind: "conflict", reason: "VERSION_CONFLICT", says: "version 7 was expected" } as const;
 const STANDS = { expected_version: "7", current_version: expect.stringMatching(/^[1-9]/) };
 const ABSENT = { expected_version: "7", current_version: "0" };
@@ -36,6 +39,8 @@ const CASES: readonly Case[] = [
   { rpc: "fork", id: "never", kind: "not_found", reason: "CONVERSATION_NOT_FOUND", says: "is not there" },
   { ...KEPT, rpc: "restore", id: "there" },
   { ...KEPT, rpc: "fork", id: "there", request: { version: "7" } },
+  { ...KEPT, ...BEYOND, rpc: "restore", id: "there", request: { version: MOST } },
+  { ...KEPT, ...BEYOND, rpc: "fork", id: "there", request: { version: MOST } },
   { ...CONFLICT, rpc: "save", id: "there", request: { state: {}, expectedVersion: "7" }, metadata: STANDS },
   { ...CONFLICT, rpc: "patch", id: "there", request: { expectedVersion: "7" }, metadata: STANDS },
   { ...CONFLICT, rpc: "append", id: "there", request: { expectedVersion: "7" }, metadata: STANDS },

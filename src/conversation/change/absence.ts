@@ -12,13 +12,19 @@ export function notThere(key: ConversationKey, presence: "expired" | "deleted" |
   return new Failure("not_found", reason, `${named(key)} ${what}`, { metadata: keyIn(key) });
 }
 
-export function versionNotKept(key: ConversationKey, version: number): Failure {
+/** `version`: as the caller asked for it, which may be beyond all that there are. */
+export function versionNotKept(key: ConversationKey, version: number | bigint): Failure {
   const metadata = { ...keyIn(key), version: String(version) };
   return new Failure("not_found", "VERSION_NOT_KEPT", `version ${version} of ${named(key)} is not kept`, { metadata });
 }
 
 /** `field` asked for a version that the conversation does not have yet. */
-export function versionNotReached(key: ConversationKey, field: string, wanted: number, version: number): Failure {
+export function versionNotReached(
+  key: ConversationKey,
+  field: string,
+  wanted: number | bigint,
+  version: number,
+): Failure {
   const message = `${field}: ${named(key)} is at version ${version}, which is older than ${wanted}`;
   const metadata = { field, ...keyIn(key), version: String(version) };
   return new Failure("precondition", "VERSION_NOT_REACHED", message, { metadata });

@@ -35,7 +35,13 @@ export type Order =
     })
   | (Demand & { readonly kind: "delete" })
   | (Demand & { readonly kind: "extend"; readonly expiry: ExpiryOrder })
-  | (Demand & { readonly kind: "restore"; readonly version: number; readonly keepMessages: boolean })
+  | (Demand & {
+      readonly kind: "restore";
+      readonly version: number;
+      /** As the request says it, if that is another one: beyond all that there are. */
+      readonly askedVersion?: bigint;
+      readonly keepMessages: boolean;
+    })
   /**
    * Makes a conversation of messages that were copied beforehand: into a generation that no other has, `added` by a version that is not
    * above the generation, with a row in conversation_garbage that keeps them for some time and is taken away here.

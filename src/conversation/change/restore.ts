@@ -13,7 +13,7 @@ export async function restore(setting: Setting<OrderOf<"restore">>): Promise<Out
   const live = mustBeLive(setting);
   const kept = await book.keptVersion(live, order.version);
   const bytes = kept && (await book.stateOf(live, kept.stateVersion));
-  if (kept === undefined || bytes === undefined) throw versionNotKept(live, order.version);
+  if (kept === undefined || bytes === undefined) throw versionNotKept(live, order.askedVersion ?? order.version);
   const stamp = book.nextStamp(live);
   const cuts = takesAway(order, live, kept);
   const after: Held = {

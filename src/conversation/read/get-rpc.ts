@@ -7,7 +7,7 @@ import { versionNotKept, versionNotReached } from "../change/absence.ts";
 import type { KeptVersion } from "../ledger/book.ts";
 import { type CollectionPolicy, type ConversationKey, type Held, textOf } from "../record/conversation.ts";
 import { conversationParts, field, messageOf, numberField } from "../record/conversation-bytes.ts";
-import { ConversationFields } from "../record/fields.ts";
+import { ConversationFields, versionFrom } from "../record/fields.ts";
 import { presenceFor } from "../record/summary.ts";
 import { summaryBytes } from "../record/summary-bytes.ts";
 import type { Current, Seen } from "./current.ts";
@@ -27,6 +27,8 @@ interface Wish {
   /** 0: the current one. */
   readonly version: number;
   readonly minVersion: number;
+  /** The versions as the request says them. */
+  readonly asked: Pick<ConversationStateServiceGetRequest, "version" | "minVersion">;
   readonly lastMessages: number;
   readonly bypass: boolean;
 }
@@ -72,7 +74,7 @@ export function createGetRpc(options: GetRpcOptions): Required<Pick<Rpcs<typeof 
     const known = await truth.readVersion(held, version);
     if (known !== undefined) return { held: asOf(held, known.kept), state: known.state, source };
     const after = reading.view(await truth.held(key), policy).held;
-    if (after?.generation === held.generation) throw versionNotKept(key, version);
+    if (after?.generation === held.generation) throw versionNotKept(key, wish.asked.version);
     return undefined;
   }
 
@@ -98,7 +100,7 @@ export function createGetRpc(options: GetRpcOptions): Required<Pick<Rpcs<typeof 
           return absentReply(found.presence);
         }
         if (held.version < wish.minVersion) {
-          throw versionNotReached(held, "min_version", wish.minVersion, held.version);
+          throw versionNotReached(held, "min_version", wish.asked.minVersion, held.version);
         }
         if (lastMessages === 0 || held.messageCount === 0) {
           reading.note(call, key, source);
@@ -128,13 +130,8 @@ function wishOf(request: ConversationStateServiceGetRequest, reading: Reading): 
   const policy = reading.policyOf(fields, key);
   return {
     ...{ key, policy, lastMessages, bypass: request.bypassHotCopy },
-    ...{ version: asNumber(version), minVersion: asNumber(minVersion) },
+    ...{ version: versionFrom(version), minVersion: versionFrom(minVersion), asked: { version, minVersion } },
   };
-}
-
-/** What is beyond all that this server gives out stays so. */
-function asNumber(version: bigint): number {
-  return version > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : Number(version);
 }
 
 /** A conversation as it was under an earlier version. When it expires is a matter of now. */

@@ -9,6 +9,8 @@ export interface ForkOrder extends Attempt {
   readonly source: ConversationKey;
   /** 0: the current one. */
   readonly version: number;
+  /** As the request says it. */
+  readonly askedVersion: bigint;
   /** Of the copy. */
   readonly key: ConversationKey;
   readonly expiry: ExpiryOrder | undefined;
@@ -24,7 +26,8 @@ export function forkOrder(request: ForkRequest): ForkOrder {
   fields.done();
   const attempt = forkAttempt(request, { source, expiry });
   const id = request.targetId === "" ? givenId(source, attempt.requestId) : request.targetId;
-  return { source, version: versionFrom(request.version), key: { collection, id }, expiry, ...attempt };
+  const { version: askedVersion } = request;
+  return { source, version: versionFrom(askedVersion), askedVersion, key: { collection, id }, expiry, ...attempt };
 }
 
 /** The id of a copy that was given none. A retry has to come upon the same one, where the first answer is kept. */

@@ -56,7 +56,7 @@ export function createForkRpc(options: ForkRpcOptions): Required<Pick<Rpcs<typeo
     throw notThere(key, presence === "live" ? undefined : presence);
   }
 
-  async function readOriginal({ source, version }: ForkOrder): Promise<Original> {
+  async function readOriginal({ source, version, askedVersion }: ForkOrder): Promise<Original> {
     const known = await truth.read(source);
     const held = mustBeThere(source, known?.held);
     if (version === 0 || version === held.version) {
@@ -66,7 +66,7 @@ export function createForkRpc(options: ForkRpcOptions): Required<Pick<Rpcs<typeo
       return { held, version: held.version, state, messageCount };
     }
     const earlier = await truth.readVersion(held, version);
-    if (earlier === undefined) throw versionNotKept(source, version);
+    if (earlier === undefined) throw versionNotKept(source, askedVersion);
     const { userId, status, complexityLevel, confidenceScore, messageCount } = earlier.kept;
     const state = { userId, status, complexityLevel, confidenceScore, bytes: earlier.state };
     return { held, version, state, messageCount };

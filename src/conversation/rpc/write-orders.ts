@@ -92,7 +92,8 @@ export function restoreOrder(request: RestoreRequest): OrderOf<"restore"> {
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
   fields.requestId(request.requestId);
   fields.done();
-  const order = { key, version: versionFrom(request.version), keepMessages: request.keepMessages, expectedVersion };
+  const { version, keepMessages } = request;
+  const order = { key, version: versionFrom(version), askedVersion: version, keepMessages, expectedVersion };
   return { kind: "restore", ...order, answersState: true, ...restoreAttempt(request) };
 }
 

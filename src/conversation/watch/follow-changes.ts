@@ -36,7 +36,7 @@ export async function* followChanges(options: FollowOptions): AsyncGenerator<Wat
   const bell = createBell();
   const pause = createPauses();
   let size: number = PAGE.least;
-  let late = "resumed too late";
+  let late = begun.gap;
 
   /** What is told of the changes behind the follower, which is past them then. */
   async function* readPage(follower: Follower): AsyncGenerator<WatchEvent> {

@@ -1,7 +1,7 @@
 import type { ConversationStateServiceWatchRequest } from "../../gen/holdfast/v1/conversation_pb.js";
 import { heartbeatOf } from "../../infra/heartbeat.ts";
 import { readToken, writeToken } from "../../infra/token.ts";
-import { ConversationFields, LIMITS } from "../record/fields.ts";
+import { ConversationFields, LIMITS, versionFrom } from "../record/fields.ts";
 import { filterOf, matchesAll, textOfFilter } from "../record/filter.ts";
 import type { Scope } from "./change.ts";
 import { GAP, type Place, type Start } from "./start.ts";
@@ -43,8 +43,7 @@ function startOf(
       return "now";
     case "afterVersion":
       if (id === "") fields.refuse("after_version", "needs the id of a conversation");
-      // No version that this server gives out is beyond.
-      return { version: Math.min(Number(start.value), Number.MAX_SAFE_INTEGER) };
+      return { version: versionFrom(start.value), asked: start.value };
     case "resumeToken": {
       const [log, place] = readToken(question, start.value, 2) ?? [];
       if (log !== undefined && place !== undefined && place >= GAP) return { log, place };

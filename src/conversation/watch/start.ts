@@ -6,7 +6,13 @@ import type { Scope } from "./change.ts";
 import type { Changes, Mark, OpeningOf } from "./changes.ts";
 
 /** Where a watch is to begin: with what comes after now, after a place, or after a version of its conversation. */
-export type Start = "now" | Place | { readonly version: number };
+export type Start = "now" | Place | AfterVersion;
+
+export interface AfterVersion {
+  readonly version: number;
+  /** As the request says it, if that is another one: beyond all that there are. */
+  readonly asked?: bigint;
+}
 
 /** A place among the changes of one database. */
 export interface Place {
@@ -17,10 +23,16 @@ export interface Place {
 /** The place of whoever was told that there is a gap, and not yet from where it goes on: whatever is kept is too late for it. */
 export const GAP = -1;
 
+const TOO_LATE = "resumed too late";
+/** It may never have been there, or so long ago that it is forgotten: no version tells one from the other. */
+const NOTHING_KEPT = "nothing is kept of such a conversation";
+
 /** Where a watch begins. */
 export interface Begun {
   /** Changes after this place are told. GAP: they cannot be. */
   readonly at: number;
+  /** Why they cannot be, for people. */
+  readonly gap: string;
   /** The latest place of all. */
   readonly head: number;
   /** Which changes these places are among. */
@@ -35,9 +47,11 @@ export async function begin(changes: Changes, { collection, id }: Scope, start: 
     const find: Find = (first, last, holds) => firstWhere(changes, key, first, last, holds);
     const { version } = start;
     const latest = latestOf(opening);
-    if (latest !== undefined && version > latest) throw versionNotReached(key, "after_version", version, latest);
+    if (latest !== undefined && version > latest) {
+      throw versionNotReached(key, "after_version", start.asked ?? version, latest);
+    }
     const at = await (version === 0 ? sinceCreation(opening, find) : sinceVersion(opening, version, find));
-    return { ...opening, at: at ?? GAP };
+    return { ...opening, at: at ?? GAP, gap: latest === undefined ? NOTHING_KEPT : TOO_LATE };
   }
   const opening = await changes.opening(collection, id);
   if (typeof start === "object" && "place" in start) {
@@ -46,9 +60,9 @@ export async function begin(changes: Changes, { collection, id }: Scope, start: 
     if (place > opening.head) {
       throw invalidField("resume_token", "is of changes that this database has lost: watch without one");
     }
-    return { ...opening, at: place };
+    return { ...opening, at: place, gap: TOO_LATE };
   }
-  return { ...opening, at: opening.head };
+  return { ...opening, at: opening.head, gap: TOO_LATE };
 }
 
 /** Undefined: nothing is kept of such a conversation. */

@@ -1578,7 +1578,8 @@ export declare type ConversationStateServiceWatchRequest = Message<"holdfast.v1.
   } | {
     /**
      * After this version of the conversation. Needs an id. 0: from its creation. FAILED_PRECONDITION
-     * (VERSION_NOT_REACHED) when the conversation has an older one.
+     * (VERSION_NOT_REACHED) when the conversation has an older one; when nothing is kept of it, not even that it was
+     * deleted, `compacted` follows.
      *
      * @generated from field: uint64 after_version = 5;
      */
@@ -1797,7 +1798,7 @@ export declare const ConversationWatchOpenedSchema: GenMessage<ConversationWatch
  */
 export declare type ConversationWatchCompacted = Message<"holdfast.v1.ConversationWatchCompacted"> & {
   /**
-   * Why, for people: "resumed too late", "reader too slow".
+   * Why, for people: "resumed too late", "reader too slow", "nothing is kept of such a conversation".
    *
    * @generated from field: string reason = 1;
    */
