@@ -77,6 +77,8 @@ describe.each([
     await using opened = await openRedlockAuthorities(running, { count: 2 });
     const [one, other] = both(opened.instances);
     for (const name of ["a", "b", "c"]) await granted(one, name);
+    await other.look("a");
+    await until(opened.isWhole, { what: "all masters to be reached" });
     await Promise.all(running.masters.slice(0, (count - 1) / 2).map(harm));
     const names = (await other.list(ALL)).leases.map(({ grant }) => grant.name);
     expect(new Set(names)).toEqual(new Set(["a", "b", "c"]));
@@ -214,6 +216,17 @@ describe("a master that has forgotten everything", () => {
   });
 });
 
+describe("who begins the life of a master too late", () => {
+  it("does not make it vote", async () => {
+    expect(await lateBeginning((lua) => lua)).toEqual([]);
+  });
+
+  it("would let two leases overlap if only the run id were looked at", async () => {
+    const faults = await lateBeginning((lua) => lua.replace(" or life[2] ~= ARGV[2]", ""));
+    expect(faults[0]).toMatch("was valid from");
+  });
+});
+
 describe("tokens of changing majorities", () => {
   it("are never the same and always grow", async () => {
     expect(await changingMajorities()).toEqual([]);
@@ -245,12 +258,48 @@ async function forgetful(options: RedlockAuthoritiesOptions = {}): Promise<strin
   // All have begun to live before the first lease is announced.
   await one.look("nightly");
   third?.way.cut();
-  history.push(await held(one, "nightly", 1_500));
+  history.push(await heldFor(one, "nightly", 1_500));
   await first?.server.kill();
   first?.server.forget();
   await first?.server.restart();
   third?.way.restore();
-  history.push(await until(() => held(other, "nightly", 1_500), { what: "the next grant" }));
+  history.push(await until(() => heldFor(other, "nightly", 1_500), { what: "the next grant" }));
+  return faultsOf(history);
+}
+
+/**
+ * An instance that has seen how long leases last, nothing at all, and says so to a master when another instance has granted one and
+ * that master has been flushed since.
+ */
+async function lateBeginning(spoilt: (lua: string) => string): Promise<string[]> {
+  await using running = await startMasters(3);
+  const gate = Promise.withResolvers<void>();
+  const held: Promise<unknown>[] = [];
+  let isLate = true;
+  const spoil = (redis: Redis): Redis => ({
+    ...redis,
+    lifeOf: (key) => redis.lifeOf(key),
+    run(script, keys, args) {
+      if (script.name !== "redlock-enrol") return redis.run(script, keys, args);
+      const enrol = () => redis.run(defineScript({ name: script.name, lua: spoilt(script.lua) }), keys, args);
+      if (!isLate) return enrol();
+      held.push(gate.promise.then(enrol));
+      return new Promise(() => {});
+    },
+  });
+  await using opened = await openRedlockAuthorities(running, { count: 2, spoil });
+  const [one, other] = both(opened.instances);
+  const [first, , third] = running.masters;
+  await expect(other.look("nightly")).rejects.toMatchObject(UNAVAILABLE);
+  isLate = false;
+  await one.look("nightly");
+  third?.way.cut();
+  const history = [await heldFor(one, "nightly", 1_500)];
+  if (first !== undefined) await flush(first);
+  gate.resolve();
+  await Promise.all(held.map((late) => late.catch(() => {})));
+  third?.way.restore();
+  history.push(await until(() => heldFor(other, "nightly", 1_500), { what: "the next grant" }));
   return faultsOf(history);
 }
 
@@ -263,14 +312,14 @@ async function changingMajorities(options: RedlockAuthoritiesOptions = {}): Prom
   await authority.look("nightly");
   for (const away of [2, 0, 1, 2, 1, 0]) {
     running.masters[away]?.way.cut();
-    history.push(await until(() => held(authority, "nightly", 100), { what: "the next grant" }));
+    history.push(await until(() => heldFor(authority, "nightly", 100), { what: "the next grant" }));
     running.masters[away]?.way.restore();
     await until(opened.isWhole, { what: "all masters to be reached" });
   }
   return faultsOf(history);
 }
 
-async function held(authority: Authority, name: string, ttlMs: number): Promise<Held> {
+async function heldFor(authority: Authority, name: string, ttlMs: number): Promise<Held> {
   const asked = performance.now();
   const { grant, remainingMs } = await granted(authority, name, ttlMs);
   return { token: grant.token, from: performance.now(), until: asked + remainingMs - clockMargin(remainingMs) };

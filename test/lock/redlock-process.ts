@@ -44,6 +44,8 @@ async function hold(authority: Authority, name: string): Promise<Held | undefine
   const from = now();
   const validUntil = (since: number, leftMs: number) => since + leftMs - clockMargin(leftMs);
   let until = validUntil(asked, remainingMs);
+  // This process was paused on the way: whoever waits in a line is not told of such a lease either.
+  if (until <= from) return undefined;
   await delay(Math.random() * 10);
   const how = Math.random();
   if (how < 0.05) {

@@ -72,7 +72,7 @@ export function createMaster(options: MasterOptions): Master {
     const first = await send(script, keys, args);
     if (first[0] !== NO_LIFE) return voted(first);
     // A first life begins at once: the first callers need not be sent away for it.
-    await begin();
+    await begin(String(first[1]));
     return voted(await send(script, keys, args));
   }
 
@@ -101,9 +101,9 @@ export function createMaster(options: MasterOptions): Master {
   }
 
   /** Resolves when its life began, or when that takes too long for a caller to wait for. */
-  async function begin(): Promise<void> {
+  async function begin(sign: string): Promise<void> {
     if (enrolling === undefined && monotonic() < enrolAt) return;
-    enrolling ??= enrol()
+    enrolling ??= enrol(sign)
       .catch((error: unknown) => {
         enrolAt = monotonic() + ENROL_AGAIN_MS;
         log.warn({ err: error, server: name }, "a lock master cannot be given an epoch yet");
@@ -119,16 +119,15 @@ export function createMaster(options: MasterOptions): Master {
     cancel();
   }
 
-  async function enrol(): Promise<void> {
-    const run = redis.lifeOf(LIFE_KEY);
-    if (run === undefined || run === "") return;
+  async function enrol(sign: string): Promise<void> {
+    const [run = ""] = sign.split(" ");
     const epoch = await heads.nextEpoch("redlock");
-    // Read after its life began: whatever it voted for before is no longer than this.
+    // Read after its sign was put up: whatever it voted for before is no longer than this.
     const { mode, longestMs, quietMs } = await heads.read();
     if (epoch === undefined || mode !== "redlock") throw new LockAuthorityChangingError("redlock no longer decides");
     const oldestMs = Math.max(longestMs, quietMs);
     const waitMs = oldestMs === 0 ? 0 : Math.ceil(oldestMs + clockMargin(oldestMs));
-    const reply = await guarded(() => redis.run(ENROL, [LIFE_KEY], [run, epoch, waitMs]));
+    const reply = await guarded(() => redis.run(ENROL, [LIFE_KEY], [run, sign, epoch, waitMs]));
     if (!Array.isArray(reply) || reply[0] !== 1) return;
     log.info({ server: name, epoch, waitMs }, "a lock master began a new life; it votes when older leases are over");
   }

@@ -12,13 +12,21 @@ import { defineScript } from "../../infra/redis.ts";
  * The rules of locks are not here but in record/decide.ts: masters only see to it that nobody writes over what is in force.
  *
  * KEYS: the register, the marker of this master's life (run, epoch, from, floor), the attempt that the order names, if it does.
- * Each script begins with the run id that the caller knows. {-2}: the master is in a life that has no epoch yet.
+ * Each script begins with the run id that the caller knows. {-2, sign}: the master is in a life that has no epoch yet. The sign is
+ * put up when that is seen first, and goes with all else when the master is flushed: who begins the life has to name it.
  */
 const BEGIN = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'from', 'floor')
-if life[1] ~= ARGV[1] then return {-2} end
+if life[1] ~= ARGV[1] then
+  local sign = redis.call('HGET', KEYS[2], 'sign') or ''
+  if string.sub(sign, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then
+    sign = ARGV[1] .. ' ' .. time[1] .. '.' .. time[2]
+    redis.call('HSET', KEYS[2], 'sign', sign)
+  end
+  return {-2, sign}
+end
 local from = tonumber(life[3])
 local function number(text) return tonumber(text or '') or 0 end
 local is = redis.call('HMGET', KEYS[1], 'token', 'rev', 'id', 'text', 'until', 'ended', 'ended_at', 'instance',
@@ -139,8 +147,9 @@ return {1}
 });
 
 /**
- * Begins a life: the master votes after a while, and in an epoch that is larger than any before. The first to say so is right.
- * KEYS: the marker. ARGV: run, epoch, for how long it does not vote. Result: {whether this call began it, ms until it votes}.
+ * Begins a life: the master votes after a while, and in an epoch that is larger than any before. The first to say so is right. Who
+ * comes late, with what was so before the master forgot again, finds another sign.
+ * KEYS: the marker. ARGV: run, sign, epoch, for how long it does not vote. Result: {whether this call began it}.
  */
 export const ENROL = defineScript({
   name: "redlock-enrol",
@@ -148,9 +157,9 @@ export const ENROL = defineScript({
   lua: `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local life = redis.call('HMGET', KEYS[1], 'run', 'from')
-if life[1] == ARGV[1] then return {0, tonumber(life[2]) - now} end
-redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2], 'from', now + ARGV[3])
-return {1, tonumber(ARGV[3])}
+local life = redis.call('HMGET', KEYS[1], 'run', 'sign')
+if life[1] == ARGV[1] or life[2] ~= ARGV[2] then return {0} end
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[3], 'from', now + ARGV[4])
+return {1}
 `,
 });
