@@ -45,6 +45,9 @@ const RPCS = [
   ...(["get", "list", "checkToken", "forceRelease"] as const),
 ];
 
+/** What an authority that does not answer may take of a drain. */
+const HAND_OVER_MS = 2_000;
+
 /** Looked at to see whether the authority can decide; nobody takes it. */
 const PROBE = "holdfast/health";
 
@@ -77,7 +80,7 @@ export async function startLocks(options: LockParts): Promise<RunningLocks> {
     authority,
     async handOver(graceMs) {
       lines.close(drainingFailure());
-      await keepings.handOver(graceMs);
+      await keepings.handOver(Math.min(graceMs, HAND_OVER_MS));
     },
   };
 }

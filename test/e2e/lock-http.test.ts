@@ -49,6 +49,14 @@ describe("locks in JSON", () => {
     expect(JSON.parse(released.body)).toMatchObject({ released: true });
   });
 
+  it("are not given to another caller who happens upon the same request_id", async () => {
+    const request = { name: "orders/named", waitTimeout: "0s", requestId: "1" };
+    const tokenOf = async () =>
+      JSON.parse((await post("worker", "LockService/Acquire", request)).body).lock.fencingToken;
+    expect(await tokenOf()).toBe(await tokenOf());
+    expect((await post("operator", "LockService/Acquire", request)).body).toContain("REQUEST_ID_REUSED");
+  });
+
   it("are held by a stream, and given back when its connection breaks", async () => {
     const leaving = new AbortController();
     const response = await fetch(`${server.httpUrl}/holdfast.v1.LockService/Hold`, {
@@ -81,10 +89,10 @@ describe("what a key may do with locks", () => {
   });
 
   it("is to list the locks of its namespaces, and no others", async () => {
-    await post("operator", "LockService/Acquire", { name: "billing/listed" });
-    await post("operator", "LockService/Acquire", { name: "orders/listed" });
+    await post("operator", "LockService/Acquire", { name: "billing/listed", owner: "listed" });
+    await post("operator", "LockService/Acquire", { name: "orders/listed", owner: "listed" });
     const names = async (who: keyof typeof keys) => {
-      const { locks } = JSON.parse((await post(who, "LockService/List", {})).body);
+      const { locks } = JSON.parse((await post(who, "LockService/List", { owner: "listed" })).body);
       return locks.map(({ name }: { name: string }) => name);
     };
     expect(await names("worker")).toEqual(["orders/listed"]);

@@ -104,7 +104,8 @@ function orderOf(
     caller: caller.name,
     instanceId,
     streamId: "",
-    request: namedRequest(requestId, "Acquire", () => [owner, purpose, String(ttlMs ?? "")]),
+    // Of this caller: another who happens upon the same id must not be given its lock.
+    request: namedRequest(requestId, "Acquire", () => [caller.name, owner, purpose, String(ttlMs ?? "")]),
   };
 }
 

@@ -141,9 +141,10 @@ export declare type LockServiceAcquireRequest = Message<"holdfast.v1.LockService
   purpose: string;
 
   /**
-   * Names this attempt, up to 128 bytes. When the first attempt took the lock, a retry with the same id is given that grant
-   * while its lease lasts; after that, for 10 minutes, it is refused with ABORTED (LOCK_ATTEMPT_OVER) and takes nothing.
-   * When it did not, the retry tries anew. If empty, a retry of a call that succeeded waits behind itself.
+   * Names this attempt, up to 128 bytes. When the first attempt took the lock, a retry of the same caller with the same id,
+   * owner, purpose and ttl is given that grant while its lease lasts; after that, for 10 minutes, it is refused with ABORTED
+   * (LOCK_ATTEMPT_OVER) and takes nothing. When it did not, the retry tries anew. The same id with anything else in it is
+   * FAILED_PRECONDITION (REQUEST_ID_REUSED). If empty, a retry of a call that succeeded waits behind itself.
    *
    * @generated from field: string request_id = 6;
    */
