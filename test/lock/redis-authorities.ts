@@ -29,7 +29,10 @@ export interface OpenRedisAuthorities extends AsyncDisposable {
 
 export interface RedisAuthoritiesOptions {
   readonly count?: number;
-  /** Default: an empty database on the Redis that the tests share. Of several servers, the primary is the one that decides. */
+  /**
+   * Default: an empty database on the Redis that the tests share. Of several servers, the primary is the one that
+   * decides.
+   */
   readonly url?: string | readonly string[];
   /** Default: as long as nobody hears of another epoch, that in which Redis began to decide. */
   readonly epochFloor?: (head: Head, mode: Redis["mode"]) => () => number;

@@ -43,7 +43,10 @@ async function isInSync(replica: RedisServer): Promise<boolean> {
   return String(await redisCommand(replica.url, "info", "replication")).includes("master_link_status:up");
 }
 
-/** The replica takes the slots over while it knows nothing of the last grants, and the master goes on, and sends callers there. */
+/**
+ * The replica takes the slots over while it knows nothing of the last grants, and the master goes on, and sends callers
+ * there.
+ */
 async function takeOver(options: RedisAuthoritiesOptions = {}): Promise<void> {
   await using cluster = await startRedisCluster();
   await using replica = await addReplica(cluster);

@@ -15,7 +15,7 @@ import {
   WANTED_MS,
   YIELD_MS,
 } from "../../src/lock/record/decide.ts";
-import { type GrantEnd, isLive, type LockRecord, RETRIED } from "../../src/lock/record/grant.ts";
+import { type Grant, isLive, type LockRecord, RETRIED } from "../../src/lock/record/grant.ts";
 import { named, releaseOrder, renewOrder, takeOrder } from "./authorities.ts";
 import { type OpenRedisAuthorities, openRedisAuthorities } from "./redis-authorities.ts";
 import { type ScriptBug, withBugs } from "./spoilt-redis.ts";
@@ -184,25 +184,27 @@ class Pair {
         ...{ name: this.#name, token: number(0), owner, purpose, caller },
         ...{ instanceId: text(2), streamId: text(3), requestId: text(4), requestMeaning: text(5) },
         ...{ ttlMs: number(6), acquireMs: number(7), expireMs: number(8), renewals: number(9) },
-        ...{ end: endOf(text(10)), endMs: number(11) },
+        ...endOf(text(15)),
       },
-      ...{ streak: number(12), wantedUntilMs: number(13), rival: text(14), rivalUntilMs: number(15) },
+      ...{ streak: number(10), wantedUntilMs: number(11), rival: text(12), rivalUntilMs: number(13) },
     };
   }
 }
 
-function endOf(text: string): GrantEnd {
-  if (text !== "" && text !== "released" && text !== "forced") throw new Error(`ended by ${text}`);
-  return text;
+function endOf(text: string): Pick<Grant, "end" | "endMs"> {
+  const end = ({ h: "", r: "released", f: "forced" } as const)[text.charAt(0)];
+  if (end === undefined) throw new Error(`ended by ${text}`);
+  return { end, endMs: Number(text.slice(1)) };
 }
 
 const KEPT = `
 local record = redis.call('GET', KEYS[1])
 if not record then return false end
-local values = cmsgpack.unpack(record)
+local _, values = cmsgpack.unpack_one(record, 14)
 for at, value in ipairs(values) do
   if type(value) == 'number' then values[at] = string.format('%.0f', value) end
 end
+values[16] = string.sub(record, 1, 14)
 return values
 `;
 

@@ -75,7 +75,10 @@ async function failOver(options: RedisAuthoritiesOptions = {}): Promise<void> {
   await tokens.grow(authority, 2);
 }
 
-/** An instance begins a life with an epoch that it was given long ago; meanwhile another had a later one, and Redis was flushed. */
+/**
+ * An instance begins a life with an epoch that it was given long ago; meanwhile another had a later one, and Redis was
+ * flushed.
+ */
 async function forgetBetween(options: RedisAuthoritiesOptions = {}): Promise<void> {
   const epochTaken = Promise.withResolvers<void>();
   const goOn = Promise.withResolvers<void>();

@@ -43,8 +43,8 @@ const MOST_TRIES = 4;
 const NOWHERE: Frame = { channel: "", payload: "" };
 
 /**
- * Redis decides, in one script for each call. What it has forgotten costs a new epoch, so that tokens never go back. Written without
- * async functions: each lock that is taken passes through here twice.
+ * Redis decides, in one script for each call. What it has forgotten costs a new epoch, so that tokens never go back.
+ * Written without async functions: each lock that is taken passes through here twice.
  */
 export function createRedisAuthority(options: RedisAuthorityOptions): Authority {
   const { redis, breaker, commandTimeoutMs, frame, clock, log, nowMs } = options;

@@ -1,9 +1,9 @@
 import { slotOf } from "../../infra/redis-slot.ts";
 
 /**
- * Keys: `holdfast:lock:{p07}:r:<name>` is a lock's record, `...:a:<length>:<name>:<request id>` an attempt or what else is
- * remembered under a request's id, and `...:life` the marker of the partition. What a script touches lies in one partition, and so
- * in one slot of a cluster. One server needs one partition only.
+ * Keys: `holdfast:lock:{p07}:r:<name>` is a lock's record, `...:a:<length>:<name>:<request id>` an attempt or what else
+ * is remembered under a request's id, and `...:life` the marker of the partition. What a script touches lies in one
+ * partition, and so in one slot of a cluster. One server needs one partition only.
  */
 const PARTITIONS = 64;
 

@@ -2,12 +2,13 @@ import { defineScript } from "../../infra/redis-script.ts";
 import { GRANTS_PER_EPOCH } from "../record/token.ts";
 
 /*
- * The marker of a partition, a hash: `life` is the life of Redis and the epoch that was begun in it, with a space between them, and
- * `count` how many grants there have been since. While a life is being begun it has neither, but the life that this is `for`, and
- * a name for the attempt (`begin`).
+ * The marker of a partition, a hash: `life` is the life of Redis and the epoch that was begun in it, with a space
+ * between them, and `count` how many grants there have been since. While a life is being begun it has neither, but the
+ * life that this is `for`, a name for the attempt (`begin`), and `since` when.
  *
- * A life of Redis is what it calls master_replid. It is another one after each start and after each failover, and a replica that
- * becomes the primary does not keep it; so data that came back, or came from elsewhere, never has the marker of the present life.
+ * A life of Redis is what it calls master_replid. It is another one after each start and after each failover, and a
+ * replica that becomes the primary does not keep it; so data that came back, or came from elsewhere, never has the
+ * marker of the present life.
  */
 
 /** The smallest count at which an epoch is taken to be used up. */
@@ -16,16 +17,20 @@ export const MOST_GRANTS = GRANTS_PER_EPOCH - 1;
 const PRESENT = `
 local function present()
   local info = redis.pcall('INFO', 'replication')
-  return type(info) == 'string' and string.find(info, 'role:master', 1, true) and string.match(info, 'master_replid:(%w+)')
+  if type(info) ~= 'string' or not string.find(info, 'role:master', 1, true) then return nil end
+  return string.match(info, 'master_replid:(%w+)')
 end
 `;
+
+/** So long whoever comes upon a life that another is beginning leaves it to him. */
+const LEFT_TO_ANOTHER_MS = 500;
 
 /**
  * The first half of beginning a life. From here on nothing is granted until the second half.
  *
  * KEYS  1 marker       ARGV  1 the smallest epoch that will do   2 a name for the attempt
- * Result: {"begun", life}: somebody did; {"unknown"}: the server does not say in which life it is; {"beginning", the name of the
- *         attempt that is to be finished, maxmemory, maxmemory_policy}
+ * Result: {"begun", life}: somebody did; {"waiting"}: somebody does; {"beginning", maxmemory, maxmemory_policy};
+ *         {"unknown"}: the server does not say in which life it is
  */
 export const beginScript = defineScript({
   name: "lock-begin",
@@ -33,37 +38,39 @@ export const beginScript = defineScript({
   lua: `${PRESENT}
 local now = present()
 if not now then return {'unknown'} end
-local life, count, wanted, begin = unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin'))
+local life, count, wanted, since = unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'since'))
 if life then
   local is, epoch = string.match(life, '^(%w+) (%d+)$')
   local isGood = is == now and tonumber(epoch) >= tonumber(ARGV[1]) and tonumber(count) < ${MOST_GRANTS}
   if isGood then return {'begun', life} end
 end
-if life or wanted ~= now then
-  begin = ARGV[2]
-  redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], 'for', now, 'begin', begin)
-end
+local time = redis.call('TIME')
+local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local age = ms - (since or 0)
+if not life and wanted == now and age >= 0 and age < ${LEFT_TO_ANOTHER_MS} then return {'waiting'} end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'for', now, 'begin', ARGV[2], 'since', ms)
 local memory = redis.call('INFO', 'memory')
-return {'beginning', begin, string.match(memory, 'maxmemory:(%d+)') or '0', string.match(memory, 'maxmemory_policy:(%S+)') or ''}
+local limit, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:(%S+)')
+return {'beginning', limit or '0', policy or ''}
 `,
 });
 
 /**
- * The second half, with an epoch that was taken after the first. Whoever has granted in a larger one since then finished this attempt
- * before; or all that was lost, and this attempt with it.
+ * The second half, with an epoch that was taken after the first. Whoever has granted in a larger one since then began
+ * after this attempt, which is gone from the marker then, also where all that he did was lost.
  *
  * KEYS  1 marker       ARGV  1 the name of the attempt   2 the epoch
- * Result: the life that has begun, in this epoch or a larger one; "" if the attempt was lost
+ * Result: the life that has begun, or "" if the attempt is gone
  */
 export const finishScript = defineScript({
   name: "lock-finish",
   keys: 1,
   lua: `${PRESENT}
-local life, wanted, begin = unpack(redis.call('HMGET', KEYS[1], 'life', 'for', 'begin'))
+local wanted, begin = unpack(redis.call('HMGET', KEYS[1], 'for', 'begin'))
 if not wanted or wanted ~= present() or begin ~= ARGV[1] then return '' end
-if life and tonumber(string.match(life, '%d+$')) >= tonumber(ARGV[2]) then return life end
-life = wanted .. ' ' .. ARGV[2]
+local life = wanted .. ' ' .. ARGV[2]
+redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'life', life, 'count', 0)
 return life
 `,

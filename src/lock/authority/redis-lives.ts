@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
@@ -33,12 +34,17 @@ export interface RedisLives {
 }
 
 /**
- * The epoch of the head below which nothing may be granted. Where Redis has one partition, its life is the newest one that took an
- * epoch. In a cluster each partition has an epoch of its own, and none may be smaller than that in which Redis began to decide.
+ * The epoch of the head below which nothing may be granted. Where Redis has one partition, its life is the newest one
+ * that took an epoch. In a cluster each partition has an epoch of its own, and none may be smaller than that in which
+ * Redis began to decide.
  */
 export function epochFloorOf(head: Head, mode: Redis["mode"]): number {
   return mode === "cluster" ? head.sinceEpoch : head.epoch;
 }
+
+/** While another instance begins a life. */
+const ASK_AGAIN_MS = 20;
+const MOST_ASKED = 50;
 
 export function createRedisLives({ redis, guarded, heads, epochFloor, log }: RedisLivesOptions): RedisLives {
   const lives: (RedisLife | undefined)[] = [];
@@ -47,25 +53,35 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
   const beginning = new Map<number, Promise<void>>();
 
   async function begin({ partition, life: key }: LockKeys): Promise<void> {
-    const least = Math.max(epochFloor(), seen[partition] ?? 0);
     const attempt = randomBytes(9).toString("base64url");
-    const reply = await guarded(() => redis.run(beginScript, [key], [least, attempt]));
-    const [kind, name = "", maxMemory, policy] = Array.isArray(reply) ? reply.map(String) : [];
-    if (kind === "begun") return adopt(partition, name);
-    if (kind !== "beginning") {
-      throw new LockAuthorityUnavailableError(
-        "Redis does not say in which life it is: its account has to be allowed INFO",
-      );
-    }
+    const [kind, ...more] = await startOrWait(partition, key, attempt);
+    if (kind === "begun") return adopt(partition, more[0] ?? "");
+    const [maxMemory, policy] = more;
     if (maxMemory !== "0" && policy !== "noeviction") {
       log.warn({ policy }, "Redis may evict locks that are held: its maxmemory-policy should be noeviction");
     }
     // Not before: see finishScript.
     const epoch = await nextEpoch();
-    const life = String(await guarded(() => redis.run(finishScript, [key], [name, epoch])));
+    const life = String(await guarded(() => redis.run(finishScript, [key], [attempt, epoch])));
     if (life === "") return;
     adopt(partition, life);
     log.info({ partition, epoch }, "locks go on in a new life of Redis");
+  }
+
+  async function startOrWait(partition: number, key: string, attempt: string): Promise<readonly string[]> {
+    for (let asked = 0; asked < MOST_ASKED; asked++) {
+      const least = Math.max(epochFloor(), seen[partition] ?? 0);
+      const reply = await guarded(() => redis.run(beginScript, [key], [least, attempt]));
+      const texts = Array.isArray(reply) ? reply.map(String) : [];
+      if (texts[0] === "begun" || texts[0] === "beginning") return texts;
+      if (texts[0] !== "waiting") {
+        throw new LockAuthorityUnavailableError(
+          "Redis does not say in which life it is: its account has to be allowed INFO",
+        );
+      }
+      await delay(ASK_AGAIN_MS);
+    }
+    throw new LockAuthorityUnavailableError("another instance is beginning a life of Redis");
   }
 
   async function nextEpoch(): Promise<number> {

@@ -5,15 +5,18 @@ import type { LockKeys } from "./redis-keys.ts";
 const SET_BACK_MS = 1_000;
 
 export interface RedisPatience {
-  /** What the server's clock will show when a caller that asks now has stopped waiting. 0: nothing was heard from it yet. */
+  /**
+   * What the server's clock will show when a caller that asks now has stopped waiting. 0: nothing was heard from it
+   * yet.
+   */
   until(keys: LockKeys): number;
   /** What the clock showed in an answer that has just come. */
   heard(keys: LockKeys, nowMs: number): void;
 }
 
 /**
- * For how long a caller waits, in the time of the server that it waits for: what a frozen server reads when it goes on may be older
- * than that, and must not be carried out any more.
+ * For how long a caller waits, in the time of the server that it waits for: what a frozen server reads when it goes on
+ * may be older than that, and must not be carried out any more.
  */
 export function createRedisPatience(clock: Pick<Clock, "monotonic">, waitMs: number): RedisPatience {
   /** By how much a server's clock is ahead of our monotonic one, at least: an answer is always a little old. */

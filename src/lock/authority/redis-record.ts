@@ -1,13 +1,21 @@
 import type { Lease } from "./authority.ts";
 
 /**
- * What a lock's key holds: these, packed with cmsgpack, which scripts read several times as fast as a hash of as many fields.
- * `who` is owner, purpose and caller as a JSON array; `take` is said in redis-strays.ts.
+ * What a lock's key holds: how its newest grant ended and when (END characters), so that this can be written by itself,
+ * and then these, packed with cmsgpack, which scripts read several times as fast as a hash. `who` is owner, purpose and
+ * caller as a JSON array; of `take` says redis-strays.ts.
  */
 export const RECORD_FIELDS = [
   ...["token", "who", "instance", "stream", "request", "meaning", "ttl", "acquire", "expire", "renewals"],
-  ...["ended", "ended_ms", "streak", "wanted", "rival", "rival_until", "take"],
+  ...["streak", "wanted", "rival", "rival_until", "take"],
 ] as const;
+
+/**
+ * "h" while it is held, or until its time is over; "r" when it was released, "f" when by force, each with the time in
+ * 13 digits.
+ */
+export const END = 14;
+export const HELD = "h".padEnd(END, "0");
 
 /** The first of them are what scripts tell of a lease that lasts. */
 export const LEASE_FIELDS = RECORD_FIELDS.slice(0, 10);

@@ -4,15 +4,16 @@ import { RETRIED } from "../record/grant.ts";
 import { GRANTS_PER_EPOCH } from "../record/token.ts";
 import { ATTEMPT_KEPT_MS, RECORD_KEPT_MS } from "./authority.ts";
 import { MOST_GRANTS } from "./redis-life-scripts.ts";
-import { LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
+import { END, HELD, LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
 
 /*
- * The rules of record/decide.ts, each in one atomic step; where a script and they differ, they are right. What lies under which key is
- * said in redis-keys.ts, redis-record.ts and redis-life-scripts.ts. A stream that may be left out is "" when it is, and otherwise
- * begins with "=". An attempt is kept as what it means, a line feed, and what is to be remembered.
+ * The rules of record/decide.ts, each in one atomic step; where a script and they differ, they are right. What lies
+ * under which key is said in redis-keys.ts, redis-record.ts and redis-life-scripts.ts. A stream that may be left out is
+ * "" when it is, and otherwise begins with "=". An attempt is kept as what it means, a line feed, and what is to be
+ * remembered.
  *
- * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `lease` there is the LEASE_FIELDS of
- * who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be, in this life.
+ * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `lease` there is the
+ * LEASE_FIELDS of who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be, in this life.
  */
 const NOW = `
 local now = tonumber(ARGV[1])
@@ -32,29 +33,32 @@ end
 
 const RECORD = `
 local ${RECORD_FIELDS.join(", ")}
-local record = redis.call('GET', KEYS[1])
+local record, ended = redis.call('GET', KEYS[1])
 if record then
-  ${RECORD_FIELDS.join(", ")} = unpack(cmsgpack.unpack(record))
+  ended = string.sub(record, 1, 1)
+  local _, fields = cmsgpack.unpack_one(record, ${END})
+  ${RECORD_FIELDS.join(", ")} = unpack(fields)
 end
-local live = record and ended == '' and expire > now
+local live = ended == 'h' and expire > now
 `;
 
 /*
- * These are written out wherever they are used: a function that sees so many variables costs more each time it is made than most that
- * a script does with them.
+ * These are written out wherever they are used: a function that sees so many variables costs more each time it is made
+ * than most that a script does with them.
  */
-const PACKED = `cmsgpack.pack({${RECORD_FIELDS.join(", ")}})`;
+const PACKED = `'${HELD}' .. cmsgpack.pack({${RECORD_FIELDS.join(", ")}})`;
 
+/** While it is held. */
 function keep(ms: string): string {
   return `redis.call('SET', KEYS[1], ${PACKED}, 'PX', ${ms} + ${RECORD_KEPT_MS})`;
 }
 
 /** Also where Redis has no memory left: there a script may go on once it has written something that needs none. */
-function keepAnyway(ms: string): string {
-  return `local packed, kept = ${PACKED}, ${ms} + ${RECORD_KEPT_MS}
-if redis.pcall('SET', KEYS[1], packed, 'PX', kept).err then
-  redis.call('PEXPIRE', KEYS[1], kept)
-  redis.call('SET', KEYS[1], packed, 'PX', kept)
+function anyway(...command: readonly string[]): string {
+  return `local done = redis.pcall(${command.join(", ")})
+if type(done) == 'table' and done.err then
+  redis.call('PEXPIRE', KEYS[1], ${RECORD_KEPT_MS})
+  redis.call(${command.join(", ")})
 end`;
 }
 
@@ -66,8 +70,9 @@ function answer(kind: string): string {
  * Takes a lock.
  *
  * KEYS  1 record   2 marker   3 attempt, if the request names itself
- * ARGV  2 life   3 epoch   4 when the caller has stopped waiting, by the server's clock (0: unknown)   5 ttl   6 who   7 instance
- *       8 "1" if it waits   9 name of this take   10 stream   and, if the request names itself, 11 its id   12 its meaning
+ * ARGV  2 life   3 epoch   4 when the caller has stopped waiting, by the server's clock (0: unknown)   5 ttl   6 who
+ *       7 instance   8 "1" if it waits   9 name of this take   10 stream   and, if the request names itself, 11 its id
+ *       12 its meaning
  * Result: {"granted", time, token}; {"again", time, lease}; {"held", time, lease}; {"yield", time, milliseconds};
  *         {"over", time}, {"reused", time}: the attempt; {"late", time}: nothing was done
  */
@@ -104,7 +109,8 @@ if attempt then return {'over', now} end
 local isAgain = record and instance == me
 local hadItsShare = isAgain and streak >= ${MOST_STREAK}
 if hadItsShare and rival ~= '' and rival ~= me and rival_until > now then
-  local after = (ended == '' and expire or ended_ms) + ${YIELD_MS} - now
+  local since = ended == 'h' and expire or tonumber(string.sub(record, 2, ${END}))
+  local after = since + ${YIELD_MS} - now
   if after > 0 then return {'yield', now, after} end
 end
 local count = redis.call('HINCRBY', KEYS[2], 'count', 1)
@@ -113,7 +119,7 @@ if not record or rival == me or hadItsShare then rival, rival_until = '', 0 end
 token = ARGV[3] * ${GRANTS_PER_EPOCH} + count
 streak = isAgain and streak + 1 or 1
 who, instance, stream, request, meaning, take = ARGV[6], me, ARGV[10], id, meant, ARGV[9]
-ttl, acquire, renewals, ended, ended_ms, wanted = tonumber(ARGV[5]), now, 0, '', 0, wanted or 0
+ttl, acquire, renewals, wanted = tonumber(ARGV[5]), now, 0, wanted or 0
 expire = now + ttl
 ${keep("ttl")}
 if id ~= '' then redis.call('SET', KEYS[3], meant .. '\\n', 'PX', ttl + ${ATTEMPT_KEPT_MS}) end
@@ -134,13 +140,14 @@ export const renewScript = defineScript({
   keys: 3,
   lua: `${NOW}${ALIVE}${RECORD}
 if token ~= tonumber(ARGV[4]) then ${answer("'expired'")} end
-if ended ~= '' then ${answer("ended")} end
+if ended ~= 'h' then ${answer("ended == 'r' and 'released' or 'forced'")} end
 if not live then ${answer("'expired'")} end
 if ARGV[7] ~= '' then stream, instance = string.sub(ARGV[7], 2), ARGV[8]
 elseif ARGV[6] ~= '' and ARGV[6] ~= '=' .. stream then ${answer("'taken_over'")} end
 expire = math.max(expire, now + (tonumber(ARGV[5]) or ttl))
 renewals = renewals + 1
-${keepAnyway("expire - now")}
+local packed = ${PACKED}
+${anyway("'SET'", "KEYS[1]", "packed", "'PX'", `expire - now + ${RECORD_KEPT_MS}`)}
 if request ~= '' then
   redis.call('SET', KEYS[3] .. request, meaning .. '\\n', 'PX', expire - now + ${ATTEMPT_KEPT_MS})
 end
@@ -164,8 +171,8 @@ local isMeant = token == tonumber(ARGV[2]) or (ARGV[3] ~= '' and take == ARGV[3]
 local isKept = ARGV[5] == '' or ARGV[5] == '=' .. (stream or '')
 local undo = ARGV[6] == '1'
 if not live or not isMeant or not isKept or (undo and stream == '${RETRIED}') then ${answer("'not'")} end
-ended, ended_ms = ARGV[4], now
-${keepAnyway("0")}
+local ending = string.format('%s%013.0f', string.sub(ARGV[4], 1, 1), now)
+${anyway("'SETRANGE'", "KEYS[1]", "0", "ending")}
 if undo and request ~= '' then redis.call('DEL', KEYS[2] .. request) end
 if wanted > now and ARGV[7] ~= '' then redis.pcall('PUBLISH', ARGV[7], ARGV[8]) end
 ${answer("'released'")}

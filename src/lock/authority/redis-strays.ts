@@ -17,7 +17,9 @@ export interface RedisStraysOptions {
 export interface RedisStrays {
   /** A name for a take that no retry will ask for. */
   name(): string;
-  /** The lock is given back as soon as Redis is reached, if the take had taken it; its lease would end after `ttlMs`. */
+  /**
+   * The lock is given back as soon as Redis is reached, if the take had taken it; its lease would end after `ttlMs`.
+   */
   add(lock: string, take: string, ttlMs: number): void;
   close(): void;
 }
