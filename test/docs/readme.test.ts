@@ -86,6 +86,7 @@ const EXAMPLES: readonly [string, RegExp][] = [
   ["examples/cache.ts", /^hello from TypeScript version \d+n$/m],
   ["examples/conversation.ts", /^2 steps and 2 messages at version \d+n$/m],
   ["examples/lock.ts", /^the lock is free again$/m],
+  ["examples/ratelimit.ts", /^5 of 8 were let in$/m],
 ];
 
 describe.each(EXAMPLES)("%s", (path, said) => {

@@ -66,6 +66,16 @@ describe("the errors of docs/lock.md", () => {
   });
 });
 
+describe("the errors of docs/ratelimit.md", () => {
+  it("are those that the service gives, and no others but those of every service", () => {
+    const given = reasonsIn([...filesOf("ratelimit"), "infra/failure.ts", "infra/named-request.ts"]);
+    const told = reasonsOf("docs/ratelimit.md");
+    expect(given.filter((reason) => !told.includes(reason))).toEqual([]);
+    const known = [...given, ...reasonsOf("proto/README.md")];
+    expect(told.filter((reason) => !known.includes(reason))).toEqual([]);
+  });
+});
+
 describe("the errors of docs/dedup.md", () => {
   it("are those that the service gives, and no others but those of every service", () => {
     const shared = ["failure", "named-request", "postgres-error"].map((name) => `infra/${name}.ts`);
