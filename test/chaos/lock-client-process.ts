@@ -1,0 +1,94 @@
+import { connect } from "node:net";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { LockOutcome, LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
+import { createRandom } from "../support/load-child.ts";
+import { CallFailed, createLockClient, inMs, type LockClient, ms } from "../support/lock-client.ts";
+import type { Said } from "./lock-history.ts";
+import { monotonicMs, type WriteAnswer, type WriteOrder } from "./lock-resource.ts";
+
+/* Workers that take locks and write under their protection, in a process of its own: for tests that kill and freeze it. */
+
+export interface LockClientOptions {
+  readonly name: string;
+  readonly addresses: readonly string[];
+  readonly locks: readonly string[];
+  readonly workers: number;
+  readonly ttlMs: number;
+  readonly seed: number;
+  /** Of the resource. */
+  readonly port: number;
+}
+
+const options = JSON.parse(process.argv[2] ?? "") as LockClientOptions;
+const { locks, ttlMs } = options;
+const { method } = LockService;
+
+function say(said: Said): void {
+  process.stdout.write(`${JSON.stringify(said)}\n`);
+}
+
+const socket = connect(options.port, "127.0.0.1");
+const answers = new Map<number, (accepted: boolean) => void>();
+let ids = 0;
+createInterface({ input: socket }).on("line", (line) => {
+  const { id, accepted } = JSON.parse(line) as WriteAnswer;
+  answers.get(id)?.(accepted);
+  answers.delete(id);
+});
+
+function write(order: Omit<WriteOrder, "id" | "sentMs">): Promise<boolean> {
+  const id = ids++;
+  return new Promise((resolve) => {
+    answers.set(id, resolve);
+    socket.write(`${JSON.stringify({ ...order, id, sentMs: monotonicMs() } satisfies WriteOrder)}\n`);
+  });
+}
+
+/** Takes a lock, writes under it without looking at the time, as one would who was paused, and mostly gives it back. */
+async function work(client: LockClient, holder: string, random: (below: number) => number): Promise<void> {
+  const lock = locks[random(locks.length)] ?? "lock";
+  const sentMs = monotonicMs();
+  const wanted = { ttl: ms(ttlMs), waitTimeout: ms(random(3) * (ttlMs / 4)), owner: holder };
+  const { outcome, lock: taken, validFor } = await client.acquire(lock, wanted);
+  if (outcome !== LockOutcome.ACQUIRED || taken === undefined) return;
+  const token = Number(taken.fencingToken);
+  say({ said: "granted", lock, token, holder, sentMs, fromMs: monotonicMs(), untilMs: sentMs + inMs(validFor) });
+  for (let writes = random(4); writes >= 0; writes--) {
+    await write({ lock, token, holder });
+    if (random(3) === 0) {
+      const askedMs = monotonicMs();
+      const { reply } = await client.call(method.renew, { name: lock, fencingToken: taken.fencingToken });
+      if (!reply.renewed) return;
+      say({ said: "renewed", lock, token, untilMs: askedMs + inMs(reply.validFor) });
+    }
+    await delay(random(10));
+  }
+  if (random(6) === 0) {
+    // Forgotten: its lease has to run out. And a write comes late.
+    await delay(ttlMs + random(ttlMs));
+    await write({ lock, token, holder });
+    return;
+  }
+  say({ said: "released", lock, token, atMs: monotonicMs() });
+  await client.release(lock, taken.fencingToken);
+}
+
+async function run(at: number): Promise<void> {
+  const random = createRandom(options.seed + at);
+  const clients = options.addresses.map((address) => createLockClient(address, { deadlineMs: 2_000 }));
+  for (let round = 0; ; round++) {
+    const client = clients[(at + random(4)) % clients.length];
+    if (client === undefined) throw new Error("there is no server");
+    try {
+      await work(client, `${options.name}-${at}-${round}`, random);
+    } catch (error) {
+      if (!(error instanceof CallFailed)) throw error;
+      say({ said: "failed", why: `${error.code} ${error.reason}`, atMs: monotonicMs() });
+      await delay(20);
+    }
+  }
+}
+
+process.stdout.write("ready\n");
+await Promise.all(Array.from({ length: options.workers }, (_, at) => run(at)));

@@ -1,0 +1,65 @@
+import { expect, it } from "vitest";
+import { type Patch, plantBug } from "../support/planted-bug.ts";
+import type { LockFault } from "./lock-checker.ts";
+import { type LockChaosOptions, runLockChaos } from "./lock-run.ts";
+
+/* Promises: the run does find what it is there to find. Each bug is planted into a copy of the server's code, or into the resource. */
+
+interface Planted {
+  readonly bug: string;
+  readonly patches: readonly Patch[];
+  readonly run: Omit<LockChaosOptions, "seed" | "root">;
+  readonly found: readonly LockFault[];
+}
+
+const planted: readonly Planted[] = [
+  {
+    bug: "a server that takes a lease as over too soon",
+    patches: [
+      {
+        file: "src/lock/record/grant.ts",
+        text: 'return end === "" && expireMs > nowMs;',
+        instead: 'return end === "" && expireMs - 400 > nowMs;',
+      },
+    ],
+    run: { authority: "sqlite", faults: ["a client frozen"] },
+    found: ["valid leases overlap"],
+  },
+  {
+    bug: "a server that does not count the grants of an epoch",
+    patches: [
+      {
+        file: "src/lock/record/token.ts",
+        text: "return Math.max(last, epoch * GRANTS_PER_EPOCH) + 1;",
+        instead: "return Math.max(Math.min(last, 0), epoch * GRANTS_PER_EPOCH) + 1;",
+      },
+    ],
+    run: { authority: "sqlite", faults: [] },
+    found: ["a token granted twice"],
+  },
+  {
+    bug: "a server whose Redis begins anew in the epoch of before",
+    patches: [
+      {
+        file: "src/lock/authority/sql-heads.ts",
+        text: "return row.mode === mode ? begin(tx, row, mode, row.quiet_until_ms) : undefined;",
+        instead: "return row.mode === mode ? row.epoch : undefined;",
+      },
+    ],
+    run: { authority: "redis", faults: ["Redis restarted empty"] },
+    found: ["a token went back", "a valid holder's write refused"],
+  },
+  {
+    bug: "a resource that takes whatever comes",
+    patches: [],
+    run: { authority: "sqlite", faults: ["a client frozen"], isFenced: false },
+    found: ["an older token's write accepted"],
+  },
+];
+
+it.each(planted)("the run fails on $bug", { timeout: 240_000 }, async ({ patches, run, found }) => {
+  using copy = plantBug(patches);
+  const { verdict } = await runLockChaos({ seed: 7, root: copy.path, ...run });
+  console.log(verdict.faults, verdict.examples.slice(0, 2));
+  for (const fault of found) expect(verdict.faults[fault], fault).toBeGreaterThan(0);
+});
