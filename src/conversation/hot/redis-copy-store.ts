@@ -3,7 +3,6 @@ import type { Clock } from "../../infra/clock.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
-import type { RedisScript } from "../../infra/redis-script.ts";
 import type { ConversationKey, Held } from "../record/conversation.ts";
 import { decodeCopy, decodeHead, encodeCopy, encodeHeld, FIRST_LOOK, lifeText, TOKEN } from "./copy-bytes.ts";
 import { copyKeys } from "./copy-keys.ts";
@@ -17,6 +16,7 @@ import {
   type Stamped,
 } from "./copy-store.ts";
 import type { Changed } from "./hot-copies.ts";
+import { createCopyCalls } from "./redis-copy-calls.ts";
 import { coverScript, documentScript, dropScript, fillScript, uncoverScript } from "./redis-copy-scripts.ts";
 import { createRedisLives } from "./redis-lives.ts";
 import { createRoom } from "./room.ts";
@@ -36,11 +36,6 @@ export interface RedisCopyStoreOptions {
 
 /** How long a cover lasts if nobody lifts it: see how long it is relied on in copies.ts. */
 const COVER_MS = 120_000;
-/** What was held up on its way for longer than this comes too late. */
-const LATE_MS = 10_000;
-/** One call of a script must not hold up the others for long. */
-const MOST_KEYS = 50;
-const MOST_BYTES = 1024 * 1024;
 /** Dropped at the same time, in a cluster by as many calls. */
 const MOST_DROPPED = 100;
 /*
@@ -59,67 +54,9 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
   const lifeAt = createRedisLives(redis, truthId);
   const roomToFill = createRoom(ROOM_TO_FILL);
   const isCluster = redis.mode === "cluster";
-  /** By how much the clock of a server, in a life of it, is ahead of our monotonic one. */
-  const offsets = new Map<string, number>();
-
+  const { call, tooLateAt, inTime, portions, each } = createCopyCalls({ redis, lifeAt, clock });
   function lifeOf(key: ConversationKey): string | undefined {
     return lifeAt(copyKeys(key).copy);
-  }
-
-  function pairOf(key: ConversationKey): readonly string[] {
-    const { copy, document, together } = copyKeys(key);
-    return [copy, together || !isCluster ? document : copy];
-  }
-
-  /** Of keys of one server. `args` is told in which life it will be. */
-  async function call(
-    script: RedisScript,
-    keys: readonly ConversationKey[],
-    args: (life: string) => readonly RedisArgument[],
-    through: Guarded = guarded,
-  ): Promise<{ readonly values: readonly unknown[]; readonly life: string }> {
-    const pairs = keys.flatMap(pairOf);
-    return through(async () => {
-      // Where there is no connection yet, this is what makes one.
-      let life = lifeAt(pairs[0] ?? "");
-      if (life === undefined) await redis.ping();
-      life ??= lifeAt(pairs[0] ?? "") ?? "";
-      const reply = await redis.run(script, pairs, args(life));
-      if (!Array.isArray(reply)) throw new TypeError(`script ${script.name} did not answer with a list`);
-      const [now, ...values] = reply;
-      if (offsets.size > 100) offsets.clear();
-      offsets.set(life, Number(now) - clock.monotonic());
-      return { values, life };
-    });
-  }
-
-  /** What one call takes: in a cluster one conversation. */
-  function portions<T extends ConversationKey>(items: readonly T[], bytesOf: (item: T) => number = () => 0): T[][] {
-    const all: T[][] = [];
-    let bytes = 0;
-    for (const item of items) {
-      const last = all.at(-1);
-      bytes += bytesOf(item);
-      if (last === undefined || isCluster || last.length >= MOST_KEYS || bytes > MOST_BYTES) {
-        all.push([item]);
-        bytes = bytesOf(item);
-      } else {
-        last.push(item);
-      }
-    }
-    return all;
-  }
-
-  /** Each portion succeeds or fails by itself. */
-  async function each<T, Result>(
-    items: readonly T[][],
-    work: (portion: readonly T[]) => Promise<readonly Result[]>,
-  ): Promise<PromiseSettledResult<Result>[]> {
-    const settled = await Promise.allSettled(items.map(work));
-    return settled.flatMap((result, at): PromiseSettledResult<Result>[] => {
-      if (result.status === "rejected") return (items[at] ?? []).map(() => result);
-      return result.value.map((value) => ({ status: "fulfilled", value }));
-    });
   }
 
   const leftMs = (endsUs: number) => Math.ceil(endsUs / 1000 - clock.now());
@@ -140,22 +77,6 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
       return [held.stamp, lives, copy, "", ""];
     }
     return [held.stamp, lives, "", encodeHeld(held), String(held.stateVersion).padStart(16, "0")];
-  }
-
-  /** By the clock of the server. Before that is known, everything is late: then it is known. */
-  function tooLateAt(began: number, life: string): number {
-    const offset = offsets.get(life);
-    return offset === undefined ? 0 : Math.floor(began + LATE_MS + offset);
-  }
-
-  /** Once more where it was late though it has not taken long: now the clock of the server is known. */
-  async function inTime<Reply>(
-    began: number,
-    attempt: () => Promise<Reply>,
-    isLate: (reply: Reply) => boolean,
-  ): Promise<Reply> {
-    const reply = await attempt();
-    return isLate(reply) && clock.monotonic() - began < LATE_MS ? await attempt() : reply;
   }
 
   async function coverPortion(portion: readonly Stamped[]): Promise<Covered[]> {
@@ -200,7 +121,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
       ...copies.flatMap((copy) => fillArguments(copy, now)),
     ];
     const attempt = async () => {
-      const { values, life } = await call(fillScript, keys, args);
+      const { values, life } = await call(fillScript, keys, args, guarded);
       return values.map((value) => ({ filled: FILLED[Number(value)] ?? "late", life }));
     };
     return inTime(began, attempt, (results) => results.some(({ filled }) => filled === "late"));
@@ -233,7 +154,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
     uncover: (covers) =>
       each(portions(covers), async (portion) => {
         const args = portion.flatMap(({ token, before }) => [token, before.stamp, before.until, before.token]);
-        const { values } = await call(uncoverScript, portion, () => args);
+        const { values } = await call(uncoverScript, portion, () => args, guarded);
         return values.map((value) => value === 1);
       }),
     fill: (copies, isChange) => {
@@ -247,7 +168,7 @@ export function createRedisCopyStore(options: RedisCopyStoreOptions): CopyStore 
       for (let at = 0; at < older.length; at += MOST_DROPPED) {
         const dropped = await each(portions(older.slice(at, at + MOST_DROPPED)), async (portion) => {
           const stamps = portion.map(({ stamp }) => stamp);
-          await call(dropScript, portion, (life) => [lifeText(life), COVER_MS, ...stamps]);
+          await call(dropScript, portion, (life) => [lifeText(life), COVER_MS, ...stamps], guarded);
           return portion;
         });
         for (const result of dropped) if (result.status === "rejected") throw result.reason;
