@@ -1,4 +1,6 @@
 import type { DescMethod } from "@bufbuild/protobuf";
+import { Failure } from "../infra/failure.ts";
+import { errorBody } from "./error-body.ts";
 
 /** What to say to a request that never becomes a call, because it is no RPC in form. Undefined for every other status. */
 export function refusalBody(
@@ -28,5 +30,5 @@ function seen({ method, contentType }: { readonly method: string; readonly conte
 }
 
 function body(message: string): string {
-  return `${JSON.stringify({ code: "invalid_argument", message })}\n`;
+  return `${JSON.stringify(errorBody(new Failure("unimplemented", "PROTOCOL_NOT_SUPPORTED", message)))}\n`;
 }

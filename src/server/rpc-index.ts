@@ -1,6 +1,8 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { isImplemented, type Mounted } from "../infra/call.ts";
+import { Failure } from "../infra/failure.ts";
 import { didYouMean } from "../infra/suggest.ts";
+import { errorBody } from "./error-body.ts";
 
 /** What of the contract can be called on the HTTP plane, and how; for people who look around with a browser or curl. */
 export interface RpcIndex {
@@ -30,7 +32,7 @@ export function createRpcIndex(services: readonly Mounted[]): RpcIndex {
         found === undefined
           ? `there is no service ${name}${didYouMean(name, names)}`
           : `${name} has no RPC ${JSON.stringify(rpc)}${didYouMean(rpc, found.service.methods.map(nameOf))}`;
-      return { code: "unimplemented", message: `${what} (GET / lists what there is)` };
+      return errorBody(new Failure("unimplemented", "RPC_NOT_IMPLEMENTED", `${what} (GET / lists what there is)`));
     },
   };
 }

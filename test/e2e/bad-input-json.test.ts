@@ -272,8 +272,16 @@ describe("a request that is none of ours", () => {
 
   it("is told what to send", async () => {
     const told = async (rpc: string, init: RequestInit) => {
-      const body: JsonRefusal = JSON.parse(await (await fetch(url(`/holdfast.v1.${rpc}`), init)).text());
-      return body.message;
+      const { code, message, details }: JsonRefusal = JSON.parse(
+        await (await fetch(url(`/holdfast.v1.${rpc}`), init)).text(),
+      );
+      const reason = rpc.endsWith("Gett") ? "RPC_NOT_IMPLEMENTED" : "PROTOCOL_NOT_SUPPORTED";
+      const type = "google.rpc.ErrorInfo";
+      expect({ code, details }).toMatchObject({
+        code: "unimplemented",
+        details: [{ type, debug: { reason, domain: "holdfast" } }],
+      });
+      return message;
     };
     const json = "send POST with content-type: application/json";
     const form = { method: "POST", body: new URLSearchParams({ key: "k" }) };

@@ -1,7 +1,9 @@
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { text } from "node:stream/consumers";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
+import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.js";
 import { createApiKey } from "../../src/server/api-key.ts";
 import { echo, startEcho } from "./harness.ts";
 
@@ -55,7 +57,19 @@ describe("the plain pages", () => {
       const response = await fetch(`${h.httpUrl}${path}`, { method: "POST", body: "{}" });
       return [response.status, await response.json()];
     };
-    const answer = (message: string) => [404, { code: "unimplemented", message: expect.stringContaining(message) }];
+    const value = Buffer.from(
+      toBinary(ErrorInfoSchema, create(ErrorInfoSchema, { reason: "RPC_NOT_IMPLEMENTED", domain: "holdfast" })),
+    );
+    const details = [
+      {
+        ...{ type: "google.rpc.ErrorInfo", value: value.toString("base64").replaceAll("=", "") },
+        debug: { reason: "RPC_NOT_IMPLEMENTED", domain: "holdfast" },
+      },
+    ];
+    const answer = (message: string) => [
+      404,
+      { code: "unimplemented", message: expect.stringContaining(message), details },
+    ];
     expect(await miss("/holdfast.test.EchoService/Sai")).toEqual(answer("did you mean Say?"));
     expect(await miss("/holdfast.test.EchoServis/Say")).toEqual(answer("did you mean holdfast.test.EchoService?"));
     expect(await miss("/some.other.Service/Call")).toEqual(answer("no service some.other.Service (GET / lists"));
