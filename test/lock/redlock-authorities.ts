@@ -59,7 +59,7 @@ export async function openRedlockAuthorities(
   { masters }: Pick<TestMasters, "masters">,
   options: RedlockAuthoritiesOptions = {},
 ): Promise<OpenRedlockAuthorities> {
-  const { count = 1, commandTimeoutMs = 300, spoil = (redis) => redis, spoilHeads = (heads) => heads } = options;
+  const { count = 1, commandTimeoutMs = 500, spoil = (redis) => redis, spoilHeads = (heads) => heads } = options;
   await using parts = new AsyncDisposableStack();
   const directory = parts.adopt(scratchDirectory("redlock"), (it) => it.remove());
   const database = parts.adopt(openTestDatabase("sqlite", join(directory.path, "head.db")), (it) => it.close());

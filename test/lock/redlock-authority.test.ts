@@ -9,7 +9,8 @@ beforeAll(async () => {
 });
 afterAll(() => masters[Symbol.asyncDispose]());
 
-authoritySuite("redlock over three masters", () => openRedlockAuthorities(masters, { count: 2 }), { sorted: false });
+const open = () => openRedlockAuthorities(masters, { count: 2, commandTimeoutMs: 2_000 });
+authoritySuite("redlock over three masters", open, { sorted: false });
 
 it("grants many locks at once, on masters that have seen none of them", async () => {
   await using opened = await openRedlockAuthorities(masters);

@@ -1,4 +1,5 @@
 import { defineScript } from "../../infra/redis.ts";
+import { GRANTS_PER_EPOCH } from "../record/token.ts";
 
 /**
  * What one of the masters does. To it a lock is a register, a hash of
@@ -93,7 +94,8 @@ export const RETRACT = "retract";
 
 /**
  * Writes a version.
- *   settle   a new grant: by who has the claim, over nothing in force, with a token larger than any here.
+ *   settle   a new grant: by who has the claim, over nothing in force, with a token larger than any here and
+ *            than any that was granted before this life began.
  *   amend    a change of a grant in force. Where this master missed it: if nothing else is in force or claimed.
  *   heal     a version that a majority has: over whatever is older.
  *   retract  an end of a grant that was not settled on a majority: only where it got to. Gives up the claim in any case.
@@ -108,7 +110,7 @@ local kind, newToken, newRev, newId = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[
 local same = token == newToken and id == newId
 local ok = false
 if kind == 'settle' then
-  ok = vote == newId and not live and newToken > token
+  ok = vote == newId and not live and newToken > token and newToken > life[2] * ${GRANTS_PER_EPOCH}
 elseif kind == 'amend' then
   if token == newToken then ok = same and live and newRev > rev
   else ok = newToken > token and not live and (vote == '' or vote == newId) end
