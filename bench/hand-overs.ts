@@ -11,10 +11,7 @@ export interface HandOverResult {
   readonly max: number;
 }
 
-/** So long a caller does something else before it wants the lock again: otherwise who polls would mostly hand over to itself. */
-const REST_MS = 20;
-
-/** All of them want one lock, work for a moment, rest for a moment, and want it again. */
+/** All of them want one lock at once, and each works for a moment when it has it; then all over again. */
 export async function handOvers(
   lockings: readonly Locking[],
   workMs: number,
@@ -22,19 +19,18 @@ export async function handOvers(
 ): Promise<HandOverResult> {
   const until = performance.now() + durationMs;
   const times: number[] = [];
-  let freedAt: number | undefined;
-  await Promise.all(
-    lockings.map(async (take) => {
-      while (performance.now() < until) {
+  while (performance.now() < until) {
+    let freedAt: number | undefined;
+    await Promise.all(
+      lockings.map(async (take) => {
         const release = await take();
         if (freedAt !== undefined) times.push(performance.now() - freedAt);
         await delay(workMs);
         freedAt = performance.now();
         await release();
-        await delay(REST_MS);
-      }
-    }),
-  );
+      }),
+    );
+  }
   const sorted = times.sort((a, b) => a - b);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
   return { handOvers: times.length, p50: at(0.5), p99: at(0.99), max: at(1) };
