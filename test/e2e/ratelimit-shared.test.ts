@@ -178,6 +178,21 @@ describe("while Redis is frozen and the breaker open", () => {
   });
 });
 
+describe("while Redis is frozen and the breaker not yet open", () => {
+  it("those who had asked it wait once, and nobody after them", async () => {
+    // If each call waited as the first does, all of them would take longer than a test may.
+    const patient = { REDIS_COMMAND_TIMEOUT: "2s", CIRCUIT_BREAKER_FAILURE_THRESHOLD: "10000" };
+    await using opened = await open(patient);
+    const { redis, clients } = opened;
+    await using _ = { [Symbol.asyncDispose]: async () => redis.resume() };
+    redis.pause();
+    for (let n = 0; n < 100; n++) {
+      const answers = await Promise.all(clients.map((client) => client.check("fixed", `k ${n}`)));
+      expect(answers.map(({ degraded }) => degraded)).toEqual([true, true]);
+    }
+  });
+});
+
 const windowsSeen = new WeakMap<Open, Set<bigint>>();
 
 /** How many windows were seen to be full. */
