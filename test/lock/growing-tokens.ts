@@ -1,5 +1,6 @@
 import { expect } from "vitest";
 import type { Authority } from "../../src/lock/authority/authority.ts";
+import { GRANTS_PER_EPOCH } from "../../src/lock/record/token.ts";
 import { until } from "../support/until.ts";
 import { releaseOrder, takeOrder } from "./authorities.ts";
 
@@ -25,4 +26,8 @@ export class GrowingTokens {
     const taken = await authority.take(takeOrder(this.#name));
     return taken.kind === "granted" ? taken.lease.grant.token : undefined;
   }
+}
+
+export function epochOf(token: number): number {
+  return Math.floor(token / GRANTS_PER_EPOCH);
 }

@@ -1,13 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { slotOf } from "../../src/infra/redis-slot.ts";
 import { keysOf } from "../../src/lock/authority/redis-keys.ts";
-import { epochOf } from "../../src/lock/record/token.ts";
 import { onFreePort } from "../support/free-port.ts";
 import { type RedisCluster, startRedisCluster } from "../support/redis-cluster.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
 import { releaseOrder, takeOrder } from "./authorities.ts";
-import { GrowingTokens } from "./growing-tokens.ts";
+import { epochOf, GrowingTokens } from "./growing-tokens.ts";
 import { openRedisAuthorities, type RedisAuthoritiesOptions } from "./redis-authorities.ts";
 import { redisCommand } from "./redis-command.ts";
 import { withBugs } from "./spoilt-redis.ts";

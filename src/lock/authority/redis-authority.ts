@@ -62,9 +62,9 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     keys: LockKeys,
     script: RedisScript,
     scriptKeys: readonly string[],
-    args: readonly RedisArgument[],
+    args: () => readonly RedisArgument[],
   ): Promise<Values> {
-    return guarded(() => redis.run(script, scriptKeys, args)).then((reply) => {
+    return guarded(() => redis.run(script, scriptKeys, args())).then((reply) => {
       const values = Array.isArray(reply) ? reply : [];
       if (nowMs === undefined) patience.heard(keys, Number(values[1]));
       return values;
@@ -85,7 +85,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     const again = () => sendAlive(keys, script, scriptKeys, args, tries - 1);
     const life = lives.of(keys);
     if (life === undefined) return lives.begin(keys).then(again);
-    return send(keys, script, scriptKeys, args(life)).then((values) => {
+    return send(keys, script, scriptKeys, () => args(life)).then((values) => {
       const [kind] = values;
       if (kind !== "life" && kind !== "late") return values;
       if (kind === "life") lives.ended(keys, life);
@@ -158,7 +158,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
   function release(order: ReleaseOrder) {
     const { name } = order;
     const keys = keysOf(name, partitions);
-    return send(keys, releaseScript, [keys.record, keys.attempts], releaseArguments(name, order)).then(
+    return send(keys, releaseScript, [keys.record, keys.attempts], () => releaseArguments(name, order)).then(
       ([kind, time, ...record]) => ({ released: kind === "released", lease: leaseOf(name, Number(time), record) }),
       rethrow,
     );
@@ -197,7 +197,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
       ).catch(rethrow),
     remember(name, { id, meaning }, text) {
       const keys = keysOf(name, partitions);
-      return send(keys, rememberScript, [keys.attempts + id], [timeArgument(), meaning, text]).then(
+      return send(keys, rememberScript, [keys.attempts + id], () => [timeArgument(), meaning, text]).then(
         ([kind, , kept]) => {
           if (kind === "reused") throw new RequestIdReusedError(id);
           return String(kept);

@@ -11,7 +11,3 @@ export const MOST_EPOCHS = 2 ** 21;
 export function tokenAfter(last: number, epoch: number): number {
   return Math.max(last, epoch * GRANTS_PER_EPOCH) + 1;
 }
-
-export function epochOf(token: number): number {
-  return Math.floor(token / GRANTS_PER_EPOCH);
-}
