@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { COPIES_GONE_MS, LONGEST_COPY_MS } from "../../src/conversation/hot/copy-store.ts";
+import { COPIES_GONE_MS, LONGEST_COPY_MS, LONGEST_DOCUMENT_MS } from "../../src/conversation/hot/copy-store.ts";
 import { documentScript } from "../../src/conversation/hot/redis-copy-scripts.ts";
 import type { Redis } from "../../src/infra/redis.ts";
 import { freshRedis } from "../support/fresh.ts";
@@ -101,6 +101,28 @@ describe("the document of a conversation", () => {
     cover.withdraw();
     await one.save("c", 2);
     expect(await currentDocument(one)).toMatchObject({ value: 2 });
+  });
+
+  it("that another program wrote is put aside for a week at most when its place is taken, the first one of each", async () => {
+    const one = await open();
+    const aside = "{conversation:c}:holdfast:before";
+    const precious = '{"user_id":"ada","messages":[{"role":"user","content":"precious"}]}';
+    await one.redis.command("set", "conversation:c", precious);
+    await one.save("c", 1);
+    await currentDocument(one);
+    expect(await one.redis.command("get", aside)).toBe(precious);
+    const left = Number(await one.redis.command("pttl", aside));
+    expect(left).toBeGreaterThan(0);
+    expect(left).toBeLessThanOrEqual(LONGEST_DOCUMENT_MS);
+    await one.redis.command("set", "conversation:c", '{"later": true}');
+    await one.save("c", 2);
+    await currentDocument(one);
+    expect(await one.redis.command("get", aside)).toBe(precious);
+    await one.redis.command("set", "conversation:c", precious, "px", 60_000);
+    await one.redis.command("del", aside);
+    await one.save("c", 3);
+    await currentDocument(one);
+    expect(Number(await one.redis.command("pttl", aside))).toBeLessThanOrEqual(60_000);
   });
 
   it("expires in Redis with its conversation, and before copies are taken to be gone where that never does", async () => {

@@ -10,6 +10,12 @@ export interface CopyKeys {
   readonly together: boolean;
 }
 
+/**
+ * Behind the name of a copy: the document that somebody else had written, and whose place was taken. It may never have been imported, and be
+ * all there is. Only the first one is kept, for as long as it had left, and no longer than documents last.
+ */
+export const ASIDE = ":before";
+
 /** What the slot is made of, if not of the whole key: between the first "{" and the "}" after it, unless that is nothing. */
 const HASH_TAG = /^[^{]*\{[^}]+\}/;
 

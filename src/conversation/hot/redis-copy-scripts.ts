@@ -1,5 +1,7 @@
 import { defineScript } from "../../infra/redis-script.ts";
 import { AT, HEAD, TOKEN, UNCOVERED } from "./copy-bytes.ts";
+import { ASIDE } from "./copy-keys.ts";
+import { LONGEST_DOCUMENT_MS } from "./copy-store.ts";
 import { OWN_END } from "./legacy-document.ts";
 
 /*
@@ -7,7 +9,7 @@ import { OWN_END } from "./legacy-document.ts";
  * only. What a copy looks like is said in copy-bytes.ts. A stamp that cannot be read makes it no copy, so what someone else put in its
  * place is simply replaced. A cover keeps nothing out when its time is over, by the clock of the server; but what lies under it is not
  * read before it is made anew, since whoever put it there may have committed. A document that somebody else wrote is not dropped,
- * since it may be all there is of what is yet to be imported; only what is committed takes its place.
+ * since it may be all there is of what is yet to be imported; only what is committed takes its place, and puts it aside.
  */
 const COMMON = `
 local time = redis.call('TIME')
@@ -36,6 +38,13 @@ local function isOwn(key)
 end
 local function dropDocument(key)
   if isOwn(key) then redis.pcall('UNLINK', key) end
+end
+local function setAside(document, copy)
+  local aside = copy .. '${ASIDE}'
+  if redis.call('EXISTS', document) == 0 or isOwn(document) then return end
+  if redis.call('RENAMENX', document, aside) == 0 then return redis.call('UNLINK', document) end
+  local left = redis.call('PTTL', aside)
+  if left < 0 or left > ${LONGEST_DOCUMENT_MS} then redis.call('PEXPIRE', aside, ${LONGEST_DOCUMENT_MS}) end
 end
 local NOTHING = string.rep('0', 32) .. string.rep(' ', 40) .. string.rep('0', 30)
 `;
@@ -110,7 +119,7 @@ return result
 
 /**
  * Stores copies, unless something newer is there. A cover of the same stamp yields: it was put there for this one. After a change
- * also drops what somebody else wrote in the document's place.
+ * also puts aside what somebody else wrote in the document's place.
  *
  * KEYS  pairs       ARGV  1 life   2 when it is too late   3 "1" after a change   then for each pair: stamp, milliseconds to live,
  *                         the copy, or "" and what is held when the state of this version (else "") stays
@@ -142,7 +151,7 @@ local function fill(key, a)
 end
 for i = 1, #KEYS, 2 do
   result[#result + 1] = fill(KEYS[i], 3 + (i - 1) / 2 * 5)
-  if ARGV[3] == '1' and KEYS[i + 1] ~= KEYS[i] and not isOwn(KEYS[i + 1]) then redis.call('UNLINK', KEYS[i + 1]) end
+  if ARGV[3] == '1' and KEYS[i + 1] ~= KEYS[i] then setAside(KEYS[i + 1], KEYS[i]) end
 end
 return result
 `,
@@ -187,6 +196,7 @@ export const documentScript = defineScript({
   lua: `${COMMON}
 local there = look(KEYS[1])
 if not there or there.life ~= ARGV[1] or there.stamp ~= tonumber(ARGV[2]) or there.cover ~= 0 then return {now, 0} end
+setAside(KEYS[2], KEYS[1])
 redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3])
 return {now, 1}
 `,
