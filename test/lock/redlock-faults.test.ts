@@ -57,6 +57,8 @@ describe.each([
       },
     };
     expect((await other.renew(renewOrder(held.grant))).kind).toBe("renewed");
+    const atOnce = Array.from({ length: 8 }, (_, at) => (at % 2 ? one : other).renew(renewOrder(held.grant)));
+    expect(new Set((await Promise.all(atOnce)).map(({ kind }) => kind))).toEqual(new Set(["renewed"]));
     expect((await other.look("held")).lease?.grant.token).toBe(held.grant.token);
     expect((await other.take(takeOrder("held", { instanceId: "two" }))).kind).toBe("held");
     expect((await other.release(releaseOrder(held.grant))).released).toBe(true);

@@ -110,6 +110,6 @@ class Vote implements Client {
   /** Nobody waits for it: a claim that stays behind ends by itself. */
   drop(): void {
     // Who said no has nothing to give back. Who said nothing may have said yes.
-    if (!this.#saidNo) this.#master.ask(DROP, this.#order.keys, [this.id]).catch(() => {});
+    if (!this.#saidNo) this.#master.tell(DROP, this.#order.keys, [this.id]);
   }
 }

@@ -40,6 +40,8 @@ export interface Master {
   has(name: string): Promise<boolean>;
   /** Runs a script of redlock-scripts.ts, with this server's life before its arguments. Rejects when it does not vote. */
   ask(script: RedisScript, keys: readonly string[], args: readonly RedisArgument[]): Promise<readonly unknown[]>;
+  /** The same, without waiting for it: it matters only when another master fails, and then all that answer are asked again. */
+  tell(script: RedisScript, keys: readonly string[], args: readonly RedisArgument[]): void;
 }
 
 /** It answers, and its answer must not count. */
@@ -148,6 +150,11 @@ export function createMaster(options: MasterOptions): Master {
     },
     meet,
     ask,
+    tell(script, keys, args) {
+      ask(script, keys, args).catch((error: unknown) =>
+        log.debug({ err: error, server: name, script: script.name }, "a lock master could not be told"),
+      );
+    },
     scan,
     has: async (name) => (await guarded(() => redis.command("exists", ...lockKeys(name, undefined).slice(0, 1)))) === 1,
   };

@@ -1,4 +1,5 @@
 import { UnavailableError } from "../../infra/failure.ts";
+import type { RedisArgument } from "../../infra/redis.ts";
 import { LockAuthorityUnavailableError } from "../failures.ts";
 import { type Answer, answerOf, type Version, type Written, writtenOf } from "./redlock-answer.ts";
 import { type Claim, claimOn } from "./redlock-claim.ts";
@@ -23,7 +24,7 @@ export interface Write {
 export type Wrote =
   /** A majority has it, and blocks others for at least `leftMs` yet. */
   | { readonly kind: "written"; readonly leftMs: number; readonly wanted: boolean }
-  /** Too many have something that must not be written over. */
+  /** A majority was asked, and too many have something that must not be written over. */
   | { readonly kind: "refused" };
 
 export interface RegisterOptions {
@@ -57,40 +58,41 @@ export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): R
   /** With so many not for it, no quorum can be. */
   const veto = masters.length - quorum + 1;
 
-  function put(master: Master, write: Write): Promise<Written> {
+  function argumentsOf(write: Write): readonly RedisArgument[] {
     const { kind, keys, version, forMs, ended, instanceId, rivalHadItsTurn, attempt } = write;
     const { token, rev, id, text } = version;
     const remembered = attempt === undefined || keys.length < 3 ? 0 : Math.ceil(attempt.forMs);
     const flags = [ended ? 1 : 0, instanceId, rivalHadItsTurn ? 1 : 0];
-    return master
-      .ask(PUT, keys, [
-        ...[kind, token, rev, id, text, Math.max(0, Math.ceil(forMs)), ...flags],
-        ...[attempt?.meaning ?? "", remembered, keptMs],
-      ])
-      .then(writtenOf);
+    const meaning = attempt?.meaning ?? "";
+    return [kind, token, rev, id, text, Math.max(0, Math.ceil(forMs)), ...flags, meaning, remembered, keptMs];
   }
 
   /** Only what a majority has may be written over something that another master takes to be in force. */
   function heal(write: Write, { master, done }: Put): void {
     const { token, rev } = write.version;
     const isBehind = !done.written && (done.token < token || (done.token === token && done.rev < rev));
-    if (isBehind) leave(put(master, { ...write, kind: HEAL }));
+    if (isBehind) master.tell(PUT, write.keys, argumentsOf({ ...write, kind: HEAL }));
   }
 
   function spread(write: Write): void {
-    for (const master of masters) leave(put(master, write));
+    const args = argumentsOf(write);
+    for (const master of masters) master.tell(PUT, write.keys, args);
   }
 
   async function write(write: Write): Promise<Wrote> {
+    const isVoting = ({ done }: Put) => done.votes;
     const isFor = ({ done }: Put) => done.votes && done.written;
+    const args = argumentsOf(write);
     let isWritten = false;
     const enough = (all: readonly Put[], errors: number) => {
       const count = all.filter(isFor).length;
-      return count >= quorum || all.length - count + errors >= veto;
+      const voting = all.filter(isVoting).length;
+      const missing = all.length - voting + errors;
+      return count >= quorum || missing >= veto || (voting >= quorum && voting - count + missing >= veto);
     };
     const { answers, errors } = await askAll(
       masters,
-      async (master) => ({ master, done: await put(master, write) }),
+      async (master) => ({ master, done: writtenOf(await master.ask(PUT, write.keys, args)) }),
       enough,
       (late) => isWritten && heal(write, late),
     );
@@ -101,7 +103,7 @@ export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): R
       const leftMs = left.sort((a, b) => b - a)[quorum - 1] ?? 0;
       return { kind: "written", leftMs, wanted: answers.some(({ done }) => done.wantedMs > 0) };
     }
-    if (answers.filter(({ done }) => done.votes && !done.written).length >= veto) return { kind: "refused" };
+    if (answers.filter(isVoting).length >= quorum) return { kind: "refused" };
     throw tooFew(errors);
   }
 
@@ -129,9 +131,4 @@ export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): R
   }
 
   return { claim, read, write, spread };
-}
-
-/** Not waited for: who does not get it is only missed when another master fails, and what comes then is made of all that answer. */
-function leave(written: Promise<Written>): void {
-  written.catch(() => {});
 }
