@@ -34,21 +34,21 @@ export function readNumbers(reply: string): number[] {
 
 /** The answer to one of several checks, of the numbers that begin at a place in the reply. */
 export function readVerdict(reply: readonly unknown[], start: number, asks: readonly Ask[]): Verdict {
-  let at = start;
-  const next = () => Number(reply[at++]);
-  return {
-    at: next(),
-    allowed: next() === 1,
-    standings: asks.map(({ rule: { burst, shadow } }) => ({
+  const standings: Standing[] = [];
+  let at = start + 2;
+  for (const { rule } of asks) {
+    standings.push({
       basis: "shared",
-      limit: burst,
-      shadow,
-      waitUs: waitOf(next()),
-      remaining: next(),
-      overdrawn: next(),
-      resetAt: next() || undefined,
-    })),
-  };
+      limit: rule.burst,
+      shadow: rule.shadow,
+      waitUs: waitOf(Number(reply[at])),
+      remaining: Number(reply[at + 1]),
+      overdrawn: Number(reply[at + 2]),
+      resetAt: Number(reply[at + 3]) || undefined,
+    });
+    at += 4;
+  }
+  return { at: Number(reply[start]), allowed: reply[start + 1] === 1, standings };
 }
 
 /** So many numbers the answer to a check of so many limits has. */

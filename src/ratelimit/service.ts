@@ -51,6 +51,15 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
     return degraded;
   }
 
+  /** A function of its own, so that what waits for the counters holds on to no more than the reply takes. */
+  function checkReply(found: readonly Ask[], asks: readonly Ask[], call: CallContext) {
+    return (verdict: Verdict): EncodedReply => {
+      metrics.decided(found, verdict);
+      const degraded = say(call, verdict.standings);
+      return new EncodedReply(encodeCheck(asks, { verdict, ...denialOf(asks, verdict), degraded }));
+    };
+  }
+
   return mount(
     RateLimitService,
     {
@@ -62,15 +71,11 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
         if (!(request.charge in RateLimitCharge)) fields.refuse("charge", "is not one that this server knows");
         const always = request.charge === RateLimitCharge.ALWAYS;
         const found = asked(fields, request.descriptors, COUNTING, call);
-        const named = namedRequest(requestId, "Check", () =>
-          meaningOf(namespace, found, [String(always), String(request.shadow)]),
-        );
+        const named = requestId === "" ? undefined : namedCheck(requestId, namespace, found, always, request.shadow);
         const asks = request.shadow ? found.map(inShadow) : found;
-        return limiter.check(namespace, asks, always ? "always" : "if_allowed", named).then((verdict: Verdict) => {
-          metrics.decided(found, verdict);
-          const degraded = say(call, verdict.standings);
-          return new EncodedReply(encodeCheck(asks, { verdict, ...denialOf(asks, verdict), degraded }));
-        });
+        return limiter
+          .check(namespace, asks, always ? "always" : "if_allowed", named)
+          .then(checkReply(found, asks, call));
       },
 
       async peek(request, call) {
@@ -186,6 +191,10 @@ export function createRateLimitService({ limiter, rules, metrics, layer }: RateL
       degraded: say(call, renewed.standings),
     });
   }
+}
+
+function namedCheck(id: string, namespace: string, asks: readonly Ask[], always: boolean, shadow: boolean) {
+  return namedRequest(id, "Check", () => meaningOf(namespace, asks, [String(always), String(shadow)]));
 }
 
 function ttlOf(fields: LimitFields, { ttl }: RateLimitServiceAcquireConcurrencyRequest): number {
