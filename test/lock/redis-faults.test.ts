@@ -71,12 +71,20 @@ describe("locks over a Redis that fails", () => {
 
   it("are given back when Redis is reached again", async () => {
     await using server = await startRedis();
-    const spoil = (redis: Redis) => losingAnswers("lock-take", 1)(losingAnswersBefore(redis, "lock-release"));
+    const spoil = (redis: Redis) => losingAnswers("lock-take", 1)(refusing(redis, "lock-release", 1));
     await using opened = await openRedisAuthorities({ url: server.url, spoil });
     const [{ authority }] = opened.instances;
     await expect(authority.take(takeOrder("nightly", { ttlMs: 3_600_000 }))).rejects.toMatchObject(AWAY);
     expect(await redisCommand(server.url, "exists", RECORD)).toBe(1);
     await redisCommand(server.url, "client", "kill", "type", "normal");
+    await until(async () => (await authority.look("nightly")).lease === undefined, { what: "the lock" });
+  });
+
+  it("are given back by and by when that fails for another reason", async () => {
+    const spoil = (redis: Redis) => losingAnswers("lock-take", 1)(refusing(redis, "lock-release", 1));
+    await using opened = await openRedisAuthorities({ spoil });
+    const [{ authority }] = opened.instances;
+    await expect(authority.take(takeOrder("nightly", { ttlMs: 3_600_000 }))).rejects.toMatchObject(AWAY);
     await until(async () => (await authority.look("nightly")).lease === undefined, { what: "the lock" });
   });
 
@@ -168,14 +176,11 @@ describe("a listing of locks in Redis", () => {
 
 const ALL = { prefix: "", owner: undefined, mayUse: () => true, limit: 10, after: undefined };
 
-/** Fails once before the script is sent. */
-function losingAnswersBefore(redis: Redis, script: string): Redis {
-  let isFirst = true;
+/** A Redis that the first scripts of this name do not reach. */
+function refusing(redis: Redis, script: string, times: number): Redis {
+  let left = times;
   return withRun(redis, async (one, keys, args) => {
-    if (one.name === script && isFirst) {
-      isFirst = false;
-      throw new UnavailableError("REDIS_UNAVAILABLE", "the connection was cut");
-    }
+    if (one.name === script && left-- > 0) throw new UnavailableError("REDIS_UNAVAILABLE", "not connected");
     return await redis.run(one, keys, args);
   });
 }

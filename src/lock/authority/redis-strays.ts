@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
 import type { Redis, RedisArgument } from "../../infra/redis.ts";
+import { systemTimer } from "../../infra/timer.ts";
 import { keysOf, partitionsOf } from "./redis-keys.ts";
 import { releaseScript } from "./redis-scripts.ts";
 
@@ -17,21 +18,22 @@ export interface RedisStraysOptions {
 export interface RedisStrays {
   /** A name for a take that no retry will ask for. */
   name(): string;
-  /**
-   * The lock is given back as soon as Redis is reached, if the take had taken it; its lease would end after `ttlMs`.
-   */
+  /** If it took the lock, that is given back as soon as Redis is reached; its lease would end after `ttlMs`. */
   add(lock: string, take: string, ttlMs: number): void;
   close(): void;
 }
 
 /** More are left to run out. */
 const MOST_STRAYS = 10_000;
+const TRY_AGAIN_MS = 1_000;
 
 export function createRedisStrays({ redis, clock, log, release }: RedisStraysOptions): RedisStrays {
   const partitions = partitionsOf(redis.mode);
   const life = randomBytes(6).toString("base64url");
   const strays = new Map<string, { readonly lock: string; readonly until: number }>();
   let takes = 0;
+  let isClosed = false;
+  let cancelTimer: (() => void) | undefined;
 
   async function giveBack(take: string, lock: string): Promise<void> {
     const { record, attempts } = keysOf(lock, partitions);
@@ -40,10 +42,13 @@ export function createRedisStrays({ redis, clock, log, release }: RedisStraysOpt
       strays.delete(take);
     } catch (error) {
       log.debug({ err: error, lock }, "a lock that nobody waits for could not be given back yet");
+      if (!isClosed) cancelTimer ??= systemTimer(giveAllBack, TRY_AGAIN_MS);
     }
   }
 
   function giveAllBack(): void {
+    cancelTimer?.();
+    cancelTimer = undefined;
     for (const [take, { lock, until }] of strays) {
       if (until <= clock.monotonic()) strays.delete(take);
       else void giveBack(take, lock);
@@ -59,6 +64,10 @@ export function createRedisStrays({ redis, clock, log, release }: RedisStraysOpt
       // Where the connection is lost, as it mostly is, this fails at once.
       void giveBack(take, lock);
     },
-    close: stopHearing,
+    close() {
+      isClosed = true;
+      stopHearing();
+      cancelTimer?.();
+    },
   };
 }
