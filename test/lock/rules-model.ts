@@ -11,6 +11,14 @@ interface ModelLease {
   untilMs: number;
 }
 
+/** Somebody was told to wait: on which instance, whether on another than the holder's, when, and after how many times that the lock got a holder. */
+interface ModelWait {
+  readonly instance: string;
+  readonly isOther: boolean;
+  readonly atMs: number;
+  readonly tenures: number;
+}
+
 /**
  * What a lock promises, in the words of its contract and with all that ever happened at hand: who has it, which attempts took it,
  * who asked in vain. It says of each answer whether it may be given.
@@ -22,11 +30,10 @@ export class LockModel {
   #lastToken = 0;
   /** Attempts whose grant is over and was not taken back. */
   readonly #taken = new Set<string>();
-  #grants = 0;
+  #tenures = 0;
   /** Which instance has it or had it last, and for how many grants in a row. */
   #turn = { instance: "", grants: 0 };
-  /** Who was told to wait, when, and after how many grants. */
-  readonly #waits: { readonly instance: string; readonly atMs: number; readonly grants: number }[] = [];
+  readonly #waits: ModelWait[] = [];
 
   get lease(): ModelLease | undefined {
     return this.#lease !== undefined && this.#lease.untilMs > this.nowMs ? this.#lease : undefined;
@@ -58,7 +65,7 @@ export class LockModel {
   granted(lease: Omit<ModelLease, "untilMs">): void {
     this.#lease = { ...lease, untilMs: this.nowMs + lease.ttlMs };
     this.#lastToken = lease.token;
-    this.#grants++;
+    this.#tenures++;
     const isAgain = this.#turn.instance === lease.instance;
     this.#turn = { instance: lease.instance, grants: isAgain ? this.#turn.grants + 1 : 1 };
   }
@@ -67,12 +74,14 @@ export class LockModel {
   inherited(instance: string, keeper: string): void {
     if (this.#lease === undefined) return;
     this.#turn = { ...this.#turn, instance };
+    this.#tenures++;
     this.#lease = { ...this.#lease, instance, keeper };
   }
 
   /** Somebody was told to wait. */
   waits(instance: string): void {
-    this.#waits.push({ instance, atMs: this.nowMs, grants: this.#grants });
+    const isOther = this.#lease?.instance !== instance;
+    this.#waits.push({ instance, isOther, atMs: this.nowMs, tenures: this.#tenures });
   }
 
   /** Whether its end has to be told; whether it may be. */
@@ -95,8 +104,11 @@ export class LockModel {
 
   /** It had its share, and another has asked for exactly what it gave back just now. */
   #mustYield(instance: string): boolean {
-    const asked = ({ instance: other, atMs, grants }: { instance: string; atMs: number; grants: number }) =>
-      other !== instance && atMs + WELL_KNOWN_MS > this.nowMs && grants === this.#grants;
+    const asked = (wait: ModelWait) =>
+      wait.isOther &&
+      wait.instance !== instance &&
+      wait.atMs + WELL_KNOWN_MS > this.nowMs &&
+      wait.tenures === this.#tenures;
     return this.#mayYield(instance) && this.#waits.some(asked);
   }
 

@@ -96,7 +96,7 @@ if live then
   if attempt then return {'over', now} end
   if ARGV[8] == '1' then
     local till, known = now + ${WANTED_MS}, now + ${WELL_KNOWN_MS}
-    local isRival = me ~= instance and (rival_until <= now or rival == '' or (rival == me and rival_until < known))
+    local isRival = me ~= instance and (rival == '' or rival == instance or rival_until < known)
     if isRival then rival, rival_until = me, till end
     if isRival or wanted < known then
       wanted = math.max(wanted, till)

@@ -88,10 +88,9 @@ function wanted(record: LockRecord, instanceId: string, nowMs: number): LockReco
   const untilMs = nowMs + WANTED_MS;
   const knownMs = nowMs + WELL_KNOWN_MS;
   const { wantedUntilMs, rival, rivalUntilMs } = record;
-  const isOther = instanceId !== record.grant.instanceId;
-  // The first of several keeps its place until it had the lock.
-  const isRival =
-    isOther && (rivalUntilMs <= nowMs || rival === "" || (rival === instanceId && rivalUntilMs < knownMs));
+  const holder = record.grant.instanceId;
+  // The first of several keeps its place until it had the lock, if it goes on saying that it waits.
+  const isRival = instanceId !== holder && (rival === "" || rival === holder || rivalUntilMs < knownMs);
   if (wantedUntilMs >= knownMs && !isRival) return record;
   return {
     ...record,
