@@ -60,11 +60,14 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     restore: () => {
       refusing = false;
     },
+    // Each once: a socket that is piped twice passes every byte twice.
     freeze: () => {
+      if (frozen) return;
       frozen = true;
       pairs.forEach(hold);
     },
     thaw: () => {
+      if (!frozen) return;
       frozen = false;
       pairs.forEach(pass);
     },
