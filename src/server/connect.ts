@@ -27,6 +27,7 @@ import { callErrorOf } from "./errors.ts";
 import type { Method } from "./method.ts";
 import { type Provenance, provenanceHeaders, unknownProvenance } from "./reply-metadata.ts";
 import { requestTooLarge } from "./request-too-large.ts";
+import { askedIn } from "./sent-bytes.ts";
 
 /** Who is at the other end of a request. */
 export interface HttpPeer {
@@ -181,8 +182,9 @@ export function createConnectPlane(options: ConnectPlaneOptions): ConnectPlane {
         (request, context) => {
           const call = admitted(context);
           return answer(context, call, async () => {
-            call.authorize(request);
-            return decodedReply(desc.output, await rpc(request, call));
+            const asked = await askedIn(method, request, context);
+            call.authorize(asked);
+            return decodedReply(desc.output, await rpc(asked, call));
           });
         },
         options,
