@@ -9,8 +9,8 @@ import type { Authority, Renewed } from "../authority/authority.ts";
 import type { LockMetrics } from "../metrics.ts";
 import type { Notice } from "../notice.ts";
 import type { LockPolicyFor } from "../policies.ts";
-import type { TakeOrder } from "../record/decide.ts";
 import { layerOf } from "../rpc/replies.ts";
+import { giveBack } from "../wait/give-back.ts";
 import type { Turn } from "../wait/line.ts";
 import type { Lines, Place } from "../wait/lines.ts";
 import { type HoldOrder, holdOrderOf, keptFor } from "./hold-order.ts";
@@ -81,18 +81,16 @@ export function createHoldRpc(options: HoldOptions): Required<Pick<Rpcs<typeof L
       if (turn === undefined && place !== undefined) {
         leaving.abort(new Error("the stream is over"));
         place.turn.then(
-          (late) => late.kind === "acquired" && giveBack(order, late.lease.grant.token),
+          async (late) => {
+            if (late.kind !== "acquired") return;
+            await giveBack(options, order, late.lease);
+            lines.ring(order.name);
+          },
+          // That is how those end who have left.
           () => undefined,
         );
       }
     }
-  }
-
-  function giveBack({ name, streamId }: TakeOrder, token: number): void {
-    authority
-      .release({ name, token, streamId, end: "released", undo: true })
-      .then(() => lines.ring(name))
-      .catch((err: unknown) => log.warn({ err, lock: name }, "could not give a lock back; its lease has to run out"));
   }
 
   async function resume(

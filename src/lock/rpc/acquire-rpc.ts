@@ -13,6 +13,7 @@ import type { Authority } from "../authority/authority.ts";
 import type { LockMetrics } from "../metrics.ts";
 import type { LockPolicyFor } from "../policies.ts";
 import type { TakeOrder } from "../record/decide.ts";
+import { giveBack } from "../wait/give-back.ts";
 import type { Turn } from "../wait/line.ts";
 import type { Lines } from "../wait/lines.ts";
 import { LIMITS, LockFields } from "./fields.ts";
@@ -34,23 +35,16 @@ const WAIT_MS = 30_000;
 const ANSWER_MS = 100;
 
 export function createAcquireRpc(options: AcquireOptions): Required<Pick<Rpcs<typeof LockService>, "acquire">> {
-  const { authority, lines, metrics, clock, log } = options;
+  const { authority, lines, metrics, clock } = options;
 
   async function takeTurn(order: TakeOrder, waitMs: number, { signal }: CallContext): Promise<Turn> {
     const turn = await lines.wait({ order, waitMs, signal }).turn;
     if (turn.kind === "acquired" && signal.aborted) {
-      giveBack(order, turn.lease.grant.token);
+      // It hung up while the lock was on its way.
+      void giveBack(options, order, turn.lease).then(() => lines.ring(order.name));
       throw signal.reason;
     }
     return turn;
-  }
-
-  /** The caller hung up while the lock was on its way. */
-  function giveBack({ name, streamId }: TakeOrder, token: number): void {
-    authority
-      .release({ name, token, streamId, end: "released", undo: true })
-      .then(() => lines.ring(name))
-      .catch((err: unknown) => log.warn({ err, lock: name }, "could not give a lock back; its lease has to run out"));
   }
 
   return {

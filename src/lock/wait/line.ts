@@ -4,6 +4,7 @@ import type { Log } from "../../infra/log.ts";
 import type { Timer } from "../../infra/timer.ts";
 import type { Authority, Lease, Taken } from "../authority/authority.ts";
 import type { TakeOrder } from "../record/decide.ts";
+import { giveBack } from "./give-back.ts";
 import { clockMargin } from "./valid-for.ts";
 
 /** How a wait ended. */
@@ -153,7 +154,7 @@ export class Line {
     if (isLate || !this.#remove(first)) {
       this.#askAt = 0;
       // Whoever comes next must find the lock free, and not what is about to be given back.
-      await this.#giveBack(first.order, lease);
+      await giveBack(this.#parts, first.order, lease);
       return;
     }
     first.resolve({ kind: "acquired", lease, validUntil });
@@ -195,17 +196,6 @@ export class Line {
     const isAway = error instanceof Failure && error.kind === "unavailable";
     for (const waiter of isAway ? [...this.#waiters] : [first]) {
       if (this.#remove(waiter)) waiter.reject(error);
-    }
-  }
-
-  /** Only if the lease was made for it: what was given to a retry may be in use. */
-  async #giveBack({ name, streamId }: TakeOrder, { grant }: Lease): Promise<void> {
-    if (grant.streamId !== streamId) return;
-    const { authority, log } = this.#parts;
-    try {
-      await authority.release({ name, token: grant.token, streamId, end: "released", undo: true });
-    } catch (error) {
-      log.warn({ err: error, lock: name }, "could not give a lock back; its lease has to run out");
     }
   }
 }
