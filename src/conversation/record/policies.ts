@@ -5,7 +5,7 @@ import type { CollectionPolicy, PolicyFor } from "./conversation.ts";
 export interface CollectionPolicies {
   readonly fallback: CollectionPolicy;
   readonly collections: ByName<CollectionPolicy>;
-  /** Whether a collection that no name or start of one covers is refused instead of given the fallback, but for the built-in ones. */
+  /** Whether a collection that no name or start of one covers is refused, unless built in, instead of given the fallback. */
   readonly strict: boolean;
 }
 
