@@ -6,7 +6,7 @@ import { type ChaosAuthority, runLockChaos } from "./lock-run.ts";
  * accepted after a newer one; and no two valid leases overlap, unless the authority lost what it knew, as only Redis may.
  */
 
-const authorities: readonly ChaosAuthority[] = ["sqlite", "postgres", "redis"];
+const authorities: readonly ChaosAuthority[] = ["sqlite", "postgres", "redis", "redlock"];
 
 it.each(authorities)("locks that %s decides about stay what they promise", { timeout: 240_000 }, async (authority) => {
   const { verdict, history, failed, problems } = await runLockChaos({ authority, seed: 7 });

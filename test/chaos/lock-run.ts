@@ -13,7 +13,7 @@ import type { LockClientOptions } from "./lock-client-process.ts";
 import { grantsOf, type LockHistory, type Said } from "./lock-history.ts";
 import { monotonicMs, openResource } from "./lock-resource.ts";
 
-export type ChaosAuthority = "sqlite" | "postgres" | "redis";
+export type ChaosAuthority = "sqlite" | "postgres" | "redis" | "redlock";
 
 export type LockFaultKind =
   | "a client killed"
@@ -56,11 +56,17 @@ const OF_ALL: readonly LockFaultKind[] = [
 ];
 const OF_REDIS: readonly LockFaultKind[] = ["Redis frozen", "Redis restarted empty"];
 
+interface Backend {
+  readonly env: Readonly<Record<string, string>>;
+  /** The Redis that decides about locks, or several. */
+  readonly masters: readonly RedisServer[];
+}
+
 /** Clients take locks and write under their protection while they, the instances and Redis are killed and frozen; then the account. */
 export async function runLockChaos(options: LockChaosOptions): Promise<LockChaosReport> {
   const { authority, seed, root, isFenced } = options;
   await using parts = new AsyncDisposableStack();
-  const { env, redis } = await backendOf(authority, parts);
+  const { env, masters } = await backendOf(authority, parts);
   const starting = Array.from({ length: authority === "sqlite" ? 1 : 2 }, () => startHoldfast(env, root));
   const servers = await Promise.all(starting);
   for (const server of servers) parts.use(server);
@@ -81,11 +87,11 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
     await until(isGranting, { what: `locks to be granted after: ${after}` });
   };
   let last = "the start";
-  for (const fault of options.faults ?? [...OF_ALL, ...(redis ? OF_REDIS : [])]) {
+  for (const fault of options.faults ?? [...OF_ALL, ...(masters.length > 0 ? OF_REDIS : [])]) {
     await goesOn(last);
     last = fault;
     await delay(CALM_MS);
-    await inflict(fault, { servers, clients, redis, lossesMs, victim: random(2) });
+    await inflict(fault, { servers, clients, masters, lossesMs, victim: random(6) });
   }
   await goesOn(last);
   await clients.stop();
@@ -97,13 +103,17 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   return { verdict: checkLocks(history), history, failed, problems };
 }
 
-async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack) {
-  if (authority === "sqlite") return { env: {}, redis: undefined };
+async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack): Promise<Backend> {
+  if (authority === "sqlite") return { env: {}, masters: [] };
   const DATABASE_URL = await freshDatabase();
-  if (authority === "postgres") return { env: { DATABASE_URL }, redis: undefined };
-  const redis = parts.use(await startRedis());
+  if (authority === "postgres") return { env: { DATABASE_URL }, masters: [] };
+  const starting = Array.from({ length: authority === "redis" ? 1 : 3 }, () => startRedis());
+  const masters = await Promise.all(starting);
+  for (const master of masters) parts.use(master);
+  const urls = masters.map(({ url }) => url).join(",");
+  const own = authority === "redis" ? { REDIS_URL: urls } : { LOCK_AUTHORITY: "redlock", LOCK_REDLOCK_URLS: urls };
   const impatient = { REDIS_COMMAND_TIMEOUT: "500ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" };
-  return { env: { DATABASE_URL, REDIS_URL: redis.url, ...impatient }, redis };
+  return { env: { DATABASE_URL, ...own, ...impatient }, masters };
 }
 
 /** What a server says of calls that nobody can have made wrong. */
@@ -180,14 +190,15 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
 interface Scene {
   readonly servers: readonly HoldfastProcess[];
   readonly clients: Clients;
-  readonly redis: RedisServer | undefined;
+  readonly masters: readonly RedisServer[];
   readonly lossesMs: number[];
   readonly victim: number;
 }
 
-async function inflict(fault: LockFaultKind, { servers, clients, redis, lossesMs, victim }: Scene): Promise<void> {
+async function inflict(fault: LockFaultKind, { servers, clients, masters, lossesMs, victim }: Scene): Promise<void> {
   const server = servers[victim % servers.length];
   if (server === undefined) throw new Error("there is no server");
+  const redis = masters[victim % masters.length];
   switch (fault) {
     case "a client killed":
       await clients.pick(victim).kill();
@@ -210,7 +221,8 @@ async function inflict(fault: LockFaultKind, { servers, clients, redis, lossesMs
     case "Redis restarted empty":
       if (redis === undefined) return;
       await redis.kill();
-      lossesMs.push(monotonicMs());
+      // One of several: a majority still knows.
+      if (masters.length === 1) lossesMs.push(monotonicMs());
       redis.forget();
       await redis.restart();
       return;
