@@ -1,4 +1,4 @@
-import type { Config } from "../config.ts";
+import { type Config, ConfigError } from "../config.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
@@ -33,6 +33,9 @@ export async function openLockAuthority(parts: LockAuthorityParts): Promise<Auth
 /** Loaded only where there is Redis, as all that speaks to it. */
 async function openRedis({ config, redis, frame, log }: LockAuthorityParts, heads: Heads): Promise<Authority> {
   if (redis === undefined) throw new Error("Redis decides about locks, and there is none");
+  if (config.lock.fallback !== undefined) {
+    throw new ConfigError([{ where: "LOCK_FALLBACK", what: "is postgres, wanted none: this build does not fail over" }]);
+  }
   const [{ createRedisAuthority }, { epochFloorOf }, { createHeadedAuthority }] = await Promise.all([
     import("../lock/authority/redis-authority.ts"),
     import("../lock/authority/redis-lives.ts"),
