@@ -34,7 +34,9 @@ export async function openLockAuthority(parts: LockAuthorityParts): Promise<Auth
 async function openRedis({ config, redis, frame, log }: LockAuthorityParts, heads: Heads): Promise<Authority> {
   if (redis === undefined) throw new Error("Redis decides about locks, and there is none");
   if (config.lock.fallback !== undefined) {
-    throw new ConfigError([{ where: "LOCK_FALLBACK", what: "is postgres, wanted none: this build does not fail over" }]);
+    throw new ConfigError([
+      { where: "LOCK_FALLBACK", what: "is postgres, wanted none: this build does not fail over" },
+    ]);
   }
   const [{ createRedisAuthority }, { epochFloorOf }, { createHeadedAuthority }] = await Promise.all([
     import("../lock/authority/redis-authority.ts"),
