@@ -56,9 +56,12 @@ export function createHealer(options: HealerOptions): Healer {
   async function healAll(): Promise<void> {
     const round = doubts.beginHealing();
     try {
-      const healed = (await healOwn([...round.marks.values()].map(({ key }) => key))) + (await healLeft());
+      const own = await healOwn([...round.marks.values()].map(({ key }) => key));
+      const left = await healLeft();
       doubts.endHealing(round);
-      if (healed > 0) log.info({ conversations: healed }, "hot copies of conversations healed");
+      if (own > 0) log.info({ conversations: own + left }, "hot copies of conversations healed");
+      // An instance without Redis leaves some all the time: it is for that one to tell.
+      else if (left > 0) log.debug({ conversations: left }, "hot copies healed that other instances left");
       isToldOf = false;
       // Came while this was under way.
       if (doubts.all || doubts.count > 0) soon();
