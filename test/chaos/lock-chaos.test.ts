@@ -2,8 +2,9 @@ import { expect, it } from "vitest";
 import { type ChaosAuthority, runLockChaos } from "./lock-run.ts";
 
 /*
- * Promises: whatever is killed, frozen or forgotten, a lock's tokens are unique and only grow; a write that is protected by them is not
- * accepted after a newer one; and no two valid leases overlap, unless the authority lost what it knew, as only Redis may.
+ * Promises: whatever is killed, frozen or forgotten, a lock's tokens are unique and only grow; a write that is protected by
+ * them is not accepted after a newer one; and no two valid leases overlap, unless the authority lost what it knew, as only
+ * Redis may.
  */
 
 const authorities: readonly ChaosAuthority[] = ["sqlite", "postgres", "redis", "redlock"];

@@ -1,4 +1,7 @@
-/** What clients saw of locks, and a resource of those who wrote to it. Times in milliseconds of the clock that all processes of a machine share. */
+/**
+ * What clients saw of locks, and a resource of those who wrote to it. Times in milliseconds of the clock that all processes
+ * of a machine share.
+ */
 
 export interface SeenGrant {
   readonly lock: string;

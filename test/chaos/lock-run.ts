@@ -62,7 +62,10 @@ interface Backend {
   readonly masters: readonly RedisServer[];
 }
 
-/** Clients take locks and write under their protection while they, the instances and Redis are killed and frozen; then the account. */
+/**
+ * Clients take locks and write under their protection while they, the instances and Redis are killed and frozen; then the
+ * account.
+ */
 export async function runLockChaos(options: LockChaosOptions): Promise<LockChaosReport> {
   const { authority, seed, root, isFenced } = options;
   await using parts = new AsyncDisposableStack();

@@ -5,7 +5,10 @@ import { LockAttemptOverError } from "../../src/lock/failures.ts";
 import { decideRelease, decideRenew, decideTake } from "../../src/lock/record/decide.ts";
 import { isLive, type LockRecord } from "../../src/lock/record/grant.ts";
 
-/** The rules and nothing else, in memory, with a clock that stands unless a test moves it: what other authorities are compared with. */
+/**
+ * The rules and nothing else, in memory, with a clock that stands unless a test moves it: what other authorities are compared
+ * with.
+ */
 export function createReferenceAuthority(nowMs: () => number): Authority {
   const records = new Map<string, LockRecord>();
   const attempts = new Map<string, { readonly meaning: string; readonly text: string }>();

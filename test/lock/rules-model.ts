@@ -11,7 +11,10 @@ interface ModelLease {
   untilMs: number;
 }
 
-/** Somebody was told to wait: on which instance, whether on another than the holder's, when, and after how many times that the lock got a holder. */
+/**
+ * Somebody was told to wait: on which instance, whether on another than the holder's, when, and after how many times that the
+ * lock got a holder.
+ */
 interface ModelWait {
   readonly instance: string;
   readonly isOther: boolean;

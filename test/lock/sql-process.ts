@@ -12,7 +12,10 @@ import { openTestDatabase } from "../support/test-database.ts";
 import { releaseOrder, takeOrder } from "./authorities.ts";
 import type { TurnTaken, TurnToldOf } from "./turn-history.ts";
 
-/* An instance over Postgres in a process of its own, whose callers want the same locks all the time and write down what they were told. Arguments: its name, Postgres. */
+/*
+ * An instance over Postgres in a process of its own, whose callers want the same locks all the time and write down what they
+ * were told. Arguments: its name, Postgres.
+ */
 
 const [instance = "", url = ""] = process.argv.slice(2);
 const CALLERS = 10;

@@ -10,8 +10,9 @@ import { putRecords, RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-reco
 const LOCK_SPACE = 1_819_239_019;
 
 /**
- * A lock that has no record has no row to hold: all who decide about it at the same time meet here. In the order of the numbers, so
- * that two transactions never wait for each other. Whoever changes the head waits for all of them, and they for it.
+ * A lock that has no record has no row to hold: all who decide about it at the same time meet here. In the order of the
+ * numbers, so that two transactions never wait for each other. Whoever changes the head waits for all of them, and they for
+ * it.
  */
 const MEET = `SELECT pg_advisory_xact_lock_shared(${HEAD_LOCK}), (
   SELECT COUNT(pg_advisory_xact_lock(${LOCK_SPACE}, given.number)) FROM (

@@ -149,7 +149,10 @@ export interface ReleaseOrder {
   readonly name: string;
   readonly token: number;
   readonly end: Exclude<GrantEnd, "">;
-  /** Only if this still keeps the grant: a Hold stream, or (empty) an Acquire that nobody has retried. Undefined: whatever keeps it. */
+  /**
+   * Only if this still keeps the grant: a Hold stream, or (empty) an Acquire that nobody has retried. Undefined: whatever
+   * keeps it.
+   */
   readonly streamId: string | undefined;
   /** The grant never reached its caller: its attempt is forgotten too, so that a retry tries anew. Needs the streamId. */
   readonly undo: boolean;

@@ -8,7 +8,10 @@ export interface Grant {
   readonly caller: string;
   /** The instance that granted it, or that holds it by a stream. */
   readonly instanceId: string;
-  /** Names the Hold stream that keeps it. Empty: it was acquired without one; RETRIED: so it was, and a retry was given it too. */
+  /**
+   * Names the Hold stream that keeps it. Empty: it was acquired without one; RETRIED: so it was, and a retry was given it
+   * too.
+   */
   readonly streamId: string;
   readonly requestId: string;
   /** What was asked under that request id; see named-request.ts. */
