@@ -73,7 +73,8 @@ function redisOf(redis: HealthParts["redis"]): Component {
     },
     breaker: () => breaker.state,
     lastError: () => breaker.lastError,
-    whenUnwell: "SQL answers in its place, slower, and what changes meanwhile is healed when it is back",
+    whenUnwell:
+      "SQL answers in its place, slower, and what changes meanwhile is healed when it is back; rate limits go by their fallbacks",
   };
 }
 
