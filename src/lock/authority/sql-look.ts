@@ -2,13 +2,17 @@ import type { Database } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
 import { namespaceOf } from "../record/name.ts";
-import type { Authority, Listed, ListQuery, Looked } from "./authority.ts";
+import type { Authority, Lease, Listed, ListQuery, Looked } from "./authority.ts";
 import type { SqlClock } from "./sql-clock.ts";
 import { readHead, requireDecides } from "./sql-heads.ts";
 import { RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
 
 /** Rows that one call looks at, at most: a filter that fits nothing must not walk through all. */
 const MOST_ROWS = 5_000;
+const ROWS_AT_ONCE = 500;
+
+const NOT_ENDED = `SELECT ${RECORD_COLUMNS} FROM lock_record
+  WHERE ended = '' AND name > $1 AND name >= $2 ORDER BY name LIMIT ${ROWS_AT_ONCE}`;
 
 /** Reads of locks, which need no transaction: each is one statement. */
 export function createSqlLook(database: Database, clock: SqlClock): Pick<Authority, "look" | "list"> {
@@ -36,22 +40,22 @@ export function createSqlLook(database: Database, clock: SqlClock): Pick<Authori
 
   async function list({ prefix, owner, mayUse, limit, after }: ListQuery): Promise<Listed> {
     const nowMs = await clock(database);
-    const rows = await database.query<RecordRow>(
-      `SELECT ${RECORD_COLUMNS} FROM lock_record WHERE ended = '' AND name > $1 AND name >= $2 ORDER BY name LIMIT ${MOST_ROWS}`,
-      [after ?? "", prefix],
-    );
-    const leases: Listed["leases"][number][] = [];
-    let last: string | undefined;
-    for (const row of rows) {
-      if (!row.name.startsWith(prefix)) return { leases, after: undefined };
-      const { grant } = recordOf(row);
-      const fits = grant.expireMs > nowMs && (owner === undefined || grant.owner === owner);
-      last = row.name;
-      if (!fits || !mayUse(namespaceOf(row.name))) continue;
-      leases.push({ grant, remainingMs: grant.expireMs - nowMs });
-      if (leases.length === limit) return { leases, after: last };
+    const leases: Lease[] = [];
+    let last = after ?? "";
+    for (let looked = 0; looked < MOST_ROWS; looked += ROWS_AT_ONCE) {
+      const rows = await database.query<RecordRow>(NOT_ENDED, [last, prefix]);
+      for (const row of rows) {
+        if (!row.name.startsWith(prefix)) return { leases, after: undefined };
+        const { grant } = recordOf(row);
+        const fits = grant.expireMs > nowMs && (owner === undefined || grant.owner === owner);
+        last = row.name;
+        if (!fits || !mayUse(namespaceOf(row.name))) continue;
+        leases.push({ grant, remainingMs: grant.expireMs - nowMs });
+        if (leases.length === limit) return { leases, after: last };
+      }
+      if (rows.length < ROWS_AT_ONCE) return { leases, after: undefined };
     }
-    return { leases, after: rows.length === MOST_ROWS ? last : undefined };
+    return { leases, after: last };
   }
 
   return {
