@@ -16,7 +16,7 @@ it.each(authorities)("locks that %s decides about stay what they promise", { tim
   console.log(authority, { grants: grants.length, writes: writes.length, refused }, failed);
   expect(verdict.examples).toEqual([]);
   expect(problems).toEqual([]);
-  expect(grants.length).toBeGreaterThan(100);
+  expect(grants.length).toBeGreaterThan(60);
   // Otherwise nothing that was late ever came.
   expect(refused).toBeGreaterThan(0);
   for (const why of Object.keys(failed)) expect(why).toMatch(/^(UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED) /);
