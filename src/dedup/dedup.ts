@@ -2,7 +2,7 @@ import { UnavailableError } from "../infra/failure.ts";
 import type { Copies, Copy } from "./copies/copies.ts";
 import type { ClaimId } from "./record/claim.ts";
 import type { ClaimOrder, CompleteOrder, ReleaseOrder } from "./record/decide.ts";
-import { duplicateBytes } from "./rpc/duplicate-bytes.ts";
+import { duplicateBytes } from "./rpc/claim-bytes.ts";
 import type { Claimed, Completed, Found, Truth } from "./truth/truth.ts";
 
 export type Answer =

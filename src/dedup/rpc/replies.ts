@@ -1,12 +1,9 @@
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ValueSchema } from "../../gen/holdfast/v1/cache_pb.js";
 import {
   type DedupClaim,
   DedupClaimSchema,
-  DedupOutcome,
-  type DedupServiceClaimResponse,
-  DedupServiceClaimResponseSchema,
   type DedupServiceCompleteResponse,
   DedupServiceCompleteResponseSchema,
   DedupState,
@@ -15,21 +12,11 @@ import { EncodedReply } from "../../infra/call.ts";
 import type { Answer } from "../dedup.ts";
 import { type Claim, type ClaimId, stateOf } from "../record/claim.ts";
 import type { Completed, Found } from "../truth/truth.ts";
+import { claimBytes } from "./claim-bytes.ts";
 
-export function claimReply(answer: Answer): EncodedReply | DedupServiceClaimResponse {
+export function claimReply(answer: Answer): EncodedReply {
   if (answer.kind === "copy" || answer.kind === "duplicate") return new EncodedReply(answer.reply);
-  const { claim, nowMs } = answer;
-  const { attempt, owner, expireMs, leaseEndMs, status } = claim;
-  const isFirst = answer.kind === "first";
-  return create(DedupServiceClaimResponseSchema, {
-    outcome: isFirst ? DedupOutcome.FIRST : DedupOutcome.IN_PROGRESS,
-    ...(isFirst && { claimToken: BigInt(claim.token) }),
-    ...(status === "in_progress" && {
-      leaseExpireTime: timestampFromMs(leaseEndMs),
-      leaseRemaining: durationFromMs(Math.max(0, leaseEndMs - nowMs)),
-    }),
-    ...{ attempt, owner, expireTime: timestampFromMs(expireMs) },
-  });
+  return new EncodedReply(claimBytes(answer.claim, answer.kind === "first", answer.nowMs));
 }
 
 export function completeReply(done: Completed): DedupServiceCompleteResponse {
