@@ -37,7 +37,7 @@ interface Remembered {
 
 export interface MemoryCountersOptions {
   readonly clock: Pick<Clock, "now">;
-  /** How long a counter is kept beyond its use, should the clock be put back a little or the rule change. Default: 1 s. */
+  /** How long what is over is kept, should the clock be put back a little or the rule change. Default: 1 s. */
   readonly graceMs?: number;
 }
 
@@ -47,12 +47,13 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
   const slots = new MemoryTable<Slots>(MOST);
   const leases = new MemoryTable<HeldLease>(MOST);
   const requests = new MemoryTable<Remembered>(MOST);
+  const graceUs = graceMs * MICROS;
   const nowUs = () => Math.floor(clock.now() * MICROS);
 
   function memoryOf(namespace: string, now: number): Memory {
     return {
       counted: (counter) => counters.get(`${namespace} ${counter}`, now),
-      keep: (counter, state, until) => counters.set(`${namespace} ${counter}`, state, until + graceMs * MICROS, now),
+      keep: (counter, state, until) => counters.set(`${namespace} ${counter}`, state, until + graceUs, now),
       held: (counter) => [...heldOf(namespace, counter, now).values()],
     };
   }
@@ -66,7 +67,16 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
   function keepHeld(namespace: string, counter: string, held: Slots, now: number): void {
     const name = `${namespace} ${counter}`;
     if (held.size === 0) slots.delete(name);
-    else slots.set(name, held, Math.max(...[...held.values()].map(({ expiresAt }) => expiresAt)), now);
+    else slots.set(name, held, lastEnd(held) + graceUs, now);
+  }
+
+  function leaseOf(namespace: string, leaseId: string, now: number): HeldLease | undefined {
+    const lease = leases.get(`${namespace} ${leaseId}`, now);
+    return lease === undefined || lease.expiresAt <= now ? undefined : lease;
+  }
+
+  function keepLease(namespace: string, leaseId: string, lease: HeldLease, now: number): void {
+    leases.set(`${namespace} ${leaseId}`, lease, lease.expiresAt + graceUs, now);
   }
 
   /** The first answer to a request that named itself, or the one that `answer` makes now. */
@@ -110,10 +120,10 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
       lease = { id: order.leaseId, expiresAt };
       const held = [...ahead].map(([counter, units]) => ({ counter, slots: units }));
       for (const one of held) {
-        const now_ = heldOf(namespace, one.counter, now).set(lease.id, { slots: one.slots, expiresAt });
-        keepHeld(namespace, one.counter, now_, now);
+        const taken = heldOf(namespace, one.counter, now).set(lease.id, { slots: one.slots, expiresAt });
+        keepHeld(namespace, one.counter, taken, now);
       }
-      leases.set(`${namespace} ${lease.id}`, { expiresAt, asks: order.asks, held }, expiresAt, now);
+      keepLease(namespace, lease.id, { expiresAt, asks: order.asks, held }, now);
     }
     const standings = asks.map(({ rule, key }, i) => ({
       ...standingFor(memory, rule, key, now, 1),
@@ -123,14 +133,14 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
   }
 
   function end(namespace: string, leaseId: string, now: number): boolean {
-    const lease = leases.get(`${namespace} ${leaseId}`, now);
+    const lease = leaseOf(namespace, leaseId, now);
+    leases.delete(`${namespace} ${leaseId}`);
     if (lease === undefined) return false;
     for (const { counter } of lease.held) {
       const held = heldOf(namespace, counter, now);
       held.delete(leaseId);
       keepHeld(namespace, counter, held, now);
     }
-    leases.delete(`${namespace} ${leaseId}`);
     return true;
   }
 
@@ -154,9 +164,14 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
     async reset(namespace, asks) {
       const now = nowUs();
       for (const { rule, key } of asks) {
-        const counter = counterName(rule, key);
-        if (rule.algorithm !== "concurrency") counters.delete(`${namespace} ${counter}`);
-        else for (const lease of [...heldOf(namespace, counter, now).keys()]) end(namespace, lease, now);
+        const name = `${namespace} ${counterName(rule, key)}`;
+        if (rule.algorithm !== "concurrency") {
+          counters.delete(name);
+          continue;
+        }
+        // Also those that have ended, lest the clock be put back.
+        for (const lease of [...(slots.get(name, now)?.keys() ?? [])]) end(namespace, lease, now);
+        slots.delete(name);
       }
     },
 
@@ -171,7 +186,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
 
     async renew(namespace, leaseId, ttlMs) {
       const now = nowUs();
-      const lease = leases.get(`${namespace} ${leaseId}`, now);
+      const lease = leaseOf(namespace, leaseId, now);
       if (lease === undefined) return undefined;
       const expiresAt = Math.max(lease.expiresAt, now + ttlMs * MICROS);
       const found = lease.held.map(({ counter, slots: units }) => {
@@ -179,7 +194,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
         keepHeld(namespace, counter, held, now);
         return [...held.values()];
       });
-      leases.set(`${namespace} ${leaseId}`, { ...lease, expiresAt }, expiresAt, now);
+      keepLease(namespace, leaseId, { ...lease, expiresAt }, now);
       return {
         lease: { id: leaseId, expiresAt },
         at: now,
@@ -195,4 +210,10 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
       return end(namespace, leaseId, nowUs());
     },
   };
+}
+
+function lastEnd(held: Slots): number {
+  let last = 0;
+  for (const { expiresAt } of held.values()) last = Math.max(last, expiresAt);
+  return last;
 }

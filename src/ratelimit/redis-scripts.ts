@@ -150,7 +150,11 @@ end
 local function keep_lease(key, id, lease)
   redis.call('SET', key, cmsgpack.pack(lease), 'PX', kept_ms(lease[1]))
   for i, counter in ipairs(lease[3]) do
-    redis.call('ZADD', counter, text(lease[1]), text(lease[4][i]) .. ' ' .. id)
+    local slots = text(lease[4][i])
+    -- New as well when it had ended and been taken out, and then the clock was put back.
+    if redis.call('ZADD', counter, text(lease[1]), slots .. ' ' .. id) == 1 then
+      redis.call('ZINCRBY', counter, '-' .. slots, '#')
+    end
     local keep = tonumber(kept_ms(lease[1]))
     if redis.call('PTTL', counter) < keep then redis.call('PEXPIRE', counter, text(keep)) end
   end
@@ -161,6 +165,7 @@ local function end_lease(key, id)
   redis.call('DEL', key)
   if not lease then return 0 end
   for i, counter in ipairs(lease[3]) do
+    taken_of(counter)
     if redis.call('ZREM', counter, text(lease[4][i]) .. ' ' .. id) == 1 then
       if tonumber(redis.call('ZINCRBY', counter, text(lease[4][i]), '#')) >= 0 then redis.call('DEL', counter) end
     end
@@ -205,10 +210,7 @@ local ends = 0
 if allowed then
   ends = now + tonumber(ARGV[3]) * 1000
   local slots = {}
-  for i, key in ipairs(counters) do
-    slots[i] = ahead[key]
-    redis.call('ZINCRBY', key, text(-ahead[key]), '#')
-  end
+  for i, key in ipairs(counters) do slots[i] = ahead[key] end
   keep_lease(KEYS[2], ARGV[2], {ends, ARGV[4], counters, slots})
 end
 local told = {text(now), allowed and '1' or '0', allowed and ARGV[2] or '-', text(ends)}
