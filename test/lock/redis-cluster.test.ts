@@ -23,23 +23,34 @@ async function addReplica({ nodes }: RedisCluster): Promise<RedisServer> {
   const [master] = nodes;
   if (master === undefined) throw new Error("there is no master");
   // Who stops it must not wait until those that follow it know all.
-  const quickly = ["--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0"];
+  const quickly = ["--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0", "--cluster-node-timeout", "2000"];
   const replica = await onFreePort((busPort) =>
     startRedis({ args: ["--cluster-enabled", "yes", "--cluster-port", String(busPort), ...quickly] }),
   );
-  const [, bus] = /@(\d+)/.exec(String(await redisCommand(master.url, "cluster", "nodes"))) ?? [];
+  const [, bus] = /@(\d+)/.exec(await nodesOf(master.url)) ?? [];
   await redisCommand(master.url, "config", "set", "repl-diskless-sync-delay", 0, "shutdown-timeout", 0);
   await redisCommand(replica.url, "cluster", "meet", "127.0.0.1", master.port, Number(bus));
   const id = String(await redisCommand(master.url, "cluster", "myid"));
   await until(async () => (await redisCommand(replica.url, "cluster", "replicate", id)) === "OK", {
     what: "a replica",
   });
-  await until(async () => isInSync(replica), { what: "the replica to be in sync" });
+  const self = String(await redisCommand(replica.url, "cluster", "myid"));
+  for (const { url } of nodes) {
+    const isKnown = async () => new RegExp(`^${self} .*slave ${id} .*connected`, "m").test(await nodesOf(url));
+    await until(isKnown, { what: "the cluster to know the replica" });
+  }
+  const known = async () => (await nodesOf(replica.url)).split("\n").filter((line) => / connected( |$)/.test(line));
+  await until(async () => (await known()).length === nodes.length + 1, { what: "the replica to know the cluster" });
+  await until(async () => (await replicationOf(master.url)).includes("state=online"), { what: "replication" });
   return replica;
 }
 
-async function isInSync(replica: RedisServer): Promise<boolean> {
-  return String(await redisCommand(replica.url, "info", "replication")).includes("master_link_status:up");
+async function nodesOf(url: string): Promise<string> {
+  return String(await redisCommand(url, "cluster", "nodes"));
+}
+
+async function replicationOf(url: string): Promise<string> {
+  return String(await redisCommand(url, "info", "replication"));
 }
 
 /**
@@ -56,11 +67,12 @@ async function takeOver(options: RedisAuthoritiesOptions = {}): Promise<void> {
   for (const { authority } of opened.instances) await tokens.grow(authority, 2);
   await redisCommand(replica.url, "config", "set", "masterauth", "wrong");
   await redisCommand(master, "client", "kill", "type", "replica");
+  const isAlone = async () => (await replicationOf(master)).includes("connected_slaves:0");
+  await until(isAlone, { what: "the master to have no replica" });
   for (const { authority } of opened.instances) await tokens.grow(authority, 3);
   await redisCommand(replica.url, "cluster", "failover", "takeover");
-  await until(async () => !(await redisCommand(master, "info", "replication").then(String)).includes("role:master"), {
-    what: "the old master to follow the new one",
-  });
+  const follows = async () => (await replicationOf(master)).includes("role:slave");
+  await until(follows, { what: "the old master to follow the new one" });
   for (const { authority } of opened.instances) await tokens.grow(authority, 2);
 }
 

@@ -22,15 +22,17 @@ local function present()
 end
 `;
 
-/** So long whoever comes upon a life that another is beginning leaves it to him. */
+/**
+ * So long whoever comes upon a life that another is beginning leaves it to him; then he helps, in an epoch of his own.
+ */
 const LEFT_TO_ANOTHER_MS = 500;
 
 /**
  * The first half of beginning a life. From here on nothing is granted until the second half.
  *
  * KEYS  1 marker       ARGV  1 the smallest epoch that will do   2 a name for the attempt
- * Result: {"begun", life}: somebody did; {"waiting"}: somebody does; {"beginning", maxmemory, maxmemory_policy};
- *         {"unknown"}: the server does not say in which life it is
+ * Result: {"begun", life}: somebody did; {"waiting"}: somebody does; {"unknown"}: the server does not say in which life it
+ *         is; {"beginning", the name of the attempt that is to be finished, maxmemory, maxmemory_policy}
  */
 export const beginScript = defineScript({
   name: "lock-begin",
@@ -38,7 +40,7 @@ export const beginScript = defineScript({
   lua: `${PRESENT}
 local now = present()
 if not now then return {'unknown'} end
-local life, count, wanted, since = unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'since'))
+local life, count, wanted, begin, since = unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin', 'since'))
 if life then
   local is, epoch = string.match(life, '^(%w+) (%d+)$')
   local isGood = is == now and tonumber(epoch) >= tonumber(ARGV[1]) and tonumber(count) < ${MOST_GRANTS}
@@ -46,19 +48,22 @@ if life then
 end
 local time = redis.call('TIME')
 local ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local age = ms - (since or 0)
-if not life and wanted == now and age >= 0 and age < ${LEFT_TO_ANOTHER_MS} then return {'waiting'} end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'for', now, 'begin', ARGV[2], 'since', ms)
+if life or wanted ~= now then
+  begin = ARGV[2]
+  redis.call('DEL', KEYS[1])
+elseif ms >= tonumber(since) and ms - since < ${LEFT_TO_ANOTHER_MS} then
+  return {'waiting'}
+end
+redis.call('HSET', KEYS[1], 'for', now, 'begin', begin, 'since', ms)
 local memory = redis.call('INFO', 'memory')
 local limit, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:(%S+)')
-return {'beginning', limit or '0', policy or ''}
+return {'beginning', begin, limit or '0', policy or ''}
 `,
 });
 
 /**
- * The second half, with an epoch that was taken after the first. Whoever has granted in a larger one since then began
- * after this attempt, which is gone from the marker then, also where all that he did was lost.
+ * The second half, with an epoch that was taken after the first. Whoever has granted in a larger one since then
+ * finished this attempt or began another; then this is gone from the marker, also where all that he did was lost.
  *
  * KEYS  1 marker       ARGV  1 the name of the attempt   2 the epoch
  * Result: the life that has begun, or "" if the attempt is gone

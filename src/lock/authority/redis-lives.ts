@@ -53,22 +53,21 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
   const beginning = new Map<number, Promise<void>>();
 
   async function begin({ partition, life: key }: LockKeys): Promise<void> {
-    const attempt = randomBytes(9).toString("base64url");
-    const [kind, ...more] = await startOrWait(partition, key, attempt);
-    if (kind === "begun") return adopt(partition, more[0] ?? "");
-    const [maxMemory, policy] = more;
+    const [kind, name = "", maxMemory, policy] = await startOrWait(partition, key);
+    if (kind === "begun") return adopt(partition, name);
     if (maxMemory !== "0" && policy !== "noeviction") {
       log.warn({ policy }, "Redis may evict locks that are held: its maxmemory-policy should be noeviction");
     }
     // Not before: see finishScript.
     const epoch = await nextEpoch();
-    const life = String(await guarded(() => redis.run(finishScript, [key], [attempt, epoch])));
+    const life = String(await guarded(() => redis.run(finishScript, [key], [name, epoch])));
     if (life === "") return;
     adopt(partition, life);
     log.info({ partition, epoch }, "locks go on in a new life of Redis");
   }
 
-  async function startOrWait(partition: number, key: string, attempt: string): Promise<readonly string[]> {
+  async function startOrWait(partition: number, key: string): Promise<readonly string[]> {
+    const attempt = randomBytes(9).toString("base64url");
     for (let asked = 0; asked < MOST_ASKED; asked++) {
       const least = Math.max(epochFloor(), seen[partition] ?? 0);
       const reply = await guarded(() => redis.run(beginScript, [key], [least, attempt]));
