@@ -1,7 +1,7 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { createBatches, repeatUndone } from "../../infra/batches.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
-import { Failure, UnavailableError } from "../../infra/failure.ts";
+import { UnavailableError } from "../../infra/failure.ts";
 import { carryOut } from "../change/carry-out.ts";
 import type { Order, Outcome } from "../change/order.ts";
 import type { Changed, Cover, HotCopies } from "../hot/hot-copies.ts";
@@ -26,8 +26,6 @@ const MOST_ORDERS = 200;
 const MOST_BYTES = 8 * 1024 * 1024;
 /** As which a message counts beside its own: to find a place for a small one and to store it takes time as well. */
 const MESSAGE_BYTES = 4096;
-/** What the database undid for reasons of its own, and says so, goes again. */
-const ATTEMPTS = 5;
 
 const UNHEALED = "UPDATE conversation SET unhealed = 1 WHERE collection = $1 AND id = $2";
 
@@ -50,23 +48,7 @@ interface Commit {
 
 /** One batch of writes after the other, each in one transaction under the lock of the head. */
 export function createSqlLedger({ database, copies, policyFor, clock, onCommit }: SqlLedgerOptions): Ledger {
-  let queue: Job[] = [];
-  let draining: Promise<void> | undefined;
-
-  function takeJobs(): Job[] {
-    const jobs: Job[] = [];
-    let bytes = 0;
-    for (const job of queue) {
-      // It changes what others left in the tables, which the book does not know.
-      const isAlone = job.order.kind === "restore";
-      if (jobs.length > 0 && (isAlone || jobs.length >= MOST_ORDERS || bytes + job.bytes > MOST_BYTES)) break;
-      jobs.push(job);
-      bytes += job.bytes;
-      if (isAlone) break;
-    }
-    queue = queue.slice(jobs.length);
-    return jobs;
-  }
+  const batches = createBatches({ portion: portionOf, process });
 
   async function commit(jobs: readonly Job[]): Promise<Commit> {
     const orders = jobs.map(({ order }) => order);
@@ -123,54 +105,45 @@ export function createSqlLedger({ database, copies, policyFor, clock, onCommit }
     }
   }
 
-  async function commitAgain(jobs: readonly Job[]): Promise<Commit> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await commit(jobs);
-      } catch (error) {
-        const wasUndone = error instanceof Failure && error.kind === "conflict";
-        if (!wasUndone || attempt === ATTEMPTS) throw error;
-      }
-    }
-  }
-
-  /** Carries them out, and tells each what became of it. Never rejects. */
-  async function process(jobs: readonly Job[]): Promise<void> {
+  /** Carries them out, and tells each what became of it. Never rejects. Returns those that were too much for one commit. */
+  async function process(jobs: readonly Job[]): Promise<readonly Job[]> {
     let done: Commit;
     try {
-      done = await commitAgain(jobs);
+      done = await repeatUndone(() => commit(jobs));
     } catch (error) {
       if (jobs.length === 1 || error instanceof UnavailableError) for (const job of jobs) job.reject(error);
       // One of them may be what the database refuses; the others must not fail with it.
       else for (const job of jobs) await process([job]);
-      return;
+      return [];
     }
     const { settled, isTold, degraded } = done;
     for (const [at, one] of settled.entries()) {
       if ("error" in one) jobs[at]?.reject(one.error);
       else jobs[at]?.resolve({ ...one.outcome, degraded });
     }
-    queue = [...jobs.slice(settled.length), ...queue];
     if (isTold) onCommit();
-  }
-
-  async function drain(): Promise<void> {
-    // Whoever else calls in this turn shares the commit.
-    await nextTurn();
-    while (queue.length > 0) await process(takeJobs());
-    draining = undefined;
+    return jobs.slice(settled.length);
   }
 
   return {
     carryOut: (order) =>
-      new Promise((resolve, reject) => {
-        queue.push({ order, bytes: bytesOf(order), resolve, reject });
-        draining ??= drain();
-      }),
-    async close() {
-      await draining;
-    },
+      new Promise((resolve, reject) => batches.add({ order, bytes: bytesOf(order), resolve, reject })),
+    close: () => batches.close(),
   };
+}
+
+function portionOf(queue: readonly Job[]): number {
+  let count = 0;
+  let bytes = 0;
+  for (const job of queue) {
+    // It changes what others left in the tables, which the book does not know.
+    const isAlone = job.order.kind === "restore";
+    if (count > 0 && (isAlone || count >= MOST_ORDERS || bytes + job.bytes > MOST_BYTES)) break;
+    count++;
+    bytes += job.bytes;
+    if (isAlone) break;
+  }
+  return count;
 }
 
 function bytesOf(order: Order): number {
