@@ -40,7 +40,8 @@ export const beginScript = defineScript({
   lua: `${PRESENT}
 local now = present()
 if not now then return {'unknown'} end
-local life, count, wanted, begin, since = unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin', 'since'))
+local life, count, wanted, begin, since =
+  unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin', 'since'))
 if life then
   local is, epoch = string.match(life, '^(%w+) (%d+)$')
   local isGood = is == now and tonumber(epoch) >= tonumber(ARGV[1]) and tonumber(count) < ${MOST_GRANTS}

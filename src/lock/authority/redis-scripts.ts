@@ -13,7 +13,8 @@ import { END, HELD, LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
  * remembered.
  *
  * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `lease` there is the
- * LEASE_FIELDS of who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be, in this life.
+ * LEASE_FIELDS of who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be,
+ * in this life.
  */
 const NOW = `
 local now = tonumber(ARGV[1])
