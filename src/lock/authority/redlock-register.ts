@@ -7,6 +7,9 @@ import type { Master } from "./redlock-master.ts";
 import { askAll, isQuorum, quorumOf } from "./redlock-round.ts";
 import { ASK, HEAL, PUT, READ_ONLY } from "./redlock-scripts.ts";
 
+/** So long is waited for the masters that have not answered where those that have do not agree. */
+const SPLIT_MS = 50;
+
 export interface Write {
   /** A kind of redlock-scripts.ts. */
   readonly kind: string;
@@ -95,6 +98,9 @@ export function createRegister({ masters, claimMs, keptMs }: RegisterOptions): R
       async (master) => ({ master, done: writtenOf(await master.ask(PUT, write.keys, args)) }),
       enough,
       (late) => isWritten && heal(write, late),
+      // Another call got in between on one master at least. Should the rest be frozen, it would be waited for in vain: to try again
+      // is never wrong, whatever has been written of this.
+      { isNearlyOver: (all) => all.filter(isVoting).length >= quorum, ms: SPLIT_MS },
     );
     const left = answers.filter(isFor).map(({ done }) => done.leftMs);
     isWritten = left.length >= quorum;

@@ -17,22 +17,29 @@ export function isQuorum(count: number): (answers: readonly unknown[], errors: n
 
 /**
  * Asks all of them at once, and waits only until it has `enough`: a minority that is slow, frozen or away is not waited for.
- * `onLate` is told each answer that comes after that.
+ * `onLate` is told each answer that comes after that. When the round is as good as over, the rest is waited for only so much longer.
  */
 export function askAll<M, T>(
   masters: readonly M[],
   ask: (master: M) => Promise<T>,
   enough: (answers: readonly T[], errors: number) => boolean,
   onLate: (answer: T) => void = () => {},
+  patience?: { readonly isNearlyOver: (answers: readonly T[]) => boolean; readonly ms: number },
 ): Promise<Round<T>> {
   return new Promise((resolve) => {
     const answers: T[] = [];
     const errors: unknown[] = [];
     let isDone = false;
+    let timer: NodeJS.Timeout | undefined;
+    const end = () => {
+      isDone = true;
+      clearTimeout(timer);
+      resolve({ answers: [...answers], errors: [...errors] });
+    };
     const look = () => {
       if (isDone) return;
-      isDone = answers.length + errors.length === masters.length || enough(answers, errors.length);
-      if (isDone) resolve({ answers: [...answers], errors: [...errors] });
+      if (answers.length + errors.length === masters.length || enough(answers, errors.length)) end();
+      else if (timer === undefined && patience?.isNearlyOver(answers)) timer = setTimeout(end, patience.ms);
     };
     for (const master of masters) {
       ask(master).then(
