@@ -5,13 +5,13 @@ const shared = { pool: "forks", testTimeout: 120_000, hookTimeout: 120_000, tear
 
 // These start servers of their own.
 const e2e = ["test/e2e/**/*.test.ts", "test/deploy/**/*.test.ts"];
-// These start processes by the dozen, kill them and put them under load: like everything three files at a time, since they mostly wait.
+// These start processes by the dozen, kill them and put them under load: like everything four files at a time, since they mostly wait.
 const chaos = ["test/chaos/**/*.test.ts"];
 
 export default defineConfig({
   test: {
     globalSetup: ["test/support/global-setup.ts"],
-    maxWorkers: 3,
+    maxWorkers: 4,
     projects: [
       {
         test: {

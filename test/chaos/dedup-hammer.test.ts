@@ -89,6 +89,8 @@ it("claims have one first each while Redis is flushed, frozen and killed and an 
   expect(report.failures).toBeGreaterThan(0);
 }, 120_000);
 
+const MOST_RUNS = 6;
+
 const PLANTED: readonly { readonly bug: string; readonly patches: readonly Patch[]; readonly found: Fault }[] = [
   {
     bug: "forgets what is done and leaves its copy",
@@ -110,6 +112,10 @@ const PLANTED: readonly { readonly bug: string; readonly patches: readonly Patch
 
 it.each(PLANTED)("the run fails on a server that $bug", { timeout: 120_000 }, async ({ patches, found }) => {
   using copy = plantBug(patches);
-  const report = await run(() => delay(1_500), 2, copy.path);
-  expect(told(report)[found]).toBeGreaterThan(0);
+  // A race has to happen to be found: on a machine that is busy with something else it may take more than one run.
+  let times = 0;
+  for (let runs = 0; runs < MOST_RUNS && times === 0; runs++) {
+    times = told(await run(() => delay(1_500), 2, copy.path))[found];
+  }
+  expect(times).toBeGreaterThan(0);
 });
