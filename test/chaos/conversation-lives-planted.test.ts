@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { type Patch, plantBug } from "../support/planted-bug.ts";
+import { firstAtScale } from "../support/scale.ts";
 import type { LifeFault } from "./conversation-lives-replay.ts";
 import { runLivesChaos } from "./conversation-lives-run.ts";
 
@@ -57,14 +58,18 @@ const planted: readonly { readonly bug: string; readonly patches: readonly Patch
   },
 ];
 
-it.each(planted)("the run fails on a server that $bug", { timeout: 300_000 }, async ({ patches, found }) => {
-  using copy = plantBug(patches);
-  const { verdict, problems } = await runLivesChaos({
-    seed: 7,
-    durationMs: 3_000,
-    kinds: ["Redis flushed"],
-    root: copy.path,
-  });
-  console.log(JSON.stringify(verdict.faults), [...verdict.examples, ...problems].slice(0, 5).join("\n"));
-  expect(verdict.faults[found]).toBeGreaterThan(0);
-});
+it.each(firstAtScale(planted))(
+  "the run fails on a server that $bug",
+  { timeout: 300_000 },
+  async ({ patches, found }) => {
+    using copy = plantBug(patches);
+    const { verdict, problems } = await runLivesChaos({
+      seed: 7,
+      durationMs: 3_000,
+      kinds: ["Redis flushed"],
+      root: copy.path,
+    });
+    console.log(JSON.stringify(verdict.faults), [...verdict.examples, ...problems].slice(0, 5).join("\n"));
+    expect(verdict.faults[found]).toBeGreaterThan(0);
+  },
+);

@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { type Patch, plantBug } from "../support/planted-bug.ts";
+import { firstAtScale } from "../support/scale.ts";
 import { accountInWords } from "./conversation-account.ts";
 import type { Fault } from "./conversation-checker.ts";
 import { runConversationChaos } from "./conversation-run.ts";
@@ -43,10 +44,14 @@ const planted: readonly { readonly bug: string; readonly patches: readonly Patch
   },
 ];
 
-it.each(planted)("the run fails on a server that $bug", { timeout: 300_000 }, async ({ patches, found }) => {
-  using copy = plantBug(patches);
-  const options = { seed: 7, durationMs: 3_000, redisFaults: ["Redis flushed"], root: copy.path } as const;
-  const report = await runConversationChaos(options);
-  console.log(accountInWords(report));
-  expect(report.verdict.faults[found]).toBeGreaterThan(0);
-});
+it.each(firstAtScale(planted))(
+  "the run fails on a server that $bug",
+  { timeout: 300_000 },
+  async ({ patches, found }) => {
+    using copy = plantBug(patches);
+    const options = { seed: 7, durationMs: 3_000, redisFaults: ["Redis flushed"], root: copy.path } as const;
+    const report = await runConversationChaos(options);
+    console.log(accountInWords(report));
+    expect(report.verdict.faults[found]).toBeGreaterThan(0);
+  },
+);

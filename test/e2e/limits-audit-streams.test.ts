@@ -6,6 +6,7 @@ import { openDeafProducer } from "../support/bad-producers.ts";
 import { many } from "../support/bad-value.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { residentMiB } from "../support/resident-memory.ts";
+import { atScale } from "../support/scale.ts";
 import { until } from "../support/until.ts";
 
 const { method } = AuditService;
@@ -13,6 +14,8 @@ const { method } = AuditService;
 const BATCH_BYTES = 4 * 1024 * 1024;
 /** What a producer that does not read may cost: some batches of 4 MiB, and what is on its way. */
 const MOST_DEAF_MIB = 25;
+
+const MANY = atScale(1_000, 300);
 
 let server: HoldfastProcess;
 let audit: AuditClient;
@@ -122,14 +125,14 @@ it("keeps nothing of a batch in whose midst its producer vanished, and all befor
   }
 });
 
-it("holds 1,000 Tails and 1,000 Subscribes, each of which hears of a record, and forgets them when they go", {
+it(`holds ${MANY} Tails and ${MANY} Subscribes, each of which hears of a record, and forgets them when they go`, {
   timeout: 240_000,
 }, async () => {
   await audit.append(records(1), { producer: "first" });
   const atRest = residentMiB(server.pid);
-  const tails = await Promise.all(many(1_000, () => audit.tail()));
-  const groups = await Promise.all(many(1_000, (i) => audit.subscribe({ group: `g${i % 100}`, consumer: `c${i}` })));
-  expect(await gauge(server.httpUrl, "holdfast_calls_waiting")).toBe(2_000);
+  const tails = await Promise.all(many(MANY, () => audit.tail()));
+  const groups = await Promise.all(many(MANY, (i) => audit.subscribe({ group: `g${i % 100}`, consumer: `c${i}` })));
+  expect(await gauge(server.httpUrl, "holdfast_calls_waiting")).toBe(2 * MANY);
   const opened = residentMiB(server.pid);
   for (let from = 2; from < 22; from++) await audit.append(records(1, from), { producer: "first" });
   await until(() => tails.every(({ records: seen }) => seen.length === 20), {

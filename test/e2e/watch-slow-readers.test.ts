@@ -5,10 +5,11 @@ import { connectWatchers, openWatcher, type Watcher } from "../support/bad-watch
 import { createCacheClient } from "../support/cache-client.ts";
 import { startHoldfast } from "../support/holdfast-process.ts";
 import { residentMiB } from "../support/resident-memory.ts";
+import { atScale } from "../support/scale.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 
-const SLOW = 9_900;
+const SLOW = atScale(9_900, 3_300);
 const READING = 100;
 const PER_CONNECTION = 1_100;
 const BATCHES = 40;
@@ -45,7 +46,7 @@ function follow(watcher: Watcher): Seen {
   return seen;
 }
 
-it("holds 10,000 watches in bounded memory while 9,900 of them are not read, and misleads none", {
+it(`holds ${SLOW + READING} watches in bounded memory while ${SLOW} of them are not read, and misleads none`, {
   timeout: 240_000,
 }, async () => {
   await using server = await startHoldfast();
