@@ -34,7 +34,7 @@ export function createHeardInstances(options: HeardInstancesOptions): HeardInsta
   }
 
   function say(what: "here" | "gone"): Promise<void> {
-    // Unheard now, it is heard with its next heartbeat.
+    // Unheard now, it is heard with its next heartbeat; that the way to the others is gone is told by the backplane itself.
     return backplane.publish(TOPIC, `${what} ${id}`).catch(() => {});
   }
 

@@ -10,7 +10,7 @@ import { createPolicyFor } from "../conversation/record/policies.ts";
 import { createConversationService } from "../conversation/service.ts";
 import { createRemoval } from "../conversation/upkeep/removal.ts";
 import { createSqlRemains } from "../conversation/upkeep/sql-remains.ts";
-import { type Sweeper, startSweeper } from "../conversation/upkeep/sweeper.ts";
+import { startConversationSweeper } from "../conversation/upkeep/sweeper.ts";
 import { type ChangeBell, createChangeBell } from "../conversation/watch/change-bell.ts";
 import { pruneChanges } from "../conversation/watch/sql-prune.ts";
 import { ConversationStateService } from "../gen/holdfast/v1/conversation_pb.js";
@@ -21,6 +21,7 @@ import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import { databaseIdOf } from "../infra/sql-id.ts";
+import type { Sweeper } from "../infra/sweeper.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface ConversationParts extends Pick<Coordination, "redis" | "backplane"> {
@@ -66,7 +67,7 @@ export async function startConversations(options: ConversationParts): Promise<Mo
   const remains = createSqlRemains(database);
   const removal = measures.countRemoved(createRemoval({ remains, ledger, clock }));
   parts.adopt(
-    startSweeper({
+    startConversationSweeper({
       ...{ remains, removal, changesKeptMs, clock, log, intervalMs: sweepIntervalMs },
       removeChanges: async (untilUs) =>
         (await pruneChanges(database, untilUs, CHANGES_PER_PORTION)) === CHANGES_PER_PORTION,

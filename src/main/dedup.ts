@@ -8,7 +8,7 @@ import { createSqlListing } from "../dedup/list/sql-listing.ts";
 import { createDedupMetrics } from "../dedup/metrics.ts";
 import { createDedupService } from "../dedup/service.ts";
 import { createSqlSweep } from "../dedup/sql-sweep.ts";
-import { type Sweeper, startSweeper } from "../dedup/sweeper.ts";
+import { startClaimSweeper } from "../dedup/sweeper.ts";
 import { createSqlTruth } from "../dedup/truth/sql-truth.ts";
 import type { Truth } from "../dedup/truth/truth.ts";
 import type { Mounted } from "../infra/call.ts";
@@ -18,6 +18,7 @@ import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import { createSqlClock, type SqlClock } from "../infra/sql-clock.ts";
 import { databaseIdOf } from "../infra/sql-id.ts";
+import type { Sweeper } from "../infra/sweeper.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface DedupParts extends Pick<Coordination, "redis"> {
@@ -39,7 +40,7 @@ export async function startDedup(options: DedupParts): Promise<Mounted> {
   const measures = createDedupMetrics(metrics, copies);
   const removeSome = measures.countRemoved(createSqlSweep(database, clock));
   const { sweepIntervalMs: intervalMs } = config.dedup;
-  parts.adopt(startSweeper({ removeSome, intervalMs, log }), (it: Sweeper) => it.close());
+  parts.adopt(startClaimSweeper({ removeSome, intervalMs, log }), (it: Sweeper) => it.close());
   return createDedupService({
     dedup: measures.countCalls(createDedup({ truth, copies })),
     listing: createSqlListing(database, clock),

@@ -2,12 +2,13 @@ import { type Config, ConfigError } from "../config.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
+import { createSqlClock } from "../infra/sql-clock.ts";
+import type { Sweeper } from "../infra/sweeper.ts";
 import { type Authority, LOCK_TOPIC } from "../lock/authority/authority.ts";
 import type { Heads } from "../lock/authority/head.ts";
 import { createSqlAuthority } from "../lock/authority/sql-authority.ts";
-import { createSqlClock } from "../lock/authority/sql-clock.ts";
 import { createSqlHeads } from "../lock/authority/sql-heads.ts";
-import { type LockSweeper, startLockSweeper } from "../lock/authority/sql-sweeper.ts";
+import { startLockSweeper } from "../lock/authority/sql-sweeper.ts";
 import type { Coordination } from "./coordination.ts";
 
 export interface LockAuthorityParts extends Pick<Coordination, "redis" | "backplane" | "frame"> {
@@ -25,7 +26,7 @@ export async function openLockAuthority(parts: LockAuthorityParts): Promise<Auth
   if (config.lock.authority === "redis") return openRedis(parts, heads);
   if (config.lock.authority === "redlock") return openRedlock(parts, heads);
   await heads.become(database.kind);
-  parts.parts.adopt(startLockSweeper({ database, clock, log }), (it: LockSweeper) => it.close());
+  parts.parts.adopt(startLockSweeper({ database, clock, log }), (it: Sweeper) => it.close());
   const announce = (name: string) => backplane.publish(LOCK_TOPIC, name);
   return createSqlAuthority({ database, heads, clock, log, announce });
 }

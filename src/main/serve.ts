@@ -18,7 +18,6 @@ import { startKeys } from "./keys.ts";
 import { startLocks } from "./lock.ts";
 import { recordForced } from "./lock-record.ts";
 import { limitOldGeneration, limitYoungGeneration, ownMemory, returnMemory, returnMemoryWhenIdle } from "./memory.ts";
-import { plannedServices } from "./planned.ts";
 import { startRateLimits } from "./ratelimit.ts";
 import { openToStrangers, servingFacts, servingInWords } from "./serving.ts";
 import { dieOfDefects, listenToSignals } from "./signals.ts";
@@ -68,7 +67,6 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
         rateLimits,
         dedup,
         createHealthService({ health, identity }),
-        ...plannedServices,
       ],
       grpc: { host: server.host, port: server.grpcPort },
       http: { host: server.host, port: server.httpPort },

@@ -1,9 +1,10 @@
 import type { Remains } from "../../src/conversation/upkeep/remains.ts";
 import { createRemoval, type Removal } from "../../src/conversation/upkeep/removal.ts";
 import { createSqlRemains } from "../../src/conversation/upkeep/sql-remains.ts";
-import { type Sweeper, startSweeper } from "../../src/conversation/upkeep/sweeper.ts";
+import { startConversationSweeper } from "../../src/conversation/upkeep/sweeper.ts";
 import type { SqlRow } from "../../src/infra/database.ts";
 import { createLog } from "../../src/infra/log.ts";
+import type { Sweeper } from "../../src/infra/sweeper.ts";
 import { type KINDS, type LedgerOptions, type OpenLedger, type OpenLedgers, openLedgers } from "./ledgers.ts";
 
 export interface Upkeep extends OpenLedger {
@@ -29,7 +30,7 @@ export async function openUpkeep(kind: (typeof KINDS)[number], options: LedgerOp
     const removal = createRemoval({ remains, ledger: opened.ledger, clock });
     const changesUntil: number[] = [];
     const swept = { conversations: 0, tombstones: 0 };
-    const sweeper = startSweeper({
+    const sweeper = startConversationSweeper({
       ...{ remains, clock, log: createLog({ level: "silent" }) },
       removal: async (order) => {
         const removed = await removal(order);

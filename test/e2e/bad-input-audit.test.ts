@@ -6,8 +6,8 @@ import { badAuditValues, goodAuditParts, goodAuditRequests, prepareAudit } from 
 import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
 import { createFrameSender, type FrameSender, frame, unframed } from "../support/bad-frames.ts";
 import { type BadRow, badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
+import { badTopologies } from "../support/bad-topologies.ts";
 import { many } from "../support/bad-value.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 
 const tables = { goodRequests: goodAuditRequests, badValues: badAuditValues, goodParts: goodAuditParts };
@@ -32,13 +32,7 @@ it("the table has a request for every RPC, and an entry for every field", () => 
   expect(leftOut(methods, tables)).toEqual([]);
 });
 
-const topologies: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["sql-only", async () => ({ DATABASE_URL: await freshDatabase() })],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
-
-describe.each(topologies)("the audit log of a server that is %s", (_, envOf) => {
+describe.each(badTopologies)("the audit log of a server that is %s", (_, envOf) => {
   let server: HoldfastProcess;
   let caller: BadCaller;
   let frames: FrameSender;

@@ -1,7 +1,7 @@
-import { create, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type DescMethod, fromBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
-import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
+import { type BadCaller, complaints, createBadCaller } from "../support/bad-caller.ts";
 import {
   badConversationValues,
   goodConversationParts,
@@ -9,8 +9,8 @@ import {
   prepareConversations,
 } from "../support/bad-conversation-fields.ts";
 import { badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
+import { badTopologies } from "../support/bad-topologies.ts";
 import { MAX_UINT64, many, nestedStruct } from "../support/bad-value.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 
 const tables = {
@@ -27,13 +27,7 @@ it("the table has a request for every RPC, and an entry for every field", () => 
   expect(leftOut(methods, tables)).toEqual([]);
 });
 
-const topologies: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["sql-only", async () => ({ DATABASE_URL: await freshDatabase() })],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
-
-describe.each(topologies)("the conversations of a server that is %s", (_, envOf) => {
+describe.each(badTopologies)("the conversations of a server that is %s", (_, envOf) => {
   let server: HoldfastProcess;
   let caller: BadCaller;
   beforeAll(async () => {
@@ -46,10 +40,7 @@ describe.each(topologies)("the conversations of a server that is %s", (_, envOf)
     await server[Symbol.asyncDispose]();
   });
 
-  function call(rpc: DescMethod, request: RequestFields): Promise<Ending> {
-    const bytes = toBinary(rpc.input, create(rpc.input, { ...request }));
-    return caller.send(`/${rpc.parent.typeName}/${rpc.name}`, bytes, { stream: rpc.methodKind !== "unary" });
-  }
+  const call = (rpc: DescMethod, request: RequestFields) => caller.call(rpc, request);
 
   /** What is there of the good one, without its messages. */
   async function good() {

@@ -1,7 +1,7 @@
-import { create, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type DescMethod, fromBinary } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DedupService } from "../../src/gen/holdfast/v1/dedup_pb.js";
-import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
+import { type BadCaller, complaints, createBadCaller } from "../support/bad-caller.ts";
 import { badDedupValues, goodDedupRequests } from "../support/bad-dedup-fields.ts";
 import { badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
 import { MAX_UINT64 } from "../support/bad-value.ts";
@@ -33,10 +33,7 @@ describe.each(topologies)("the claims of a server that is %s", (_, envOf) => {
     await server[Symbol.asyncDispose]();
   });
 
-  function call(rpc: DescMethod, request: RequestFields): Promise<Ending> {
-    const bytes = toBinary(rpc.input, create(rpc.input, { ...request }));
-    return caller.send(`/${rpc.parent.typeName}/${rpc.name}`, bytes);
-  }
+  const call = (rpc: DescMethod, request: RequestFields) => caller.call(rpc, request);
 
   async function listed() {
     const { reply } = await call(method.list, {});

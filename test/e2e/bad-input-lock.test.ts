@@ -1,11 +1,11 @@
-import { create, type DescMethod, fromBinary, toBinary, toJsonString } from "@bufbuild/protobuf";
+import { create, type DescMethod, fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
-import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
+import { type BadCaller, complaints, createBadCaller } from "../support/bad-caller.ts";
 import { postJson } from "../support/bad-json.ts";
 import { goodLockRequests, lockTables, oddLockRequests } from "../support/bad-lock-fields.ts";
 import { badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
+import { badTopologies } from "../support/bad-topologies.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { until } from "../support/until.ts";
 
@@ -17,13 +17,7 @@ it("the table has a request for every RPC, and an entry for every field", () => 
   expect(leftOut(methods, lockTables)).toEqual([]);
 });
 
-const topologies: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["sql-only", async () => ({ DATABASE_URL: await freshDatabase() })],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
-
-describe.each(topologies)("the locks of a server that is %s", (_, envOf) => {
+describe.each(badTopologies)("the locks of a server that is %s", (_, envOf) => {
   let server: HoldfastProcess;
   let caller: BadCaller;
   beforeAll(async () => {
@@ -36,10 +30,7 @@ describe.each(topologies)("the locks of a server that is %s", (_, envOf) => {
     await server[Symbol.asyncDispose]();
   });
 
-  function call(rpc: DescMethod, request: RequestFields): Promise<Ending> {
-    const bytes = toBinary(rpc.input, create(rpc.input, { ...request }));
-    return caller.send(`/${rpc.parent.typeName}/${rpc.name}`, bytes, { stream: rpc.methodKind !== "unary" });
-  }
+  const call = (rpc: DescMethod, request: RequestFields) => caller.call(rpc, request);
 
   async function held() {
     const { reply } = await call(method.list, {});

@@ -12,11 +12,11 @@ import {
   SetOutcome,
 } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
-import { type BadCaller, complaints, createBadCaller, type Ending } from "../support/bad-caller.ts";
+import { type BadCaller, complaints, createBadCaller } from "../support/bad-caller.ts";
 import { badValues, goodRequests, text } from "../support/bad-fields.ts";
 import { badRows, leftOut, type RequestFields, rpcName } from "../support/bad-rows.ts";
+import { badTopologies } from "../support/bad-topologies.ts";
 import { type BadValue, MAX_INT64, many } from "../support/bad-value.ts";
-import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 
@@ -46,13 +46,7 @@ it("the table has a request for every RPC, and an entry for every field", () => 
   }
 });
 
-const topologies: readonly [string, () => Promise<Record<string, string>>][] = [
-  ["embedded", async () => ({})],
-  ["sql-only", async () => ({ DATABASE_URL: await freshDatabase() })],
-  ["cluster", async () => ({ REDIS_URL: await freshRedis(), DATABASE_URL: await freshDatabase() })],
-];
-
-describe.each(topologies)("a server that is %s", (_, envOf) => {
+describe.each(badTopologies)("a server that is %s", (_, envOf) => {
   let server: HoldfastProcess;
   let caller: BadCaller;
   beforeAll(async () => {
@@ -64,12 +58,7 @@ describe.each(topologies)("a server that is %s", (_, envOf) => {
     await server[Symbol.asyncDispose]();
   });
 
-  function call(method: DescMethod, request: RequestFields): Promise<Ending> {
-    const bytes = toBinary(method.input, create(method.input, { ...request }));
-    return caller.send(`/${method.parent.typeName}/${method.name}`, bytes, {
-      stream: method.methodKind === "server_streaming",
-    });
-  }
+  const call = (rpc: DescMethod, request: RequestFields) => caller.call(rpc, request);
 
   async function reply(method: DescMethod, request: RequestFields): Promise<Buffer> {
     const ending = await call(method, request);

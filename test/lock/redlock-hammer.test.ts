@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { systemClock } from "../../src/infra/clock.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
-import { createSqlClock } from "../../src/lock/authority/sql-clock.ts";
+import { createSqlClock } from "../../src/infra/sql-clock.ts";
 import { createSqlHeads } from "../../src/lock/authority/sql-heads.ts";
 import { type Child, startChild } from "../support/child.ts";
 import { freshDatabase } from "../support/fresh.ts";

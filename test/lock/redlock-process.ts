@@ -1,9 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
+import { createSqlClock } from "../../src/infra/sql-clock.ts";
 import type { Authority } from "../../src/lock/authority/authority.ts";
 import { createRedlockAuthority } from "../../src/lock/authority/redlock-authority.ts";
-import { createSqlClock } from "../../src/lock/authority/sql-clock.ts";
 import { createSqlHeads } from "../../src/lock/authority/sql-heads.ts";
 import { LockAuthorityUnavailableError } from "../../src/lock/failures.ts";
 import { clockMargin } from "../../src/lock/wait/valid-for.ts";

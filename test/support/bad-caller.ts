@@ -1,4 +1,4 @@
-import { createRegistry, fromBinary } from "@bufbuild/protobuf";
+import { create, createRegistry, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import {
@@ -37,6 +37,8 @@ export interface BadCallOptions {
 /** A client that sends whatever bytes it is given as a request. */
 export interface BadCaller extends Disposable {
   send(path: string, request: Uint8Array, options?: BadCallOptions): Promise<Ending>;
+  /** The same with a message, whatever is in it; of a stream the first reply is taken. */
+  call(rpc: DescMethod, request: Readonly<Record<string, unknown>>): Promise<Ending>;
 }
 
 export const noError: Omit<Ending, "reply"> = {
@@ -56,7 +58,11 @@ export function createBadCaller(address: string): BadCaller {
     "grpc.enable_retries": 0,
   });
   const asIs = (bytes: Buffer) => bytes;
-  return {
+  const caller: BadCaller = {
+    call(rpc, request) {
+      const bytes = toBinary(rpc.input, create(rpc.input, { ...request }));
+      return caller.send(`/${rpc.parent.typeName}/${rpc.name}`, bytes, { stream: rpc.methodKind !== "unary" });
+    },
     send(path, request, { deadlineMs = 30_000, headers = {}, stream = false, signal } = {}) {
       const metadata = new Metadata();
       for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
@@ -82,6 +88,7 @@ export function createBadCaller(address: string): BadCaller {
     },
     [Symbol.dispose]: () => client.close(),
   };
+  return caller;
 }
 
 export function endingOf(error: Pick<ServiceError, "code" | "details" | "metadata">): Ending {

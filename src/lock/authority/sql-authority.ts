@@ -4,6 +4,7 @@ import type { Database, SqlSession } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { type NamedRequest, RequestIdReusedError } from "../../infra/named-request.ts";
+import type { SqlClock } from "../../infra/sql-clock.ts";
 import { LockAttemptOverError, LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
 import {
   decideRelease,
@@ -20,7 +21,6 @@ import { ATTEMPT_KEPT_MS, type Authority, type Lease, type Released, type Renewe
 import type { Heads } from "./head.ts";
 import type { AttemptKey } from "./sql-attempts.ts";
 import { openSqlBook, type SqlBook } from "./sql-book.ts";
-import type { SqlClock } from "./sql-clock.ts";
 import { requireDecides } from "./sql-heads.ts";
 import { createSqlLook } from "./sql-look.ts";
 

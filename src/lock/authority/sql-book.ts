@@ -1,8 +1,8 @@
 import type { Database, SqlSession } from "../../infra/database.ts";
 import { textArray } from "../../infra/postgres-array.ts";
+import type { SqlClock } from "../../infra/sql-clock.ts";
 import type { LockRecord } from "../record/grant.ts";
 import { type Attempt, type AttemptKey, forgetAttempts, keepAttempts, readAttempts } from "./sql-attempts.ts";
-import type { SqlClock } from "./sql-clock.ts";
 import { HEAD_COLUMNS, HEAD_LOCK, type HeadRow, headIn, readHead } from "./sql-heads.ts";
 import { putRecords, RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
 

@@ -1,8 +1,8 @@
 import type { Database, SqlSession } from "../../infra/database.ts";
+import type { SqlClock } from "../../infra/sql-clock.ts";
 import { LockAuthorityChangingError } from "../failures.ts";
 import { MOST_EPOCHS } from "../record/token.ts";
 import type { Head, Heads, Mode } from "./head.ts";
-import type { SqlClock } from "./sql-clock.ts";
 
 export type HeadRow = {
   epoch: number;

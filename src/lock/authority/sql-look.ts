@@ -1,9 +1,9 @@
 import type { Database } from "../../infra/database.ts";
 import { UnavailableError } from "../../infra/failure.ts";
+import type { SqlClock } from "../../infra/sql-clock.ts";
 import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
 import { namespaceOf } from "../record/name.ts";
 import type { Authority, Lease, Listed, ListQuery, Looked } from "./authority.ts";
-import type { SqlClock } from "./sql-clock.ts";
 import { readHead, requireDecides } from "./sql-heads.ts";
 import { RECORD_COLUMNS, type RecordRow, recordOf } from "./sql-records.ts";
 

@@ -1,7 +1,7 @@
 import type { Database } from "../../infra/database.ts";
 import { textArray } from "../../infra/postgres-array.ts";
+import type { SqlClock } from "../../infra/sql-clock.ts";
 import { RECORD_KEPT_MS } from "./authority.ts";
-import type { SqlClock } from "./sql-clock.ts";
 import { holdHead } from "./sql-heads.ts";
 
 /** In the order of the index, so that it is all that is looked at. */

@@ -1,1 +1,0 @@
-export { createSqlClock, type SqlClock } from "../../infra/sql-clock.ts";
