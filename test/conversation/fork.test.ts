@@ -6,7 +6,7 @@ import { createSqlRemains } from "../../src/conversation/upkeep/sql-remains.ts";
 import { ConversationMessageSchema } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import type { MovedClock } from "../support/moved-clock.ts";
 import { DEFAULT_POLICY, KINDS, messagesOf, type OpenLedger } from "./ledgers.ts";
-import { openWrites, type Writes } from "./writes.ts";
+import { openWrites, timeInJson, type Writes } from "./writes.ts";
 
 const HOUR_MS = 3_600_000;
 const id = "c1";
@@ -74,15 +74,15 @@ describe.each(KINDS)("Fork over %s", (kind) => {
     const source = summaryOf(await writes.save({ id, state, messages: messages(1, 3), expiry: { never: true } }));
     opened.clock.move(1_000);
     const forked = await writes.fork({ id, targetCollection: "other", targetId: "copy" });
-    const now = new Date(opened.clock.now());
+    const nowMs = opened.clock.now();
     expect(forked).toEqual({
       conversation: {
         state,
         summary: {
           ...{ collection: "other", id: "copy", version: expect.any(String), userId: "u", status: "open" },
           ...{ messageCount: "3", stateBytes: source.stateBytes },
-          ...{ createTime: now.toISOString(), updateTime: now.toISOString() },
-          expireTime: new Date(now.getTime() + 5_000).toISOString(),
+          ...{ createTime: timeInJson(nowMs), updateTime: timeInJson(nowMs) },
+          expireTime: timeInJson(nowMs + 5_000),
           origin: { collection: "conversation", id, version: source.version },
         },
       },

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { NO_COPIES } from "../../src/conversation/hot/hot-copies.ts";
 import { Failure } from "../../src/infra/failure.ts";
 import { DAY_MS, DEFAULT_POLICY, KINDS } from "./ledgers.ts";
-import { openWrites, type Writes } from "./writes.ts";
+import { openWrites, timeInJson, type Writes } from "./writes.ts";
 
 const id = "c1";
 const message = (content: string, more: JsonObject = {}): JsonObject => ({ role: "user", content, ...more });
@@ -45,9 +45,9 @@ describe.each(KINDS)("Save over %s", (kind) => {
         ...{ collection: "conversation", id, version: versionIn(first), userId: "u", status: "open" },
         ...{ complexityLevel: "high", confidenceScore: 0.5, messageCount: "1", sliding: true },
         stateBytes: expect.any(String),
-        createTime: new Date(opened.clock.now()).toISOString(),
-        updateTime: new Date(opened.clock.now()).toISOString(),
-        expireTime: new Date(opened.clock.now() + DAY_MS).toISOString(),
+        createTime: timeInJson(opened.clock.now()),
+        updateTime: timeInJson(opened.clock.now()),
+        expireTime: timeInJson(opened.clock.now() + DAY_MS),
       },
       created: true,
       appended: [{ id: "m1", position: "1" }],
@@ -97,7 +97,7 @@ describe.each(KINDS)("Save over %s", (kind) => {
     await using opened = await openWrites(kind);
     const [writes] = opened.instances;
     opened.policies.set("short", { ...DEFAULT_POLICY, ttlMs: 5_000, sliding: false });
-    const inMs = (ms: number) => new Date(opened.clock.now() + ms).toISOString();
+    const inMs = (ms: number) => timeInJson(opened.clock.now() + ms);
     const [collection, state] = ["short", {}];
     const first = await writes.save({ collection, id, state });
     expect(first.summary).toMatchObject({ expireTime: inMs(5_000) });
@@ -253,7 +253,7 @@ describe.each(KINDS)("AppendMessages over %s", (kind) => {
         { id: expect.stringMatching(/-/), position: "3" },
       ],
       ...{ version: expect.any(String), messageCount: "3" },
-      expireTime: new Date(opened.clock.now() + 60_000).toISOString(),
+      expireTime: timeInJson(opened.clock.now() + 60_000),
     });
     expect(BigInt(versionIn(second))).toBeGreaterThan(BigInt(versionIn(first)));
     expect(await look(writes)).toMatchObject({
@@ -324,10 +324,10 @@ describe.each(KINDS)("Delete and ExtendTtl over %s", (kind) => {
     opened.clock.move(500);
     expect(await writes.extend({ id, expiry: { ttl: "10s" } })).toEqual({
       presence: "CONVERSATION_PRESENCE_LIVE",
-      expireTime: new Date(opened.clock.now() + 10_000).toISOString(),
+      expireTime: timeInJson(opened.clock.now() + 10_000),
     });
     expect(await writes.extend({ id })).toMatchObject({
-      expireTime: new Date(opened.clock.now() + DAY_MS).toISOString(),
+      expireTime: timeInJson(opened.clock.now() + DAY_MS),
     });
     expect(await writes.extend({ id, expiry: { never: true } })).toEqual({ presence: "CONVERSATION_PRESENCE_LIVE" });
     expect(await writes.save({ id, state: {}, expectedVersion: version })).toHaveProperty("summary");

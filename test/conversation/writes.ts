@@ -7,6 +7,7 @@ import {
   toBinary,
   toJson,
 } from "@bufbuild/protobuf";
+import { TimestampSchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createSqlTruth } from "../../src/conversation/read/sql-truth.ts";
 import { decodeAppend, decodePatch, decodeSave } from "../../src/conversation/record/requests.ts";
 import type { ForkCopies } from "../../src/conversation/rpc/fork-copies.ts";
@@ -64,6 +65,11 @@ export async function openWrites(kind: (typeof KINDS)[number], options: WritesOp
     instances: [open(first), ...others.map(open)],
     [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
   };
+}
+
+/** As replies have it: without a fraction of a second where there is none. */
+export function timeInJson(ms: number): string {
+  return toJson(TimestampSchema, timestampFromMs(ms));
 }
 
 function writesOf(instance: OpenLedger, { clock, policies }: OpenLedgers, { around }: WritesOptions): Writes {
