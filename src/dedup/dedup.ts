@@ -61,14 +61,22 @@ export function createDedup({ truth, copies }: DedupParts): Dedup {
 
   /** First the copies go, then the claim: whoever is told of a copy is told of what is still there. */
   async function release(order: ReleaseOrder): Promise<boolean> {
-    if (order.forgetCompleted) {
-      const found = await truth.get(order.id);
-      if (found?.claim.status === "completed" && found.claim.token === order.token) {
+    if (!order.forgetCompleted) return truth.release(order);
+    for (;;) {
+      const isCompleted = await isCompletedBy(order);
+      if (isCompleted) {
         await truth.forbidCopies(order.id, order.token);
         await copies.forget(order.id, order.token);
       }
+      // Only what was seen to be completed may be forgotten as that: otherwise its copies are there still.
+      if (await truth.release({ ...order, forgetCompleted: isCompleted })) return true;
+      if (isCompleted || !(await isCompletedBy(order))) return false;
     }
-    return truth.release(order);
+  }
+
+  async function isCompletedBy({ id, token }: ReleaseOrder): Promise<boolean> {
+    const found = await truth.get(id);
+    return found?.claim.status === "completed" && found.claim.token === token;
   }
 
   return { claim, complete, release, get: truth.get };

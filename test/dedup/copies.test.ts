@@ -143,6 +143,23 @@ describe("copies of completed claims in Redis", () => {
     expect(await two.outcome("a")).toBe("first");
   });
 
+  it("are gone as well when the claim is completed just while it is forgotten", async () => {
+    const holder = await start();
+    const token = await tokenOf(truth.truth.claim(claimOrder(idOf("a"))));
+    const get: OpenTruth["truth"]["get"] = async (id) => {
+      const found = await truth.truth.get(id);
+      if (found?.claim.status === "in_progress") {
+        await holder.dedup.complete(completeOrder(id, token));
+        await holder.copied("a");
+      }
+      return found;
+    };
+    const other = await startInstance({ ...truth, truth: { ...truth.truth, get } }, { redisUrl });
+    expect(await other.forget("a", token)).toBe(true);
+    expect(await holder.copies.read(idOf("a"))).toBeUndefined();
+    expect(await holder.outcome("a")).toBe("first");
+  });
+
   it("that come late do not bring back what was forgotten", async () => {
     const late = gated();
     const [one, two] = [await start({ wrapRedis: late.wrapRedis }), await start()];
