@@ -10,6 +10,7 @@ import type { Frame } from "../infra/backplane-frame.ts";
 import type { Mounted } from "../infra/call.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import type { Fences } from "../infra/fencing.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
 import { createLayers, type Layers } from "./cache-layers.ts";
@@ -20,6 +21,7 @@ export interface CacheParts extends Pick<Coordination, "redis" | "backplane" | "
   readonly log: Log;
   readonly metrics: Metrics;
   readonly database: Database;
+  readonly fences: Fences;
   /** What is added here is taken apart before the parts it stands on. */
   readonly parts: AsyncDisposableStack;
 }

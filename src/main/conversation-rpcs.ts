@@ -17,6 +17,7 @@ import { createSqlContents } from "../conversation/watch/sql-contents.ts";
 import { createWatchRpcs } from "../conversation/watch/watch-rpc.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import type { Fences } from "../infra/fencing.ts";
 
 export interface ConversationRpcParts {
   readonly instanceId: string;
@@ -26,13 +27,14 @@ export interface ConversationRpcParts {
   readonly copies: HotCopies;
   readonly removal: Removal;
   readonly usages: Usages;
+  readonly fences: Fences;
   readonly policyFor: PolicyFor;
   readonly clock: Clock;
 }
 
 /** The RPCs of ConversationStateService. */
 export function createConversationRpcs(parts: ConversationRpcParts) {
-  const { instanceId, database, bell, ledger, copies, removal, usages, policyFor, clock } = parts;
+  const { instanceId, database, bell, ledger, copies, removal, usages, fences, policyFor, clock } = parts;
   const { kind } = database;
   const truth = createSqlTruth(database);
   return {
@@ -42,7 +44,7 @@ export function createConversationRpcs(parts: ConversationRpcParts) {
       counts: createSqlCounts(database),
     }),
     ...createWriteRpcs({
-      ...{ ledger, kind, clock },
+      ...{ ledger, fences, kind, clock },
       onConflict: (collection) => {
         usages.of(collection).conflicts++;
       },

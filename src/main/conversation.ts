@@ -17,6 +17,7 @@ import { ConversationStateService } from "../gen/holdfast/v1/conversation_pb.js"
 import type { Mounted } from "../infra/call.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import type { Fences } from "../infra/fencing.ts";
 import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
@@ -29,6 +30,7 @@ export interface ConversationParts extends Pick<Coordination, "redis" | "backpla
   readonly log: Log;
   readonly metrics: Metrics;
   readonly database: Database;
+  readonly fences: Fences;
   /** What is added here is taken apart before the parts it stands on. */
   readonly parts: AsyncDisposableStack;
 }
@@ -44,7 +46,7 @@ const CHANGES_PER_PORTION = 1_000;
 
 /** Conversations over the tiers of this topology. */
 export async function startConversations(options: ConversationParts): Promise<Mounted> {
-  const { config, metrics, database, backplane, parts } = options;
+  const { config, metrics, database, backplane, fences, parts } = options;
   const { policies, changesKeptMs, sweepIntervalMs } = config.conversation;
   const log = options.log.child({ component: "conversation" });
   const clock = systemClock;
@@ -78,7 +80,8 @@ export async function startConversations(options: ConversationParts): Promise<Mo
     lateRpcs(ConversationStateService, RPCS, async () => {
       const { createConversationRpcs } = await import("./conversation-rpcs.ts");
       const { instanceId } = config;
-      return createConversationRpcs({ instanceId, database, bell, ledger, copies, removal, usages, policyFor, clock });
+      const shared = { instanceId, database, bell, ledger, copies, removal, usages, fences, policyFor, clock };
+      return createConversationRpcs(shared);
     }),
   ]);
 }

@@ -13,6 +13,7 @@ import { startConversations } from "./conversation.ts";
 import { startCoordination } from "./coordination.ts";
 import { startDatabase } from "./database.ts";
 import { startDedup } from "./dedup.ts";
+import { startFencing } from "./fencing.ts";
 import { startHealth } from "./health.ts";
 import { startKeys } from "./keys.ts";
 import { startLocks } from "./lock.ts";
@@ -40,15 +41,17 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const observed = observeDatabase(await startDatabase(config, log, signals.stop, parts));
     const database = parts.adopt(observed.database, (it) => it.close());
     const { redis, backplane, frame, self } = await startCoordination({ config, log, database, startTime, parts });
-    const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, parts });
     const audit = await startAudit({ config, log, metrics, database, redis, backplane, parts });
-    const conversations = await startConversations({ config, log, metrics, database, redis, backplane, parts });
+    // Locks are there before those whose writes ask for them.
+    const record = recordForced(audit.append);
+    const locks = await startLocks({ config, log, metrics, database, redis, backplane, frame, record, parts });
+    const { fences, counted } = startFencing({ log, metrics, database, locks, parts });
+    const cache = await startCache({ config, log, metrics, database, redis, backplane, frame, fences, parts });
+    const conversations = await startConversations({ config, log, metrics, database, redis, backplane, fences, parts });
     const rateLimits = await startRateLimits({
       ...{ config, environment: process.env, log, metrics, database, redis, backplane, self, signals, parts },
     });
     const dedup = await startDedup({ config, log, metrics, database, redis, parts });
-    const record = recordForced(audit.append);
-    const locks = await startLocks({ config, log, metrics, database, redis, backplane, frame, record, parts });
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
@@ -60,9 +63,9 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const pages = createHealthPages({ health, identity });
     const servers = createServers({
       services: [
-        ...cache.services,
+        ...cache.services.map(counted),
         audit.service,
-        conversations,
+        counted(conversations),
         locks.service,
         rateLimits,
         dedup,

@@ -122,16 +122,22 @@ export class Call implements CallContext {
    */
   authorize(request: Message): void {
     if (this.caller.allNamespaces) return;
-    const { name, namespacesOf } = this.info;
+    const { name, namespacesOf, fencedNamespaceOf } = this.info;
     if (namespacesOf === undefined) {
       const why = `is limited to namespaces, and the contract does not say which one a call of ${name} is about`;
       throw new Failure("forbidden", "NAMESPACE_UNDECLARED", `${this.caller.name} ${why}`);
     }
     for (const namespace of namespacesOf(request)) {
-      if (this.caller.mayUse(namespace)) continue;
-      const message = `${this.caller.name} may not use the namespace "${namespace}"`;
-      throw new Failure("forbidden", "NAMESPACE_DENIED", message, { metadata: { namespace } });
+      if (!this.caller.mayUse(namespace)) throw this.denied(namespace);
     }
+    const fenced = fencedNamespaceOf?.(request);
+    if (fenced !== undefined && !this.caller.mayUse(fenced)) throw this.denied(fenced, "fencing.lock");
+  }
+
+  private denied(namespace: string, field?: string): Failure {
+    const where = field === undefined ? "" : `${field}: `;
+    const message = `${where}${this.caller.name} may not use the namespace "${namespace}"`;
+    return new Failure("forbidden", "NAMESPACE_DENIED", message, { metadata: { namespace, ...(field && { field }) } });
   }
 }
 

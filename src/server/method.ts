@@ -5,7 +5,7 @@ import { Failure } from "../infra/failure.ts";
 import type { Counter, Histogram } from "../infra/metrics.ts";
 import type { CallMetrics, Plane } from "./calls.ts";
 import { codeName } from "./errors.ts";
-import { type NamespacesOf, namespacesReader } from "./namespaces.ts";
+import { fencedNamespaceReader, type NamespacesOf, namespacesReader } from "./namespaces.ts";
 
 export type UnaryRpc = (
   request: Message,
@@ -38,6 +38,8 @@ export interface Method {
   readonly scope: string;
   /** The namespaces a request names. Undefined where the contract does not say how. */
   readonly namespacesOf: NamespacesOf | undefined;
+  /** The namespace of the lock under which a request writes. Undefined where none can be named. */
+  readonly fencedNamespaceOf: ((request: Message) => string | undefined) | undefined;
   readonly seconds: Histogram;
   readonly succeeded: Counter;
   failed(code: number): Counter;
@@ -56,6 +58,7 @@ export function methodsOf(mounted: Mounted, plane: Plane, metrics: CallMetrics):
       plane,
       scope: getOption(desc, scopeOption),
       namespacesOf: namespacesReader(desc),
+      fencedNamespaceOf: fencedNamespaceReader(desc),
       seconds: metrics.seconds.with({ method: name, plane }),
       succeeded: metrics.total.with({ method: name, plane, code: "OK" }),
       failed: (code) => metrics.total.with({ method: name, plane, code: codeName(code) }),

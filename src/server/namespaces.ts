@@ -1,6 +1,8 @@
-import { type DescField, type DescMethod, getOption, isFieldSet, type Message } from "@bufbuild/protobuf";
+import { type DescField, type DescMethod, getOption, isFieldSet, isMessage, type Message } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import { FencingSchema } from "../gen/holdfast/v1/fencing_pb.js";
 import { namespaces as namespacesOption } from "../gen/holdfast/v1/options_pb.js";
+import { lockNamespaceOf } from "../infra/lock-name.ts";
 
 /**
  * The namespaces that a request names. None: it is about all of them, and the RPC leaves out those that the caller may not
@@ -43,6 +45,19 @@ export function namespacesReader(desc: DescMethod): NamespacesOf | undefined {
       };
     }
   }
+}
+
+/**
+ * The namespace of the lock under which a request writes; undefined when it names none. A caller who may not take a lock must not make
+ * out what its newest token is, either.
+ */
+export function fencedNamespaceReader(desc: DescMethod): ((request: Message) => string | undefined) | undefined {
+  const field = desc.input.fields.find(({ message }) => message?.typeName === FencingSchema.typeName);
+  if (field === undefined) return undefined;
+  return (request) => {
+    const fencing: unknown = Reflect.get(request, field.localName);
+    return isMessage(fencing, FencingSchema) ? lockNamespaceOf(fencing.lock) : undefined;
+  };
 }
 
 /** The part before the first "/". */

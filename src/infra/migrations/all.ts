@@ -4,7 +4,8 @@ import { audit } from "./0002-audit.ts";
 import { auditGroups } from "./0003-audit-groups.ts";
 import { conversation } from "./0004-conversation.ts";
 import { lock } from "./0005-lock.ts";
+import { fence } from "./0006-fence.ts";
 import { dedup } from "./0007-dedup.ts";
 
 /** Every migration of this build. A new one goes to the end with the next number. */
-export const migrations: readonly Migration[] = [cache, audit, auditGroups, conversation, lock, dedup];
+export const migrations: readonly Migration[] = [cache, audit, auditGroups, conversation, lock, fence, dedup];

@@ -1,5 +1,6 @@
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { Fields } from "../../infra/fields.ts";
+import { lockNameFault } from "../../infra/lock-name.ts";
 
 const second = 1000;
 const hour = 3600 * second;
@@ -7,7 +8,6 @@ const hour = 3600 * second;
 /** The limits that the contract states. */
 export const LIMITS = {
   nameBytes: 1024,
-  namespaceBytes: 128,
   ownerBytes: 256,
   purposeBytes: 1024,
   reasonBytes: 1024,
@@ -21,12 +21,8 @@ export const LIMITS = {
 /** What is wrong with a request about locks. */
 export class LockFields extends Fields {
   name(value: string): string {
-    this.text("name", value, LIMITS.nameBytes);
-    const end = value.indexOf("/");
-    if (end === 0) this.refuse("name", 'must have a namespace before the first "/", or no "/"');
-    else if (end > 0 && Buffer.byteLength(value.slice(0, end)) > LIMITS.namespaceBytes) {
-      this.refuse("name", `has more than ${LIMITS.namespaceBytes} bytes before the first "/"`);
-    }
+    const fault = lockNameFault(value);
+    if (fault !== undefined) this.refuse("name", fault);
     return value;
   }
 
