@@ -1,3 +1,5 @@
+import { MOST_BACK_US } from "./algorithms/counted.ts";
+
 /**
  * The algorithms in Lua, number for number as algorithms/*.ts have them: a test holds one to the other. `now` is in microseconds,
  * by the clock of Redis unless a test gives another.
@@ -62,16 +64,21 @@ end
 local moved = {
   [FIXED] = function(s, r)
     local period = r[3]
-    local time = s and max(now, s[1]) or now
+    local is_ahead = s and s[1] - now > period
+    local time = s and not is_ahead and max(now, s[1]) or now
     local at = time - time % period
     if not s or time >= s[1] + s[2] then return {at, period, 0, 0} end
-    if s[2] == period then return s end
+    if s[2] == period and not is_ahead then return s end
     return {at, period, s[3], 0}
   end,
   [SLIDING] = function(s, r)
     local period = r[3]
     if not s then return {now - now % period, period, 0, 0} end
     local time = max(now, s[1])
+    if s[1] - now > period then
+      time = now
+      s = {time - time % s[2], s[2], s[3], s[4]}
+    end
     if time >= s[1] + s[2] then
       local before = 0
       if time < s[1] + 2 * s[2] then before = s[3] end
@@ -86,8 +93,10 @@ local moved = {
     local used, rest = s[3], s[4]
     if s[2] ~= period then rest = divide_up(period, rest, s[2]) end
     if rest >= period then rest, used = rest - period, used + 1 end
-    local at = max(now, s[1])
-    local whole, part = muldiv(at - s[1], limit, period)
+    local since = s[1]
+    if since - now > ${MOST_BACK_US} then since = now end
+    local at = max(now, since)
+    local whole, part = muldiv(at - since, limit, period)
     if whole > used or (whole == used and part >= rest) then return {at, period, 0, 0} end
     used, rest = used - whole, rest - part
     if rest < 0 then used, rest = used - 1, rest + period end

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Counted, Counting } from "../../src/ratelimit/algorithms/counted.ts";
+import { type Counted, type Counting, MOST_BACK_US } from "../../src/ratelimit/algorithms/counted.ts";
 import { divideUp, MOST_USED, multiplyDivide } from "../../src/ratelimit/algorithms/exact.ts";
 import { fixedWindow } from "../../src/ratelimit/algorithms/fixed-window.ts";
 import { slidingWindow } from "../../src/ratelimit/algorithms/sliding-window.ts";
@@ -152,6 +152,31 @@ describe.each(MODELS)("the $name", ({ name, counting, used, roundsUp }) => {
     }
     const earlier = START - 500_000;
     expect(counting.level(counting.moved(state, rule, earlier), rule, earlier).remaining).toBe(4);
+  });
+});
+
+/** The longest that anyone waits who asks for no more than the limit, and has overdrawn nothing. */
+const LONGEST_US: Readonly<Record<string, (rule: Numbers) => number>> = {
+  "fixed window": ({ periodUs }) => 2 * periodUs,
+  "sliding window": ({ periodUs }) => 3 * periodUs,
+  "token bucket": ({ burst, limit, periodUs }) => MOST_BACK_US + Math.ceil((burst * periodUs) / limit),
+};
+
+describe.each(MODELS)("the $name, when the clock is put back by hours", ({ name, counting }) => {
+  it("forgets nothing, and keeps nobody out until the clock is again where it was", () => {
+    const rule = { limit: 10, burst: 10, periodUs: 1_000_000 };
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 10 }), fc.integer({ min: 0, max: 100_000_000_000 }), (used, back) => {
+        const before = { ...counting.moved(undefined, rule, START), used };
+        const now = START - back;
+        const state = counting.moved(before, rule, now);
+        expect(counting.level(state, rule, now).remaining).toBe(10 - used);
+        const wait = counting.waitFor(state, rule, now, 10);
+        expect(wait).toBeLessThanOrEqual(LONGEST_US[name]?.(rule) ?? 0);
+        const later = counting.moved({ ...state, used: 10 }, rule, now + wait);
+        expect(counting.waitFor(later, rule, now + wait, 1)).toBeLessThanOrEqual(LONGEST_US[name]?.(rule) ?? 0);
+      }),
+    );
   });
 });
 

@@ -95,6 +95,7 @@ const move = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: 0, max: 2_000 }) },
   { weight: 1, arbitrary: fc.integer({ min: 0, max: 400 * 86_400_000 }) },
   { weight: 1, arbitrary: fc.integer({ min: -800, max: 0 }) },
+  { weight: 1, arbitrary: fc.integer({ min: -90_000_000, max: -800 }) },
 );
 const operation = fc.oneof(
   {

@@ -14,6 +14,13 @@ export interface Counted {
   readonly rest: number;
 }
 
+/**
+ * The clock may be put back, and forward again: what was counted goes on meanwhile, so that nothing is let through twice. Not for
+ * longer than this, or a clock that was wrong for a moment would keep callers out for as long as it was wrong by. Of windows it is
+ * their period.
+ */
+export const MOST_BACK_US = 1_000_000;
+
 /** How a limit stands. */
 export interface Level {
   readonly remaining: number;

@@ -3,11 +3,12 @@ import type { Counted, Counting } from "./counted.ts";
 /** At most the limit in each window; windows are aligned to 1970. */
 export const fixedWindow: Counting = {
   moved(state, { periodUs }, now) {
-    // Should the clock have been put back, the window that was counted in goes on.
-    const time = state === undefined ? now : Math.max(now, state.at);
+    // Should the clock have been put back, the window that was counted in goes on; by more than a window, it is the one of now.
+    const isAhead = state !== undefined && state.at - now > periodUs;
+    const time = state === undefined || isAhead ? now : Math.max(now, state.at);
     const at = time - (time % periodUs);
     if (state === undefined || time >= state.at + state.periodUs) return { at, periodUs, used: 0, rest: 0 };
-    return state.periodUs === periodUs ? state : { at, periodUs, used: state.used, rest: 0 };
+    return state.periodUs === periodUs && !isAhead ? state : { at, periodUs, used: state.used, rest: 0 };
   },
 
   level({ at, periodUs, used }, { limit }) {

@@ -8,8 +8,10 @@ import { divideUp, MOST_USED, multiplyDivide } from "./exact.ts";
 export const slidingWindow: Counting = {
   moved(state, { periodUs }, now) {
     if (state === undefined) return { at: now - (now % periodUs), periodUs, used: 0, rest: 0 };
-    const time = Math.max(now, state.at);
-    const rolled = roll(state, time);
+    // Of a clock that was put back as a fixed window does.
+    const isAhead = state.at - now > periodUs;
+    const time = isAhead ? now : Math.max(now, state.at);
+    const rolled = roll(isAhead ? { ...state, at: time - (time % state.periodUs) } : state, time);
     if (state.periodUs === periodUs) return rolled;
     // Counted by another period: what still counts of it does so from now on.
     const used = Math.min(MOST_USED, rolled.used + carried(rolled, time));

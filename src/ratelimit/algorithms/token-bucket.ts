@@ -1,4 +1,4 @@
-import type { Counting } from "./counted.ts";
+import { type Counting, MOST_BACK_US } from "./counted.ts";
 import { divideUp, multiplyDivide } from "./exact.ts";
 
 /**
@@ -14,8 +14,9 @@ export const tokenBucket: Counting = {
       rest -= periodUs;
       used += 1;
     }
-    const at = Math.max(now, state.at);
-    const filled = multiplyDivide(at - state.at, limit, periodUs);
+    const since = state.at - now > MOST_BACK_US ? now : state.at;
+    const at = Math.max(now, since);
+    const filled = multiplyDivide(at - since, limit, periodUs);
     if (filled.whole > used || (filled.whole === used && filled.rest >= rest))
       return { at, periodUs, used: 0, rest: 0 };
     used -= filled.whole;
