@@ -21,6 +21,8 @@ import { readTopology, splitAddress, type Topology } from "./redis-topology.ts";
 const CALM_REFRESH_MS = 15_000;
 const MAX_REDIRECTS = 8;
 const TRY_AGAIN_MS = 25;
+/** The part of its time for which a command waits that a slot has moved: so who sent it is told why before his own time is over. */
+const TRY_AGAIN_SHARE = 0.5;
 
 interface Node {
   readonly address: string;
@@ -157,6 +159,7 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
     first: RedisRedirectError,
     deadline: number,
   ): Promise<unknown> {
+    const tryAgainUntil = deadline - TRY_AGAIN_SHARE * options.commandTimeoutMs;
     let node = from;
     let latest = first;
     // Past the deadline the caller has been told that it failed: it must not run after that.
@@ -164,7 +167,7 @@ export function createClusterRoute(options: RedisOptions, onConnected: OnConnect
       if (latest.code === "TRYAGAIN") {
         if (request.divisible) break;
         await delay(TRY_AGAIN_MS);
-        if (performance.now() >= deadline) break;
+        if (performance.now() >= tryAgainUntil) break;
       } else {
         redirects += 1;
         node = redirectTarget(node, latest);

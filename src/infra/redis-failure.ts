@@ -54,8 +54,21 @@ const UNAVAILABLE_CODES: ReadonlySet<string> = new Set([
   "DENIED",
 ]);
 
+/** What scripts answer where a command by itself would have said one of these codes. */
+const CODES_IN_SCRIPTS: readonly (readonly [text: RegExp, code: string])[] = [
+  [/^ERR The user executing the script can't /, "NOPERM"],
+  [/^ERR Script attempted to .* (while the cluster is down|in a cluster node)/, "CLUSTERDOWN"],
+  // By an operator whose Redis was busy with it. It had written nothing, or it could not have been killed.
+  [/^ERR .*Script killed by user/, "BUSY"],
+];
+
 /** Replies after which another connection may do better than this one, because it may lead to another server. */
 const WRONG_SERVER_CODES: ReadonlySet<string> = new Set(["READONLY", "MASTERDOWN", "NOAUTH"]);
+
+/** Whether a Redis that is well cannot carry this out now, because some of its keys have moved to another node and some not yet. */
+export function isSlotMoving(error: unknown): boolean {
+  return error instanceof RedisRedirectError && error.code === "TRYAGAIN";
+}
 
 /** The first word of an error reply, when it is one. */
 export function replyCode(error: unknown): string | undefined {
@@ -63,7 +76,8 @@ export function replyCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || error.name !== "ReplyError") return undefined;
   // Errors of a command inside a script keep their first word; before Redis 7 it stood behind the place in the script.
   const [, inside] = /^ERR Error running script .*?@user_script: ?\d+: -?([A-Z]+) /.exec(error.message) ?? [];
-  const code = inside ?? error.message.split(" ", 1)[0] ?? "";
+  const said = CODES_IN_SCRIPTS.find(([text]) => text.test(error.message));
+  const code = inside ?? said?.[1] ?? error.message.split(" ", 1)[0] ?? "";
   return /^[A-Z]+$/.test(code) ? code : "ERR";
 }
 

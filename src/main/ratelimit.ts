@@ -6,6 +6,7 @@ import { createGuarded, isCallersMistake } from "../infra/guarded.ts";
 import { createHeardInstances } from "../infra/heard-instances.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
+import { isSlotMoving } from "../infra/redis-failure.ts";
 import { createFallbackLimits } from "../ratelimit/fallback.ts";
 import { createMemoryCounters } from "../ratelimit/memory.ts";
 import { createLimitMetrics } from "../ratelimit/metrics.ts";
@@ -52,7 +53,7 @@ async function countersOf(options: RateLimitParts, rules: RuleBook): Promise<Omi
     const guarded = createGuarded(
       breaker,
       config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
-      isCallersMistake,
+      (error) => isCallersMistake(error) || isSlotMoving(error),
     );
     const { createRedisCounters } = await import("../ratelimit/redis.ts");
     return {

@@ -86,7 +86,8 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
     request: NamedRequest | undefined,
     now: number,
     answer: () => Answer,
-    isKept: (answer: Answer) => boolean = () => true,
+    /** Whether it is told again as it was. */
+    stands: (answer: Answer) => boolean = () => true,
   ): Answer {
     if (request === undefined) return answer();
     const name = `${kind} ${namespace} ${request.id}`;
@@ -94,10 +95,11 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
     if (known !== undefined) {
       if (known.meaning !== request.meaning) throw new RequestIdReusedError(request.id);
       // Of this kind, as its name says.
-      return known.answer as Answer;
+      const first = known.answer as Answer;
+      if (stands(first)) return first;
     }
     const made = answer();
-    if (isKept(made)) {
+    if (stands(made)) {
       requests.set(name, { meaning: request.meaning, answer: made }, now + REMEMBERED_MS[kind] * MICROS, now);
     }
     return made;
@@ -180,7 +182,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
       return once(
         ...(["acquire", namespace, order.request, now] as const),
         () => take(namespace, asks, order, now),
-        ({ allowed }) => allowed,
+        ({ lease }) => lease !== undefined && lease.expiresAt > now,
       );
     },
 

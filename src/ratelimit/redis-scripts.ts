@@ -190,7 +190,9 @@ if meaning ~= '' then
   local known = redis.call('GET', KEYS[1])
   if known then
     if string.sub(known, 1, #meaning + 1) ~= meaning .. '\\n' then return 'reused' end
-    return string.sub(known, #meaning + 2)
+    local reply = string.sub(known, #meaning + 2)
+    -- A lease that has ended by now would have nobody hold back.
+    if tonumber(string.match(reply, '^%d+ %d %S+ (%d+)')) > now then return reply end
   end
 end
 local allowed, ahead, counters, waits = true, {}, {}, {}
@@ -224,14 +226,28 @@ return reply
 });
 
 /**
+ * Which counters a lease holds slots of.
+ *
+ * KEYS  1 the lease   Result: their names; nothing when it is over
+ */
+export const leaseScript = defineScript({
+  name: "ratelimit-lease",
+  keys: 1,
+  lua: `${ARITHMETIC}${LEASES}
+local lease = lease_of(KEYS[1])
+if not lease then return false end
+return lease[3]
+`,
+});
+
+/**
  * Makes a lease last longer.
  *
- * KEYS  1 the lease   ARGV  2 its id   3 milliseconds from now
+ * KEYS  1 the lease; in a cluster also the counters that it holds slots of   ARGV  2 its id   3 milliseconds from now
  * Result: "now ends", then for each counter " " and "taken first end"; then what was asked. Nothing when it is over.
  */
 export const renewScript = defineScript({
   name: "ratelimit-renew",
-  keys: 1,
   lua: `${ARITHMETIC}${LEASES}
 local lease = lease_of(KEYS[1])
 if not lease then return false end
@@ -246,32 +262,43 @@ return {table.concat(told, ' '), lease[2]}
 `,
 });
 
-/** KEYS  1 the lease   ARGV  2 its id   Result: 1 when there was one. */
+/** KEYS  1 the lease; in a cluster also the counters that it holds slots of   ARGV  2 its id   Result: 1 when there was one. */
 export const returnScript = defineScript({
   name: "ratelimit-return",
-  keys: 1,
   lua: `${ARITHMETIC}${LEASES}
 return end_lease(KEYS[1], ARGV[2])
 `,
 });
 
+/** KEYS  counters that hold slots   Result: the ids of the leases that hold some of them. */
+export const holdersScript = defineScript({
+  name: "ratelimit-holders",
+  lua: `
+local holders = {}
+for _, key in ipairs(KEYS) do
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, 1, '+inf')) do
+    holders[#holders + 1] = string.match(member, '^%d+ (.*)$')
+  end
+end
+return holders
+`,
+});
+
 /**
- * Forgets what was used.
+ * Forgets what was used; slots, of which leases were ended before, only if nobody has taken some since.
  *
- * KEYS  the counter of each limit
- * ARGV  2 what the keys of leases begin with   3... "1" for each that holds slots, "0" for the others
+ * KEYS  the counter of each limit   ARGV  2... "1" for each that holds slots, "0" for the others
  */
 export const resetScript = defineScript({
   name: "ratelimit-reset",
-  lua: `${ARITHMETIC}${LEASES}
+  lua: `${ARITHMETIC}
 for i, key in ipairs(KEYS) do
-  if ARGV[i + 2] == '1' then
-    for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, 1, '+inf')) do
-      local id = string.match(member, '^%d+ (.*)$')
-      end_lease(ARGV[2] .. id, id)
-    end
+  local is_free = ARGV[i + 1] == '0'
+  if not is_free then
+    taken_of(key)
+    is_free = redis.call('ZCOUNT', key, 1, '+inf') == 0
   end
-  redis.call('DEL', key)
+  if is_free then redis.call('DEL', key) end
 end
 return 1
 `,

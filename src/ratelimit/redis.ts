@@ -2,7 +2,15 @@ import { RequestIdReusedError } from "../infra/named-request.ts";
 import type { Redis } from "../infra/redis.ts";
 import { type Ask, type Charge, type Counters, counterName, REMEMBERED_MS } from "./counters.ts";
 import { createChecks } from "./redis-checks.ts";
-import { acquireScript, refundScript, renewScript, resetScript, returnScript } from "./redis-scripts.ts";
+import {
+  acquireScript,
+  holdersScript,
+  leaseScript,
+  refundScript,
+  renewScript,
+  resetScript,
+  returnScript,
+} from "./redis-scripts.ts";
 import { addLimits, readNumbers, readStandings } from "./redis-wire.ts";
 
 export interface RedisCountersOptions {
@@ -20,6 +28,20 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
   const requestKey = (namespace: string, kind: string, id: string) => `${prefixOf(namespace)}!${kind}:${id}`;
   const counterKeys = (namespace: string, asks: readonly Ask[]) =>
     asks.map(({ rule, key }) => prefixOf(namespace) + counterName(rule, key));
+
+  /**
+   * What a script needs to be told of that ends or renews a lease. In a cluster that is all that it touches: while a slot moves to
+   * another node, some keys are here and some there, and only a script that names all of them is kept from doing half of its work.
+   */
+  async function keysOf(lease: string): Promise<string[]> {
+    if (redis.mode !== "cluster") return [lease];
+    return [lease, ...textsOf(await redis.run(leaseScript, [lease], [time()]))];
+  }
+
+  async function giveBack(namespace: string, leaseId: string): Promise<boolean> {
+    const keys = await keysOf(leaseKey(namespace, leaseId));
+    return (await redis.run(returnScript, keys, [time(), leaseId])) === 1;
+  }
 
   return {
     check(namespace, asks, charge, request) {
@@ -50,9 +72,14 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
     },
 
     async reset(namespace, asks) {
+      const slots = asks.filter(({ rule }) => rule.algorithm === "concurrency");
+      if (slots.length > 0) {
+        const holders = textsOf(await redis.run(holdersScript, counterKeys(namespace, slots), []));
+        // Each by itself, since it may hold slots of other limits as well, and only it knows of which.
+        for (const some of portionsOf(holders)) await Promise.all(some.map((id) => giveBack(namespace, id)));
+      }
       const holdSlots = asks.map(({ rule }) => (rule.algorithm === "concurrency" ? "1" : "0"));
-      const args = [time(), leaseKey(namespace, ""), ...holdSlots];
-      await redis.run(resetScript, counterKeys(namespace, asks), args);
+      await redis.run(resetScript, counterKeys(namespace, asks), [time(), ...holdSlots]);
     },
 
     async acquire(namespace, asks, order) {
@@ -71,7 +98,8 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
     },
 
     async renew(namespace, leaseId, ttlMs) {
-      const reply = await redis.run(renewScript, [leaseKey(namespace, leaseId)], [time(), leaseId, ttlMs]);
+      const keys = await keysOf(leaseKey(namespace, leaseId));
+      const reply = await redis.run(renewScript, keys, [time(), leaseId, ttlMs]);
       if (!Array.isArray(reply)) return undefined;
       const [at = 0, expiresAt = 0, ...numbers] = readNumbers(String(reply[0]));
       const slots = [];
@@ -81,10 +109,19 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
       return { at, lease: { id: leaseId, expiresAt }, asks: String(reply[1]), slots };
     },
 
-    async giveBack(namespace, leaseId) {
-      return (await redis.run(returnScript, [leaseKey(namespace, leaseId)], [time(), leaseId])) === 1;
-    },
+    giveBack,
   };
+}
+
+/** So many leases are ended at once. */
+const MOST_AT_ONCE = 100;
+
+function* portionsOf(ids: readonly string[]): Generator<readonly string[]> {
+  for (let at = 0; at < ids.length; at += MOST_AT_ONCE) yield ids.slice(at, at + MOST_AT_ONCE);
+}
+
+function textsOf(reply: unknown): string[] {
+  return Array.isArray(reply) ? reply.map(String) : [];
 }
 
 type RedisArguments = (string | number)[];

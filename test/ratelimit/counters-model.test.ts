@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createRedis, parseRedisUrl } from "../../src/infra/redis.ts";
+import { slotOf } from "../../src/infra/redis-slot.ts";
 import type { Ask, Counters } from "../../src/ratelimit/counters.ts";
 import { createMemoryCounters } from "../../src/ratelimit/memory.ts";
 import { createRedisCounters } from "../../src/ratelimit/redis.ts";
@@ -20,17 +21,20 @@ const clock = movedClock();
 const nowUs = () => Math.floor(clock.now() * 1_000);
 const parts = new AsyncDisposableStack();
 const stores = new Map<string, Counters>();
+let ports: readonly number[] = [];
+const clusterUrl = () => `redis-cluster://${ports.map((port) => `127.0.0.1:${port}`).join(",")}`;
 
-function openRedis(url: string) {
+function openRedis(url: string, commandTimeoutMs = 30_000) {
   const parsed = parseRedisUrl(url);
   if (typeof parsed === "string") throw new Error(parsed);
-  const settings = { mode: "single", nodes: [], commandTimeoutMs: 30_000, connectTimeoutMs: 5_000 } as const;
+  const settings = { mode: "single", nodes: [], commandTimeoutMs, connectTimeoutMs: 5_000 } as const;
   return parts.adopt(createRedis({ ...settings, ...parsed }), (it) => it.close());
 }
 
 beforeAll(async () => {
   const { nodes } = parts.use(await startRedisCluster());
-  const cluster = openRedis(`redis-cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join(",")}`);
+  ports = nodes.map(({ port }) => port);
+  const cluster = openRedis(clusterUrl());
   cluster.connect();
   await until(() => cluster.connected, { what: "the cluster to be reached" });
   stores.set("memory", createMemoryCounters({ clock, graceMs: Number.POSITIVE_INFINITY }));
@@ -166,6 +170,12 @@ function isRemembered({ kind }: Operation, answer: unknown): boolean {
   return kind !== "acquire" || (answer as { allowed: boolean }).allowed;
 }
 
+/** A lease of a second, which is over by then: whoever asks again must not go by it. */
+function hasEnded(answer: unknown): boolean {
+  const { lease } = answer as { lease?: { expiresAt: number } };
+  return lease !== undefined && lease.expiresAt <= nowUs();
+}
+
 it("in Redis, in a cluster and in memory every answer is the same", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(operation, { maxLength: 30 }), async (steps) => {
@@ -177,8 +187,15 @@ it("in Redis, in a cluster and in memory every answer is the same", async () => 
         const make = () => Promise.all([...stores.values()].map((one) => perform(one, namespace, step, leases, n)));
         const answers = await make();
         if ("request" in step && step.request && isRemembered(step, answers[0])) {
-          clock.move(1_000);
+          clock.move(999);
           expect(await make()).toEqual(answers);
+          clock.move(1);
+          if (!hasEnded(answers[0])) expect(await make()).toEqual(answers);
+          else {
+            const [again, ...others] = await make();
+            for (const other of others) expect({ step, answer: other }).toEqual({ step, answer: again });
+            expect(again).not.toEqual(answers[0]);
+          }
         }
         for (const [i, name] of [...stores.keys()].entries()) {
           expect({ name, step, answer: answers[i] }).toEqual({ name, step, answer: answers[0] });
@@ -189,3 +206,60 @@ it("in Redis, in a cluster and in memory every answer is the same", async () => 
     { numRuns: 300 },
   );
 });
+
+/** Moves the slot of a namespace to another node of the cluster, in two halves. */
+async function moveSlot(namespace: string) {
+  const nodes = ports.map((port) => ({ port, redis: openRedis(`redis://127.0.0.1:${port}`) }));
+  const slot = slotOf(`{${namespace}}`);
+  const sizes = await Promise.all(nodes.map(({ redis }) => redis.command("cluster", "countkeysinslot", slot)));
+  const [from, to] = [nodes[sizes.findIndex((size) => Number(size) > 0)], nodes[sizes.indexOf(0)]];
+  if (from === undefined || to === undefined) throw new Error(`no node has keys of ${namespace}`);
+  const [fromId, toId] = [await from.redis.command("cluster", "myid"), await to.redis.command("cluster", "myid")];
+  await to.redis.command("cluster", "setslot", slot, "importing", String(fromId));
+  await from.redis.command("cluster", "setslot", slot, "migrating", String(toId));
+  const found = await from.redis.command("cluster", "getkeysinslot", slot, 1_000);
+  const keys = Array.isArray(found) ? found.map(String) : [];
+  const migrate = (some: readonly string[]) =>
+    from.redis.command("migrate", "127.0.0.1", to.port, "", 0, 5_000, "keys", ...some);
+  return {
+    keys,
+    migrate,
+    async finish(rest: readonly string[]) {
+      await migrate(rest);
+      for (const { redis } of [to, from, ...nodes])
+        await redis.command("cluster", "setslot", slot, "node", String(toId));
+    },
+  };
+}
+
+const jobs: Ask = { rule: ruleOf("concurrency", 2, { name: "jobs" }), key: "k", cost: 1 };
+const hosts: Ask = { rule: ruleOf("concurrency", 2, { name: "hosts" }), key: "k", cost: 2 };
+
+it.each(["!lease:a", "jobs:k", "hosts:k"])(
+  "while a slot moves and %s has gone ahead, a lease is changed whole or not at all",
+  async (ahead) => {
+    const namespace = `moving.${slotOf(ahead)}`;
+    const redis = openRedis(clusterUrl(), 400);
+    const counters = createRedisCounters({ redis, nowUs });
+    redis.connect();
+    await until(() => redis.connected, { what: "the cluster to be reached" });
+    const order = { ttlMs: 60_000, asks: "", request: undefined };
+    const taken = await counters.acquire(namespace, [jobs, hosts], { ...order, leaseId: "a" });
+    await counters.acquire(namespace, [jobs], { ...order, leaseId: "b" });
+    const { keys, migrate, finish } = await moveSlot(namespace);
+    const gone = keys.filter((name) => name.includes(`}:${ahead}`));
+    expect(gone.length).toBe(1);
+    await migrate(gone);
+    const moving = { reason: "REDIS_UNAVAILABLE", message: expect.stringContaining("is being moved") };
+    await expect(counters.renew(namespace, "a", 90_000)).rejects.toMatchObject(moving);
+    await expect(counters.giveBack(namespace, "a")).rejects.toMatchObject(moving);
+    await finish(keys.filter((name) => !gone.includes(name)));
+    const peek = async () => (await counters.check(namespace, [jobs, hosts], "never", undefined)).standings;
+    expect(await peek()).toMatchObject([{ remaining: 0 }, { remaining: 0, resetAt: taken.lease?.expiresAt }]);
+    expect((await counters.renew(namespace, "a", 90_000))?.lease.expiresAt).toBe(nowUs() + 90_000_000);
+    expect(await counters.giveBack(namespace, "a")).toBe(true);
+    expect(await peek()).toMatchObject([{ remaining: 1 }, { remaining: 2 }]);
+    await counters.reset(namespace, [jobs]);
+    expect(await counters.renew(namespace, "b", 90_000)).toBeUndefined();
+  },
+);

@@ -643,10 +643,10 @@ export declare type RateLimitServiceAcquireConcurrencyRequest = Message<"holdfas
   leaseId: string;
 
   /**
-   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes returns the first lease and takes
-   * nothing; with anything else in it, it is FAILED_PRECONDITION (REQUEST_ID_REUSED). A denial is not remembered. If empty,
-   * a retry takes slots again, and the first ones are free when their lease ends. Not remembered while Redis is away. Not
-   * needed to renew.
+   * Names this attempt, up to 128 bytes: a retry with the same id within 10 minutes, and before that lease would have ended
+   * unrenewed, returns the first lease and takes nothing; with anything else in it, it is FAILED_PRECONDITION
+   * (REQUEST_ID_REUSED). A denial is not remembered. If empty, a retry takes slots again, and the first ones are free when
+   * their lease ends. Not remembered while Redis is away. Not needed to renew.
    *
    * @generated from field: string request_id = 5;
    */
