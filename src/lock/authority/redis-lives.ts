@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { UnavailableError } from "../../infra/failure.ts";
 import type { Guarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
 import type { Redis } from "../../infra/redis.ts";
+import { isTransient } from "../../infra/transient.ts";
 import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
 import type { Head, Heads } from "./head.ts";
 import type { LockKeys } from "./redis-keys.ts";
@@ -88,7 +88,7 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
       const epoch = await heads.nextEpoch("redis");
       if (epoch !== undefined) return epoch;
     } catch (error) {
-      if (!(error instanceof UnavailableError)) throw error;
+      if (!isTransient(error)) throw error;
       throw new LockAuthorityUnavailableError("Redis began a new life, and SQL, which counts them, is away", error);
     }
     throw new LockAuthorityChangingError("Redis no longer decides");
