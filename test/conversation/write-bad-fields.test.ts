@@ -38,6 +38,10 @@ const cases: readonly [Rpc, string, JsonObject][] = [
   ...of(withRequestId, "request_id", { requestId: "r".repeat(129) }),
   ...of(["patch", "delete", "restore"], "expected_version", { expectedVersion: "0" }),
   ["append", "expected_version", { expectedVersion: "0" }],
+  ...of(withFencing, "fencing.lock", { fencing: { token: "1" } }),
+  ...of(withFencing, "fencing.lock", { fencing: { lock: "/l", token: "1" } }),
+  ...of(withFencing, "fencing.token", { fencing: { lock: "l" } }),
+  ...of(withFencing, "fencing.token", { fencing: { lock: "l", token: "9007199254740992" } }),
   ["append", "messages", { messages: [] }],
   ["append", "messages[1].role", { messages: [{ role: "user", content: "x" }, { content: "x" }] }],
   ["append", "patch.messages", { patch: { messages: null } }],
@@ -78,15 +82,6 @@ describe.each(KINDS)("a request to write that is wrong, over %s", (kind) => {
     ["patch", "patch"],
   ] as const)("is refused by %s without its %s", async (rpc, field) => {
     await expect(writes[rpc]({ id: "c" })).rejects.toMatchObject({ violations: [{ field }] });
-  });
-
-  it.each(withFencing)("is refused by %s as unimplemented with fencing, before anything is looked at", async (rpc) => {
-    const request = { ...good[rpc], id: "", fencing: { lock: "l", token: "1" } };
-    await expect(writes[rpc](request)).rejects.toMatchObject({
-      kind: "unimplemented",
-      reason: "FENCING_UNIMPLEMENTED",
-      metadata: { field: "fencing" },
-    });
   });
 
   const tooLarge: readonly [Rpc, string, JsonObject][] = [

@@ -16,6 +16,7 @@ import { createSqlForkCopies } from "../../src/conversation/rpc/sql-fork-copies.
 import { createWriteRpcs } from "../../src/conversation/rpc/write-rpcs.ts";
 import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { EncodedReply } from "../../src/infra/call.ts";
+import { createFences } from "../../src/infra/fences.ts";
 import { testCall } from "../audit/calls.ts";
 import {
   DEFAULT_POLICY,
@@ -53,6 +54,8 @@ export interface OpenWrites extends Omit<OpenLedgers, "instances">, AsyncDisposa
 export interface WritesOptions extends LedgerOptions {
   /** What forks do besides what they do. */
   readonly around?: (copies: ForkCopies) => ForkCopies;
+  /** The newest token of a lock that was granted. Default: no lock was ever granted. */
+  readonly lastTokenOf?: (lock: string) => Promise<number>;
 }
 
 /** Over SQLite requests come as those in JSON do, over Postgres as those in binary: so that both ways are gone. */
@@ -72,14 +75,21 @@ export function timeInJson(ms: number): string {
   return toJson(TimestampSchema, timestampFromMs(ms));
 }
 
-function writesOf(instance: OpenLedger, { clock, policies }: OpenLedgers, { around }: WritesOptions): Writes {
+function writesOf(
+  instance: OpenLedger,
+  { clock, policies }: OpenLedgers,
+  { around, lastTokenOf = async () => 0 }: WritesOptions,
+): Writes {
   const { ledger, database } = instance;
   const { kind } = database;
   const conflicts: string[] = [];
   const said: Writes["said"] = { servedBy: undefined, degraded: false };
   const copies = createSqlForkCopies({ database, clock });
   const rpcs = {
-    ...createWriteRpcs({ ledger, kind, clock, onConflict: (collection) => conflicts.push(collection) }),
+    ...createWriteRpcs({
+      ...{ ledger, kind, clock, fences: createFences({ database, clock, lastTokenOf }) },
+      onConflict: (collection) => conflicts.push(collection),
+    }),
     ...createForkRpc({
       ...{ ledger, kind, clock, truth: createSqlTruth(database), copies: around?.(copies) ?? copies },
       policyFor: (collection) => (policies.has(collection) ? policies.get(collection) : DEFAULT_POLICY),

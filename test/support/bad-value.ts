@@ -127,6 +127,26 @@ export const expiries = [
   bad("never: false", { expiry: { kind: { case: "never", value: false } } }, "expiry.never"),
 ];
 
+export const fences = [
+  ...texts(["fencing.lock", "lock"], 1024).map(({ what, fields }) => fence(`a lock: ${what}`, fields, "fencing.lock")),
+  fence("a lock without the namespace before its slash", { lock: "/l" }, "fencing.lock"),
+  fence("a lock of a namespace of 129 bytes", { lock: `${"n".repeat(129)}/l` }, "fencing.lock"),
+  fence("a token of 0", { token: 0n }, "fencing.token"),
+  fence("a token larger than any", { token: 2n ** 53n }, "fencing.token"),
+  fence("the largest token there is on the wire", { token: MAX_UINT64 }, "fencing.token"),
+  bad(
+    "a token that was never granted",
+    { fencing: { lock: "of nobody", token: 1n } },
+    "",
+    "FAILED_PRECONDITION",
+    "FENCING_TOKEN_UNKNOWN",
+  ),
+];
+
+function fence(what: string, wrong: BadValue["fields"], blamed: string): BadValue {
+  return bad(what, { fencing: { lock: "l", token: 1n, ...wrong } }, blamed);
+}
+
 export const fencings = [
   bad(
     "given, before there are locks",

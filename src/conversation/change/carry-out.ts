@@ -11,6 +11,7 @@ import { keyIn } from "./absence.ts";
 import { adopt } from "./adopt.ts";
 import { answerAgain } from "./answer.ts";
 import { lifetimeAfter } from "./expiry.ts";
+import { passFence } from "./fence.ts";
 import { EMPTY_STATE, factsOf, newborn } from "./newborn.ts";
 import type { Merge, Order, OrderOf, Outcome } from "./order.ts";
 import { NO_MESSAGES, type Placed, placeMessages } from "./placed-messages.ts";
@@ -34,6 +35,7 @@ export async function carryOut(order: Order, book: Book, policy: CollectionPolic
     const answered = await book.answered(order.key, order.requestId);
     if (answered !== undefined) return answerAgain(order, answered);
   }
+  passFence(order, book);
   const held = await book.held(order.key);
   const presence = presenceOf(held, book.nowUs, policy.tombstoneMs);
   const setting = { book, policy, held, presence };

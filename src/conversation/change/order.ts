@@ -1,3 +1,5 @@
+import type { Failure } from "../../infra/failure.ts";
+import type { Fence } from "../../infra/fencing.ts";
 import type { NamedRequest } from "../../infra/named-request.ts";
 import type { ConversationKey, ExpiryOrder, Held, Message, Origin, State } from "../record/conversation.ts";
 
@@ -12,6 +14,10 @@ interface Demand {
   readonly named?: NamedRequest | undefined;
   /** Whether a retry is to be answered with the state as well. */
   readonly answersState?: boolean | undefined;
+  /** The lock under which it is written. Whoever admitted it knows that the token was granted. */
+  readonly fence?: Fence | undefined;
+  /** Why it was not admitted. What was carried out before under the same name is answered all the same. */
+  readonly objection?: Failure | undefined;
 }
 
 /** Makes another state of a serialized one. */

@@ -1,3 +1,4 @@
+import type { Fence } from "../../infra/fencing.ts";
 import type { ConversationKey, Held, Message, StateFacts } from "../record/conversation.ts";
 
 /** ConversationChange.Kind, as it is stored. */
@@ -81,6 +82,10 @@ export interface Book {
   stateOf(held: Held, stateVersion: number): Promise<Uint8Array | undefined>;
   /** Until when nobody removes the messages of a generation that is prepared; undefined when they are not prepared, or removed. */
   preparedUntilUs(key: ConversationKey, generation: number): Promise<number | undefined>;
+  /** The newest token of a lock under which anything was written; 0: none. Only of locks that the orders name. */
+  newestToken(lock: string): number;
+  /** From now on older tokens of the lock are refused, of whatever is written under it. */
+  sawToken(fence: Fence): void;
   /** What was answered to an earlier attempt of this name. */
   answered(key: ConversationKey, requestId: string): Promise<Answered | undefined>;
   /** Keeps the answer for as long as it may be asked for again. */

@@ -1,5 +1,6 @@
 import type { Clock } from "../../infra/clock.ts";
 import type { Database, SqlSession } from "../../infra/database.ts";
+import { holdFences, raiseFences } from "../../infra/sql-fences.ts";
 import type { Order } from "../change/order.ts";
 import { type Held, textOf } from "../record/conversation.ts";
 import type { Answered, Book, KnownMessage } from "./book.ts";
@@ -42,7 +43,7 @@ const RAISE_HEAD = "UPDATE conversation_head SET seq = $1 WHERE id = 1";
 /** Opens the book: from now on nobody else writes, and what is read stays true until the commit. */
 export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
   const { kind, tx, clock } = options;
-  const { seq: before, lookup } = await begin(options);
+  const { seq: before, lookup, tokens } = await begin(options);
   // Not before: whoever had to wait for others must not take what has expired meanwhile for living.
   const nowUs = clock.now() * 1000;
   const sheet = new Sheet(nowUs);
@@ -57,6 +58,8 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
   /** Messages that were entered, by conversation and id. */
   const fresh = new Map<string, Map<string, EnteredMessage>>();
   const answers = new Map<string, Answered>();
+  /** Of which locks newer tokens were seen. */
+  const raised = new Map<string, number>();
 
   async function stateOf(of: Held, stateVersion: number): Promise<Uint8Array | undefined> {
     const text = textOf(of);
@@ -116,6 +119,15 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
       return kept ?? (version === of.version ? currentVersion(of) : undefined);
     },
     preparedUntilUs: (key, generation) => lookup.garbageDueUs(key, generation),
+    newestToken(lock) {
+      const newest = raised.get(lock) ?? tokens.get(lock);
+      if (newest === undefined) throw new Error(`the fence of "${lock}" is not held`);
+      return newest;
+    },
+    sawToken({ lock, token }) {
+      isEmpty = false;
+      raised.set(lock, token);
+    },
     async answered(key, requestId) {
       const entered = answers.get(nameOf({ ...key, name: requestId }));
       if (entered !== undefined) return entered;
@@ -153,24 +165,46 @@ export async function openSqlBook(options: SqlBookOptions): Promise<SqlBook> {
       const lines = sheet.lines().filter(([, rows]) => rows.length > 0);
       const sent = lines.map(([statement, rows]) => carryOutRows(kind, tx, statement, rows));
       if (seq > before) sent.push(tx.query(RAISE_HEAD, [seq]).then(() => {}));
+      if (raised.size > 0) sent.push(raiseFences(tx, raised));
       // None is left to itself: the first that failed explains the others.
       for (const one of await Promise.allSettled(sent)) if (one.status === "rejected") throw one.reason;
     },
   };
 }
 
-/** Takes the lock of the head, and asks behind it for what will be wanted: in Postgres all in one round trip. */
-async function begin({ kind, tx, orders }: SqlBookOptions): Promise<{ readonly seq: number; readonly lookup: Lookup }> {
+interface Opened {
+  readonly seq: number;
+  readonly lookup: Lookup;
+  /** The newest that were seen, by lock. */
+  readonly tokens: ReadonlyMap<string, number>;
+}
+
+/**
+ * Takes the lock of the head, then the fences of the orders, and asks behind them for what will be wanted: in Postgres all in one round
+ * trip.
+ */
+async function begin({ kind, tx, orders }: SqlBookOptions): Promise<Opened> {
   const lookup = createLookup(kind, tx);
+  const locks = locksOf(orders);
   const head = "SELECT seq FROM conversation_head WHERE id = 1";
   // In SQLite a question costs no more when it is asked by itself.
-  if (kind === "sqlite") return { seq: seqOf(await tx.query<HeadRow>(head)), lookup };
-  const [, rows, full] = await Promise.all([
+  if (kind === "sqlite") {
+    return { seq: seqOf(await tx.query<HeadRow>(head)), lookup, tokens: await holdFences(kind, tx, locks) };
+  }
+  const [, rows, tokens, full] = await Promise.all([
     tx.query(BY_INDEX),
     tx.query<HeadRow>(`${head} FOR UPDATE`),
+    holdFences(kind, tx, locks),
     prefetch(tx, orders, lookup),
   ]);
-  return { seq: seqOf(rows), lookup: full };
+  return { seq: seqOf(rows), lookup: full, tokens };
+}
+
+/** Those of orders that are refused anyway are left alone. */
+function locksOf(orders: readonly Order[]): readonly string[] {
+  const locks = new Set<string>();
+  for (const { fence, objection } of orders) if (fence !== undefined && objection === undefined) locks.add(fence.lock);
+  return [...locks];
 }
 
 type HeadRow = { seq: number };

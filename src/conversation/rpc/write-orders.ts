@@ -3,7 +3,7 @@ import type {
   ConversationStateServiceExtendTtlRequest as ExtendTtlRequest,
   ConversationStateServiceRestoreRequest as RestoreRequest,
 } from "../../gen/holdfast/v1/conversation_pb.js";
-import { requireNoFencing } from "../../infra/fencing.ts";
+import { fenceOf } from "../../infra/fencing.ts";
 import type { OrderOf } from "../change/order.ts";
 import type { State } from "../record/conversation.ts";
 import { ConversationFields, versionFrom } from "../record/fields.ts";
@@ -32,7 +32,8 @@ export function saveOrder(request: SaveRequest, nowUs: number): OrderOf<"save"> 
   const expiry = fields.expiry("expiry", request.expiry);
   const messages = messagesOf(fields, "messages", request.messages, nowUs);
   fields.requestId(request.requestId);
-  const order = { key, state: settled(fields, state), expectedVersion, expiry, messages };
+  const fence = fenceOf(fields, request.fencing);
+  const order = { key, state: settled(fields, state), expectedVersion, expiry, messages, fence };
   return { kind: "save", ...order, ...saveAttempt(request, order) };
 }
 
@@ -46,8 +47,9 @@ export function patchOrder(request: PatchRequest): OrderOf<"patch"> {
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
   const expiry = fields.expiry("expiry", request.expiry);
   fields.requestId(request.requestId);
-  const order = { key, merge: settled(fields, merge), expectedVersion, expiry, answersState: request.returnState };
-  return { kind: "patch", ...order, ...patchAttempt(request, order) };
+  const fence = fenceOf(fields, request.fencing);
+  const order = { key, merge: settled(fields, merge), expectedVersion, expiry, fence };
+  return { kind: "patch", ...order, answersState: request.returnState, ...patchAttempt(request, order) };
 }
 
 export function appendOrder(request: AppendRequest, nowUs: number): OrderOf<"append"> {
@@ -64,17 +66,19 @@ export function appendOrder(request: AppendRequest, nowUs: number): OrderOf<"app
   const expectedVersion = fields.expectedVersion(request.expectedVersion, true);
   const expiry = fields.expiry("expiry", request.expiry);
   fields.requestId(request.requestId);
+  const fence = fenceOf(fields, request.fencing);
   fields.done();
-  const order = { key, messages, create, merge, expectedVersion, expiry };
+  const order = { key, messages, create, merge, expectedVersion, expiry, fence };
   return { kind: "append", ...order, ...appendAttempt(request, order) };
 }
 
 export function deleteOrder(request: DeleteRequest): OrderOf<"delete"> {
-  const fields = begin(request);
+  const fields = new ConversationFields();
   const key = fields.key(request);
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
+  const fence = fenceOf(fields, request.fencing);
   fields.done();
-  return { kind: "delete", key, expectedVersion, requestId: "" };
+  return { kind: "delete", key, expectedVersion, fence, requestId: "" };
 }
 
 export function extendOrder(request: ExtendTtlRequest): OrderOf<"extend"> {
@@ -86,19 +90,19 @@ export function extendOrder(request: ExtendTtlRequest): OrderOf<"extend"> {
 }
 
 export function restoreOrder(request: RestoreRequest): OrderOf<"restore"> {
-  const fields = begin(request);
+  const fields = new ConversationFields();
   const key = fields.key(request);
   if (request.version === 0n) fields.refuse("version", "is required");
   const expectedVersion = fields.expectedVersion(request.expectedVersion, false);
   fields.requestId(request.requestId);
+  const fence = fenceOf(fields, request.fencing);
   fields.done();
   const { version, keepMessages } = request;
-  const order = { key, version: versionFrom(version), askedVersion: version, keepMessages, expectedVersion };
+  const order = { key, version: versionFrom(version), askedVersion: version, keepMessages, expectedVersion, fence };
   return { kind: "restore", ...order, answersState: true, ...restoreAttempt(request) };
 }
 
-function begin({ fencing, undecided }: Pick<SaveRequest, "fencing" | "undecided">): ConversationFields {
-  requireNoFencing(fencing);
+function begin({ undecided }: Pick<SaveRequest, "undecided">): ConversationFields {
   const fields = new ConversationFields();
   if (undecided !== undefined) fields.refuse(undecided.field, undecided.description);
   return fields;

@@ -2,6 +2,8 @@ import type { ConversationStateService } from "../../gen/holdfast/v1/conversatio
 import type { CallContext, Rpcs } from "../../infra/call.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Database } from "../../infra/database.ts";
+import { Failure } from "../../infra/failure.ts";
+import type { Fence, Fences } from "../../infra/fencing.ts";
 import type { Order, Outcome } from "../change/order.ts";
 import type { CarriedOut, Ledger } from "../ledger/ledger.ts";
 import { conflictFailure, type RefusedWrite } from "./write-conflict.ts";
@@ -19,6 +21,7 @@ import {
 
 export interface WriteRpcsOptions {
   readonly ledger: Pick<Ledger, "carryOut">;
+  readonly fences: Pick<Fences, "admit">;
   /** Where the truth is, as replies say. */
   readonly kind: Database["kind"];
   readonly clock: Clock;
@@ -34,14 +37,25 @@ type Absent = Extract<Outcome, { kind: "absent" }>;
 export function createWriteRpcs(
   options: WriteRpcsOptions,
 ): Required<Pick<Rpcs<typeof ConversationStateService>, WriteRpc>> {
-  const { ledger, kind, clock, onConflict } = options;
+  const { ledger, fences, kind, clock, onConflict } = options;
 
   async function carryOut(order: Order, call: CallContext): Promise<CarriedOut> {
-    const outcome = await ledger.carryOut(order);
+    const outcome = await ledger.carryOut(order.fence === undefined ? order : await admitted(order, order.fence));
     call.servedBy(kind);
     if (outcome.degraded) call.degraded();
     if (outcome.kind === "conflict") onConflict(order.key.collection);
     return outcome;
+  }
+
+  /** A retry is told what became of the attempt, also when the lock is another's by now: so it goes on with the objection. */
+  async function admitted(order: Order, fence: Fence): Promise<Order> {
+    try {
+      await fences.admit(fence);
+      return order;
+    } catch (error) {
+      if (order.requestId === "" || !(error instanceof Failure)) throw error;
+      return { ...order, objection: error };
+    }
   }
 
   /** Carries out what is done, or absent, unless another version was expected. */
