@@ -1,11 +1,12 @@
-import { type Config, ConfigError } from "../config.ts";
+import type { Config } from "../config.ts";
 import { systemClock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
 import type { Log } from "../infra/log.ts";
-import { createSqlClock } from "../infra/sql-clock.ts";
+import type { Metrics } from "../infra/metrics.ts";
+import { createSqlClock, type SqlClock } from "../infra/sql-clock.ts";
 import type { Sweeper } from "../infra/sweeper.ts";
 import { type Authority, LOCK_TOPIC } from "../lock/authority/authority.ts";
-import type { Heads } from "../lock/authority/head.ts";
+import type { Head, Heads } from "../lock/authority/head.ts";
 import { createSqlAuthority } from "../lock/authority/sql-authority.ts";
 import { createSqlHeads } from "../lock/authority/sql-heads.ts";
 import { startLockSweeper } from "../lock/authority/sql-sweeper.ts";
@@ -14,46 +15,94 @@ import type { Coordination } from "./coordination.ts";
 export interface LockAuthorityParts extends Pick<Coordination, "redis" | "backplane" | "frame"> {
   readonly config: Config;
   readonly log: Log;
+  readonly metrics: Metrics;
   readonly database: Database;
   readonly parts: AsyncDisposableStack;
 }
 
 /** Who decides about locks, by the configuration. */
 export async function openLockAuthority(parts: LockAuthorityParts): Promise<Authority> {
-  const { config, database, backplane, log } = parts;
+  const { config, metrics, database } = parts;
+  const changes = metrics.counter("holdfast_lock_authority_changes_total", "Changes of who decides about locks", [
+    "authority",
+  ]);
   const clock = createSqlClock(database.kind, systemClock);
   const heads = createSqlHeads(database, clock);
-  if (config.lock.authority === "redis") return openRedis(parts, heads);
   if (config.lock.authority === "redlock") return openRedlock(parts, heads);
-  await heads.become(database.kind);
-  parts.parts.adopt(startLockSweeper({ database, clock, log }), (it: Sweeper) => it.close());
+  if (config.lock.authority !== "redis") {
+    await heads.become(database.kind);
+    return openSql(parts, clock);
+  }
+  if (config.lock.fallback === undefined) return openRedis(parts, heads);
+  return openFailover({ ...parts, onChange: (mode) => changes.with({ authority: mode }).inc() }, heads, clock);
+}
+
+function openSql({ database, backplane, parts, log }: LockAuthorityParts, clock: SqlClock): Authority {
+  parts.adopt(startLockSweeper({ database, clock, log }), (it: Sweeper) => it.close());
   const announce = (name: string) => backplane.publish(LOCK_TOPIC, name);
-  return createSqlAuthority({ database, heads, clock, log, announce });
+  return createSqlAuthority({ database, clock, log, announce });
+}
+
+async function openRedis(parts: LockAuthorityParts, heads: Heads): Promise<Authority> {
+  const { createHeadedAuthority } = await import("../lock/authority/headed-authority.ts");
+  const open = await redisOver(parts, heads);
+  return createHeadedAuthority({ open, mode: "redis", heads, clock: systemClock, log: parts.log });
 }
 
 /** Loaded only where there is Redis, as all that speaks to it. */
-async function openRedis({ config, redis, frame, log }: LockAuthorityParts, heads: Heads): Promise<Authority> {
+async function redisOver({ config, redis, frame, log }: LockAuthorityParts, heads: Heads) {
   if (redis === undefined) throw new Error("Redis decides about locks, and there is none");
-  if (config.lock.fallback !== undefined) {
-    throw new ConfigError([
-      { where: "LOCK_FALLBACK", what: "is postgres, wanted none: this build does not fail over" },
-    ]);
-  }
-  const [{ createRedisAuthority }, { epochFloorOf }, { createHeadedAuthority }] = await Promise.all([
+  const [{ createRedisAuthority }, { epochFloorOf }] = await Promise.all([
     import("../lock/authority/redis-authority.ts"),
     import("../lock/authority/redis-lives.ts"),
-    import("../lock/authority/headed-authority.ts"),
   ]);
   const { client, breaker } = redis;
-  return createHeadedAuthority({
-    ...{ mode: "redis", heads, clock: systemClock, log },
-    open: (head) =>
-      createRedisAuthority({
-        ...{ redis: client, breaker, heads, frame, clock: systemClock, log },
-        commandTimeoutMs: config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
-        epochFloor: () => epochFloorOf(head(), client.mode),
-      }),
+  return (head: () => Head) =>
+    createRedisAuthority({
+      ...{ redis: client, breaker, heads, frame, clock: systemClock, log },
+      commandTimeoutMs: config.redis?.commandTimeoutMs ?? Number.POSITIVE_INFINITY,
+      epochFloor: () => epochFloorOf(head(), client.mode),
+    });
+}
+
+interface FailoverParts extends LockAuthorityParts {
+  readonly onChange: (mode: string) => void;
+}
+
+/** Redis, and Postgres while it is away. */
+async function openFailover(options: FailoverParts, heads: Heads, clock: SqlClock): Promise<Authority> {
+  const { config, redis, database, onChange, parts, log } = options;
+  if (redis === undefined) throw new Error("Redis decides about locks, and there is none");
+  const [{ openReigns }, { createFailoverAuthority }, { startFailoverSwitch }, { createSqlFallback }, openOverRedis] =
+    await Promise.all([
+      import("../lock/authority/reigns.ts"),
+      import("../lock/authority/failover-authority.ts"),
+      import("../lock/authority/failover-switch.ts"),
+      import("../lock/authority/sql-fallback.ts"),
+      redisOver(options, heads),
+    ]);
+  // Postgres may have taken over, and gives back when all instances reach Redis.
+  if ((await heads.read()).mode !== "postgres") await heads.become("redis");
+  const reigns = await openReigns({ heads, clock: systemClock, log, onChange });
+  const authority = createFailoverAuthority({
+    ...{ redis: openOverRedis(() => reigns.head), postgres: openSql(options, clock), reigns, log },
   });
+  const { client, breaker } = redis;
+  parts.adopt(
+    startFailoverSwitch({
+      isRedisWell: async () => {
+        if (breaker.state !== "closed" || !client.connected) return false;
+        return client.ping().then(
+          () => true,
+          () => false,
+        );
+      },
+      fallback: createSqlFallback({ database, clock, instanceId: config.instanceId }),
+      ...{ reigns, log },
+    }),
+    (it) => it.close(),
+  );
+  return authority;
 }
 
 async function openRedlock(options: LockAuthorityParts, heads: Heads): Promise<Authority> {

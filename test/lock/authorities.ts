@@ -66,7 +66,7 @@ export async function openSqlAuthorities(
     await heads.become(kind);
     const announced: string[] = [];
     const authority = createSqlAuthority({
-      ...{ database, heads, clock: sqlClock, log: createLog({ level: "silent" }) },
+      ...{ database, clock: sqlClock, log: createLog({ level: "silent" }) },
       announce: async (name) => void announced.push(name),
     });
     parts.defer(() => authority.close());

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { decodePayload, encodePayload } from "../../src/infra/backplane-frame.ts";
+import type { Breaker } from "../../src/infra/breaker.ts";
 import { createBreaker } from "../../src/infra/circuit-breaker.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
@@ -18,6 +19,7 @@ import type { OpenAuthority } from "./authorities.ts";
 
 export interface OpenRedisAuthority extends OpenAuthority {
   readonly redis: Redis;
+  readonly breaker: Breaker;
 }
 
 export interface OpenRedisAuthorities extends AsyncDisposable {
@@ -59,40 +61,60 @@ export async function openRedisAuthorities(options: RedisAuthoritiesOptions = {}
   const shared = options.url ?? (await freshRedis());
   // Channels are those of the whole server.
   const channel = `test-lock-${process.pid}-${opened++}`;
-  const log = createLog({ level: "silent" });
-
-  const open = async (url = shared): Promise<OpenRedisAuthority> => {
-    const redis = parts.adopt(connect(url, commandTimeoutMs), (it) => it.close());
-    const probe = async () => void (await redis.ping());
-    const settings = { failureThreshold: 5, resetTimeoutMs: 200, halfOpenMaxCalls: 1 };
-    const breaker = parts.adopt(createBreaker({ ...settings, probe, clock: systemClock, log }), (it) => it.close());
-    const announced: string[] = [];
-    const sender = `i${opened++}`;
-    const { promise: listening, resolve } = Promise.withResolvers<void>();
-    const subscriber = redis.createSubscriber({
-      onUp: resolve,
-      onMessage: (_, payload) => {
-        const received = decodePayload(payload);
-        if (received?.sender === sender) announced.push(received.message);
-      },
-    });
-    parts.defer(() => subscriber.close());
-    subscriber.subscribe(channel);
-    await listening;
-    const floor = options.epochFloor ?? ((known, mode) => () => epochFloorOf(known, mode));
-    const authority = createRedisAuthority({
-      ...{ redis: spoil(redis), breaker, commandTimeoutMs, heads, clock: systemClock, log },
-      epochFloor: floor(head, redis.mode),
-      frame: (_, message) => ({ channel, payload: encodePayload(sender, undefined, message) }),
+  const floor = options.epochFloor ?? ((known: Head, mode: Redis["mode"]) => () => epochFloorOf(known, mode));
+  const open = (url = shared): Promise<OpenRedisAuthority> =>
+    openRedisAuthority(parts, {
+      ...{ url, channel, heads, commandTimeoutMs, spoil },
       ...(nowMs && { nowMs }),
+      epochFloor: (mode) => floor(head, mode),
     });
-    parts.defer(() => authority.close());
-    return { authority, announced, redis };
-  };
   const instances: [OpenRedisAuthority, ...OpenRedisAuthority[]] = [await open()];
   while (instances.length < count) instances.push(await open());
   const kept = parts.move();
   return { instances, heads, open, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+export interface RedisAuthorityParts extends Pick<RedisAuthoritiesOptions, "nowMs" | "spoil"> {
+  readonly url: string | readonly string[];
+  /** On which freed locks are announced. */
+  readonly channel: string;
+  readonly heads: Pick<Heads, "nextEpoch">;
+  readonly commandTimeoutMs: number;
+  readonly epochFloor: (mode: Redis["mode"]) => () => number;
+}
+
+/** What one instance has of it. */
+export async function openRedisAuthority(
+  parts: AsyncDisposableStack,
+  options: RedisAuthorityParts,
+): Promise<OpenRedisAuthority> {
+  const { url, channel, heads, commandTimeoutMs, epochFloor, nowMs, spoil = (redis) => redis } = options;
+  const log = createLog({ level: "silent" });
+  const redis = parts.adopt(connect(url, commandTimeoutMs), (it) => it.close());
+  const probe = async () => void (await redis.ping());
+  const settings = { failureThreshold: 5, resetTimeoutMs: 200, halfOpenMaxCalls: 1 };
+  const breaker = parts.adopt(createBreaker({ ...settings, probe, clock: systemClock, log }), (it) => it.close());
+  const announced: string[] = [];
+  const sender = `i${opened++}`;
+  const { promise: listening, resolve } = Promise.withResolvers<void>();
+  const subscriber = redis.createSubscriber({
+    onUp: resolve,
+    onMessage: (_, payload) => {
+      const received = decodePayload(payload);
+      if (received?.sender === sender) announced.push(received.message);
+    },
+  });
+  parts.defer(() => subscriber.close());
+  subscriber.subscribe(channel);
+  await listening;
+  const authority = createRedisAuthority({
+    ...{ redis: spoil(redis), breaker, commandTimeoutMs, heads, clock: systemClock, log },
+    epochFloor: epochFloor(redis.mode),
+    frame: (_, message) => ({ channel, payload: encodePayload(sender, undefined, message) }),
+    ...(nowMs && { nowMs }),
+  });
+  parts.defer(() => authority.close());
+  return { authority, announced, redis, breaker };
 }
 
 function connect(urls: string | readonly string[], commandTimeoutMs: number): Redis {

@@ -138,6 +138,7 @@ describe("redlock", () => {
         become: heads.become,
         read: () => gone(heads.read),
         allowLeases: (mode, ms) => gone(() => heads.allowLeases(mode, ms)),
+        announce: (mode, ms) => gone(() => heads.announce(mode, ms)),
         nextEpoch: (mode) => gone(() => heads.nextEpoch(mode)),
       };
     };

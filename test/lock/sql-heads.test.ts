@@ -9,7 +9,7 @@ import { granted } from "./suite/parts.ts";
 const changing = { kind: "unavailable", reason: "LOCK_AUTHORITY_CHANGING" };
 
 describe.each(SQL_KINDS)("who decides about locks, kept in %s", (kind) => {
-  it("waits until the longest lease of who decided before is over, and then counts on", async () => {
+  it("waits until the last lease of who decided before is over, and then counts on", async () => {
     const clock = movedClock();
     await using opened = await openSqlAuthorities(kind, { clock });
     const [{ authority, heads }] = opened.instances;
@@ -35,8 +35,8 @@ describe.each(SQL_KINDS)("who decides about locks, kept in %s", (kind) => {
   it("does not let go of the time to wait when it changes again meanwhile", async () => {
     const clock = movedClock();
     await using opened = await openSqlAuthorities(kind, { clock });
-    const [{ heads }] = opened.instances;
-    await heads.allowLeases(kind, 60_000);
+    const [{ authority, heads }] = opened.instances;
+    await granted(authority, "nightly", { ttlMs: 60_000 });
     await heads.become("redis");
     await heads.allowLeases("redis", 1_000);
     clock.move(10_000);
@@ -57,18 +57,33 @@ describe.each(SQL_KINDS)("who decides about locks, kept in %s", (kind) => {
     await expect(authority.take(takeOrder("nightly", { ttlMs: 7_200_000 }))).rejects.toMatchObject(changing);
   });
 
-  it("knows of each longer lease before it is granted or renewed", async () => {
-    await using opened = await openSqlAuthorities(kind);
+  it("waits for the leases that are held, and not for those that were given back or are over", async () => {
+    const clock = movedClock();
+    await using opened = await openSqlAuthorities(kind, { clock });
     const [{ authority, heads }] = opened.instances;
-    const all = [1_000, 9_000, 5_000].map((ttlMs) => granted(authority, `lock-${ttlMs}`, { ttlMs }));
-    const [first] = await Promise.all(all);
-    expect((await heads.read()).longestMs).toBe(9_000);
-    if (first === undefined) throw new Error("nothing was granted");
-    await authority.renew(renewOrder(first.grant, { ttlMs: 70_000 }));
-    expect((await heads.read()).longestMs).toBe(70_000);
-    // What is not granted announces nothing.
-    expect((await authority.take(takeOrder("lock-9000", { ttlMs: 90_000 }))).kind).toBe("held");
-    expect((await heads.read()).longestMs).toBe(70_000);
+    const back = await granted(authority, "given-back", { ttlMs: 3_600_000 });
+    await authority.release(releaseOrder(back.grant));
+    await granted(authority, "over", { ttlMs: 1_000 });
+    const short = await granted(authority, "held", { ttlMs: 5_000 });
+    await authority.renew(renewOrder(short.grant, { ttlMs: 9_000 }));
+    clock.move(2_000);
+    expect(await heads.become("redis")).toMatchObject({ quietMs: 7_000 });
+  });
+
+  it("waits for what was announced of leases that are kept elsewhere, and not for long for what was short", async () => {
+    const clock = movedClock();
+    await using opened = await openSqlAuthorities(kind, { clock });
+    const [{ heads }] = opened.instances;
+    await heads.become("redis");
+    expect(await heads.announce("redis", 3_600_000)).toMatchObject({ mode: "redis", busyMs: 3_600_000 });
+    expect(await heads.announce("redis", 1_000)).toMatchObject({ busyMs: 3_600_000 });
+    clock.move(3_599_000);
+    expect(await heads.announce("redis", 5_000)).toMatchObject({ busyMs: 5_000 });
+    await heads.nextEpoch("redis");
+    expect(await heads.read()).toMatchObject({ busyMs: 5_000, longestMs: 0 });
+    expect(await heads.announce("redlock", 9_000)).toBeUndefined();
+    expect(await heads.become(kind)).toMatchObject({ quietMs: 5_000, busyMs: 0 });
+    expect(await heads.announce("redis", 9_000)).toBeUndefined();
   });
 
   it("begins each epoch once, whoever asks at the same time", async () => {
@@ -84,7 +99,7 @@ describe.each(SQL_KINDS)("who decides about locks, kept in %s", (kind) => {
   it("grants nothing late to who took while it changed", async () => {
     await using opened = await openSqlAuthorities(kind, { count: 2 });
     const [{ authority, heads }] = opened.instances;
-    await heads.allowLeases(kind, 30_000);
+    await granted(authority, "first", { ttlMs: 30_000 });
     const takes = Array.from({ length: 60 }, (_, at) =>
       authority.take(takeOrder(`lock-${at}`)).catch((error: unknown) => error),
     );

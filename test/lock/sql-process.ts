@@ -6,7 +6,6 @@ import { openPostgresListener } from "../../src/infra/postgres-listener.ts";
 import { createSqlClock } from "../../src/infra/sql-clock.ts";
 import { type Authority, LOCK_TOPIC } from "../../src/lock/authority/authority.ts";
 import { createSqlAuthority } from "../../src/lock/authority/sql-authority.ts";
-import { createSqlHeads } from "../../src/lock/authority/sql-heads.ts";
 import { createLines } from "../../src/lock/wait/lines.ts";
 import { openTestDatabase } from "../support/test-database.ts";
 import { releaseOrder, takeOrder } from "./authorities.ts";
@@ -30,7 +29,7 @@ const backplane = createPostgresBackplane({
 });
 const clock = createSqlClock("postgres", systemClock);
 const authority = createSqlAuthority({
-  ...{ database, heads: createSqlHeads(database, clock), clock, log },
+  ...{ database, clock, log },
   announce: (name) => backplane.publish(LOCK_TOPIC, name),
 });
 const lines = createLines({ authority: told(authority), clock: systemClock, log, mostWaiting: 100 });

@@ -18,7 +18,6 @@ import {
 import { type Grant, isLive, type LockRecord } from "../record/grant.ts";
 import { tokenAfter } from "../record/token.ts";
 import { ATTEMPT_KEPT_MS, type Authority, type Lease, type Released, type Renewed, type Taken } from "./authority.ts";
-import type { Heads } from "./head.ts";
 import type { AttemptKey } from "./sql-attempts.ts";
 import { openSqlBook, type SqlBook } from "./sql-book.ts";
 import { requireDecides } from "./sql-heads.ts";
@@ -26,7 +25,6 @@ import { createSqlLook } from "./sql-look.ts";
 
 export interface SqlAuthorityOptions {
   readonly database: Database;
-  readonly heads: Heads;
   readonly clock: SqlClock;
   readonly log: Log;
   /** Tells the other instances that a lock is free that one of them may wait for. */
@@ -51,7 +49,7 @@ interface Page {
 const MOST_JOBS = 200;
 
 /** SQLite or Postgres decides: what is committed there is so for every instance, and survives a restart. */
-export function createSqlAuthority({ database, heads, clock, log, announce }: SqlAuthorityOptions): Authority {
+export function createSqlAuthority({ database, clock, log, announce }: SqlAuthorityOptions): Authority {
   const { kind } = database;
   const authority = kind === "sqlite" ? LockAuthority.SQLITE : LockAuthority.POSTGRES;
   const look = createSqlLook(database, clock);
@@ -112,26 +110,6 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
     );
   }
 
-  /** A longer lease than any before has to be known to whoever may have to wait it out, before it is granted. */
-  async function enterLease<T>(name: string, requestId: string, work: (page: Page) => T): Promise<T> {
-    for (;;) {
-      try {
-        return await enter(name, requestId, work);
-      } catch (error) {
-        if (!(error instanceof LeaseTooLong)) throw error;
-        await allow(error.ttlMs);
-      }
-    }
-  }
-
-  async function allow(ttlMs: number): Promise<void> {
-    try {
-      if (!(await heads.allowLeases(kind, ttlMs))) throw new LockAuthorityChangingError(`${kind} no longer decides`);
-    } catch (error) {
-      throw failureOf(error);
-    }
-  }
-
   function failureOf(error: unknown): unknown {
     const isAway = error instanceof UnavailableError && !(error instanceof LockAuthorityChangingError);
     return isAway ? new LockAuthorityUnavailableError(`${kind} does not answer`, error) : error;
@@ -149,7 +127,6 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
     if (decision.kind === "request_reused") throw new RequestIdReusedError(request?.id ?? "");
     const { grant } = decision.record;
     const isNew = decision.kind === "granted" && grant.token === token;
-    if (isNew && order.ttlMs > head.longest_ms) throw new LeaseTooLong(order.ttlMs);
     book.put(decision.record);
     const lease = leaseOf(decision.record, nowMs);
     if (decision.kind === "held") return { kind: "held", holder: lease };
@@ -162,8 +139,6 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
     const decision = decideRenew(before, order, book.nowMs);
     if (decision.kind === "over") return { ...decision, holder: liveLease(before, book.nowMs) };
     const { grant } = decision.record;
-    const ttlMs = order.ttlMs ?? grant.ttlMs;
-    if (ttlMs > book.head.longest_ms) throw new LeaseTooLong(ttlMs);
     book.put(decision.record);
     keepAttemptOf(book, grant);
     return { kind: "renewed", lease: leaseOf(decision.record, book.nowMs) };
@@ -192,8 +167,8 @@ export function createSqlAuthority({ database, heads, clock, log, announce }: Sq
 
   return {
     kind: authority,
-    take: (order) => enterLease(order.name, order.request?.id ?? "", (page) => take(order, page)),
-    renew: (order) => enterLease(order.name, "", (page) => renew(order, page)),
+    take: (order) => enter(order.name, order.request?.id ?? "", (page) => take(order, page)),
+    renew: (order) => enter(order.name, "", (page) => renew(order, page)),
     release: (order) => enter(order.name, "", (page) => release(order, page)),
     remember: (name, request, text) => enter(name, request.id, (page) => remember(name, request, text, page)),
     ...look,
@@ -212,16 +187,6 @@ function known(book: SqlBook, name: string, { id, meaning }: NamedRequest): stri
 function keepAttemptOf(book: SqlBook, { name, requestId, requestMeaning, expireMs }: Grant): void {
   if (requestId === "") return;
   book.keepAttempt({ name, requestId, meaning: requestMeaning, note: "", forgetMs: expireMs + ATTEMPT_KEPT_MS });
-}
-
-/** Longer than what has been announced; never leaves this file. */
-class LeaseTooLong extends Error {
-  readonly ttlMs: number;
-
-  constructor(ttlMs: number) {
-    super(`a lease of ${ttlMs} ms has not been announced`);
-    this.ttlMs = ttlMs;
-  }
 }
 
 function leaseOf({ grant }: LockRecord, nowMs: number): Lease {
