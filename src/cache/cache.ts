@@ -1,6 +1,7 @@
 import type { Backplane } from "../infra/backplane.ts";
 import type { Clock } from "../infra/clock.ts";
 import { invalidField } from "../infra/failure.ts";
+import type { Fence, Fences } from "../infra/fencing.ts";
 import type { Log } from "../infra/log.ts";
 import { type NamedRequest, namedRequest } from "../infra/named-request.ts";
 import { createArrivals } from "./arrivals.ts";
@@ -16,13 +17,14 @@ import type { CacheRecord, CacheValue } from "./record.ts";
 import type { CacheStore, KeyPage } from "./store.ts";
 import type { Versions } from "./version.ts";
 import { createWarmer, type Warmer } from "./warm.ts";
-import { type Answered, createWrites, type Replay, type SetAnswer, type SetOrder } from "./writes.ts";
+import { type Answered, createWrites, type Replay, type Writes } from "./writes.ts";
 
 export interface CacheOptions {
   readonly storeOf: (namespace: Namespace) => CacheStore;
   readonly policyFor: PolicyFor;
   readonly backplane: Backplane;
   readonly versions: Versions;
+  readonly fences: Fences;
   readonly l1: { readonly maxBytes: number; readonly maxItems: number | undefined };
   readonly clock: Clock;
   readonly random: () => number;
@@ -57,11 +59,11 @@ export interface Cache {
   readonly leaseWaiters: number;
   readonly l1: L1;
   readonly warmer: Warmer;
-  set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]>;
-  remove(namespace: Namespace, keys: readonly string[]): Promise<(Answered & { readonly existed: boolean })[]>;
+  readonly set: Writes["set"];
+  readonly remove: Writes["remove"];
   touch(namespace: Namespace, key: string, expiry: RequestedExpiry): Promise<Touched>;
   increment(namespace: Namespace, key: string, order: IncrementOrder): Promise<Counted>;
-  compareAndSet(namespace: Namespace, order: SwapOrder): Promise<Swapped>;
+  compareAndSet(namespace: Namespace, order: SwapOrder, fence?: Fence): Promise<Swapped>;
   invalidate(namespace: Namespace, tags: readonly string[]): Promise<{ readonly degraded: boolean }>;
   list(namespace: Namespace, prefix: string, limit: number, token: string): Promise<KeyPage>;
   /** Answers those who wait for another's lease as if their time had run out, and lets nobody wait from now on. */
@@ -89,7 +91,7 @@ export interface SwapOrder {
 const CLOCK_BEAT_MS = 1_000;
 
 export function createCache(options: CacheOptions): Cache {
-  const { storeOf, backplane, versions, clock, random, log } = options;
+  const { storeOf, backplane, versions, fences, clock, random, log } = options;
   const namespaces = createNamespaces(options.policyFor);
   const l1 = createL1({ ...options.l1, monotonic: () => clock.monotonic() });
   const arrivals = createArrivals();
@@ -101,6 +103,7 @@ export function createCache(options: CacheOptions): Cache {
     reads,
     storeOf,
     versions,
+    fences,
     clock,
     random,
     onChange(namespace, kind, key, version) {
@@ -215,7 +218,7 @@ export function createCache(options: CacheOptions): Cache {
       );
     },
 
-    async compareAndSet(namespace, order) {
+    async compareAndSet(namespace, order, fence) {
       const { data, contentType } = order.value;
       const fields = () => [data, JSON.stringify([typeof data, contentType, order.expected, order.expiry, order.tags])];
       return writes.update<Omit<Swapped, keyof Answered>>(
@@ -231,6 +234,7 @@ export function createCache(options: CacheOptions): Cache {
           return { store: { value, tags, ...life }, answer, remember: answer };
         },
         replayOf(namedRequest(order.requestId, "CompareAndSet", fields), parseSwapped),
+        fence,
       );
     },
 

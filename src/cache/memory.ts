@@ -11,6 +11,7 @@ import {
   ListingInterruptedError,
   type MemoryRefuge,
   type ReadResult,
+  refuseFenced,
   type Write,
   type WriteResult,
 } from "./store.ts";
@@ -128,8 +129,14 @@ export function createMemoryStore({ clock, newStamp, maxBytes, log }: MemoryStor
     isInvalidated: marks.isInvalidated,
     read: async (namespace, keys) => keys.map((key) => resultOf(namespace, find(namespace, key))),
     readKept: async (namespace, keys) => keys.map((key) => resultOf(namespace, unhealed.get(nameOf(namespace, key)))),
-    write: async (namespace, writes) => writes.map((write) => writeOne(namespace, write, "any")),
-    keep: async (namespace, writes) => writes.map((write) => writeOne(namespace, { ...write, unhealed: true }, "kept")),
+    async write(namespace, writes) {
+      refuseFenced(writes);
+      return writes.map((write) => writeOne(namespace, write, "any"));
+    },
+    async keep(namespace, writes) {
+      refuseFenced(writes);
+      return writes.map((write) => writeOne(namespace, { ...write, unhealed: true }, "kept"));
+    },
     async invalidate(namespace, tags, stamp) {
       marks.invalidate(namespace, tags, stamp, false);
       return {};

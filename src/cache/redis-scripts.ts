@@ -5,22 +5,8 @@ import { defineScript } from "../infra/redis-script.ts";
  * read counts as 0, so a key that someone else wrote over is simply replaced.
  */
 
-/**
- * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step. A tombstone stored under a
- * lease only keeps the place of a value that is on its way elsewhere, so the lease stays until that is there.
- *
- * KEYS  entry, lease, request memory
- * ARGV  1 guard: none | ordered | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
- *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
- *       8 channel ("" to tell nobody)             9, 10 message before and after the version
- *       11 answer to remember (left out: none)    12 milliseconds to remember it
- *       ("seen" is "version" that may also find no record at all)
- * Result: the version stored under, or "version" / "lease" when the guard of that name refused; "have <version>" for "ordered".
- */
-export const writeScript = defineScript({
-  name: "cache-write",
-  keys: 3,
-  lua: `
+/** `answer`: the argument from which on there is what to remember. */
+const store = (answer: number) => `
 local head = redis.pcall('GETRANGE', KEYS[1], 0, 31)
 local have, flag = 0, ''
 if type(head) == 'string' then
@@ -47,10 +33,53 @@ local record = 'h1 ' .. text .. ARGV[5] .. ARGV[6]
 if ARGV[7] == '0' then redis.call('SET', KEYS[1], record) else redis.call('SET', KEYS[1], record, 'PX', ARGV[7]) end
 local keepsPlace = guard == 'lease' and string.sub(ARGV[5], 2, 2) == 'd'
 if guard ~= 'newer' and not keepsPlace then redis.call('DEL', KEYS[2]) end
-if ARGV[11] then redis.call('SET', KEYS[3], ARGV[11], 'PX', ARGV[12]) end
+if ARGV[${answer}] then redis.call('SET', KEYS[3], ARGV[${answer}], 'PX', ARGV[${answer + 1}]) end
 if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], ARGV[9] .. text .. ARGV[10]) end
 return text
-`,
+`;
+
+/**
+ * Stores a record if its guard holds, voids the lease, and tells other instances: one atomic step. A tombstone stored under a
+ * lease only keeps the place of a value that is on its way elsewhere, so the lease stays until that is there.
+ *
+ * KEYS  entry, lease, request memory
+ * ARGV  1 guard: none | ordered | version | seen | newer | lease   2 version proposed   3 version seen   4 lease token
+ *       5 header after the version                6 value                 7 milliseconds to keep (0: for ever)
+ *       8 channel ("" to tell nobody)             9, 10 message before and after the version
+ *       11 answer to remember (left out: none)    12 milliseconds to remember it
+ *       ("seen" is "version" that may also find no record at all)
+ * Result: the version stored under, or "version" / "lease" when the guard of that name refused; "have <version>" for "ordered".
+ */
+export const writeScript = defineScript({
+  name: "cache-write",
+  keys: 3,
+  lua: store(11),
+});
+
+/** Longer than a holder of a lock usually leaves between two writes: then SQL is asked once for both. */
+const FENCE_KEPT_MS = 600_000;
+
+/**
+ * The same under the fence of a lock (see redis-fences.ts). A fence key is `<newest token> <era>`; a new one has token 0.
+ *
+ * KEYS  as above, then 4 fence
+ * ARGV  1 to 10 as above   11 token   12 era in which SQL was asked   13 name for a new era   14, 15 as 11, 12 above
+ * Result: as above, or "fenced <newest token>", or "forgotten <era>": the fence key is of this other era.
+ */
+export const fencedWriteScript = defineScript({
+  name: "cache-write-fenced",
+  keys: 4,
+  lua: `
+local fence = redis.pcall('GET', KEYS[4])
+local newest, era = string.match(type(fence) == 'string' and fence or '', '^(%d+) (%S+)$')
+if not era then
+  newest, era = '0', ARGV[13]
+  redis.call('SET', KEYS[4], '0 ' .. era, 'PX', ${FENCE_KEPT_MS})
+end
+if tonumber(newest) > tonumber(ARGV[11]) then return 'fenced ' .. newest end
+if era ~= ARGV[12] then return 'forgotten ' .. era end
+redis.call('SET', KEYS[4], ARGV[11] .. ' ' .. era, 'PX', ${FENCE_KEPT_MS})
+${store(14)}`,
 });
 
 /**

@@ -1,10 +1,12 @@
 import { invalidField } from "../infra/failure.ts";
-import { type Redis, RedisReplyError } from "../infra/redis.ts";
+import { type Redis, type RedisArgument, RedisReplyError } from "../infra/redis.ts";
 import { createRedisReader } from "../infra/redis-reader.ts";
 import type { Announcement, Announcer } from "./change.ts";
 import { type CacheRecord, type Draft, isFresh } from "./record.ts";
+import { createRedisFences } from "./redis-fences.ts";
 import { headerTail, parseHeader, parseRecord, payload } from "./redis-record.ts";
 import {
+  fencedWriteScript,
   invalidateScript,
   leaseScript,
   raiseScript,
@@ -13,6 +15,7 @@ import {
   writeScript,
 } from "./redis-scripts.ts";
 import {
+  type AskedFence,
   type Guard,
   type HotStore,
   isOvertaken,
@@ -27,11 +30,14 @@ import { invalidationStamp, madeStamp } from "./version.ts";
 
 /*
  * Keys: `holdfast:cache:{ns/key}`, its lease `holdfast:lease:{ns/key}` and request memory in the same slot of a cluster;
+ * and, in a cluster, the fence of each lock `holdfast:fence:{ns/key}:lock` (else `holdfast:fence:lock`, one for all entries);
  * marks `holdfast:mark:{ns}` and `holdfast:mark:{ns}:tag` together in one slot per namespace. Entries spread over all slots.
  */
 const entryKey = (namespace: string, key: string) => `holdfast:cache:{${namespace}/${key}}`;
 const leaseKey = (namespace: string, key: string) => `holdfast:lease:{${namespace}/${key}}`;
 const requestKey = (namespace: string, key: string, id: string) => `holdfast:request:{${namespace}/${key}}:${id}`;
+const fenceKeyOfEntry = (namespace: string, key: string, lock: string) =>
+  `holdfast:fence:{${namespace}/${key}}:${lock.replaceAll("%", "%25").replaceAll("}", "%7D")}`;
 const markKey = (namespace: string, tag: string) => `holdfast:mark:{${namespace}}${tag === "" ? "" : `:${tag}`}`;
 
 /** How much of an entry a listing reads to see its header; longer headers (many tags) are read whole. */
@@ -51,6 +57,7 @@ export interface RedisStoreOptions {
 
 export function createRedisStore({ redis, announcer, clock, newStamp }: RedisStoreOptions): HotStore {
   const reader = createRedisReader(redis);
+  const fences = createRedisFences(redis, newStamp);
 
   // Not an async function, for what that would cost each read.
   function read(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
@@ -162,30 +169,50 @@ export function createRedisStore({ redis, announcer, clock, newStamp }: RedisSto
   }
 
   function send(namespace: string, write: Write, stamps: readonly number[]): Promise<WriteResult> {
-    const { key, draft, guard, request } = write;
+    const { key, draft, guard, request, fence } = write;
     const told = write.announce === "no" ? NOBODY : announcer(write.announce, namespace, key);
     const lease = leaseKey(namespace, key);
+    const keys: [string, string, string] = [
+      entryKey(namespace, key),
+      lease,
+      request === undefined ? lease : requestKey(namespace, key, request.id),
+    ];
+    const args: RedisArgument[] = [
+      scriptGuard(guard),
+      draft.version,
+      "seen" in guard ? guard.seen : 0,
+      guard.kind === "lease" ? guard.token : "",
+      headerTail(draft, stamps),
+      asArgument(payload(draft)),
+      keepMs(draft),
+      told.channel,
+      told.before,
+      told.after,
+    ];
     const remembered =
       request === undefined ? [] : [request.answer, Math.max(1, Math.ceil(request.expiresAt - clock.now()))];
-    return redis
-      .run(
-        writeScript,
-        [entryKey(namespace, key), lease, request === undefined ? lease : requestKey(namespace, key, request.id)],
-        [
-          scriptGuard(guard),
-          draft.version,
-          "seen" in guard ? guard.seen : 0,
-          guard.kind === "lease" ? guard.token : "",
-          headerTail(draft, stamps),
-          asArgument(payload(draft)),
-          keepMs(draft),
-          told.channel,
-          told.before,
-          told.after,
-          ...remembered,
-        ],
-      )
-      .then((reply) => resultOf(reply, stamps));
+    if (fence !== undefined) {
+      const { lock } = fence;
+      const fenceKey = redis.mode === "cluster" ? fenceKeyOfEntry(namespace, key, lock) : `holdfast:fence:${lock}`;
+      return sendFenced(fence, [...keys, fenceKey], args, remembered).then((reply) => resultOf(reply, stamps));
+    }
+    args.push(...remembered);
+    return redis.run(writeScript, keys, args).then((reply) => resultOf(reply, stamps));
+  }
+
+  async function sendFenced(
+    fence: AskedFence,
+    keys: readonly [string, string, string, fenceKey: string],
+    args: readonly RedisArgument[],
+    remembered: readonly RedisArgument[],
+  ): Promise<unknown> {
+    const [, , , fenceKey] = keys;
+    const life = redis.lifeOf(fenceKey);
+    const said = fences.argumentsOf(fenceKey, fence);
+    const reply = await redis.run(fencedWriteScript, keys, [...args, ...said, ...remembered]);
+    const [, era] = /^forgotten (\S+)$/.exec(String(reply)) ?? [];
+    if (era !== undefined) fences.learn(fenceKey, era, life);
+    return reply;
   }
 
   function keepMs(draft: Draft): number {
@@ -290,6 +317,9 @@ function resultOf(reply: unknown, stamps: readonly number[]): WriteResult {
   const version = Number(text);
   if (Number.isSafeInteger(version)) return { stored: true, version, stamps, layer: "redis" };
   if (text === "lease") return { stored: false, why: "lease", layer: "redis" };
+  if (text.startsWith("forgotten ")) return { stored: false, why: "forgotten", layer: "redis" };
+  const [, newest] = /^fenced (\d+)$/.exec(text) ?? [];
+  if (newest !== undefined) return { stored: false, why: "fenced", newest: Number(newest), layer: "redis" };
   const [, have] = /^have (\d+)$/.exec(text) ?? [];
   return { stored: false, why: "version", ...(have === undefined ? {} : { version: Number(have) }), layer: "redis" };
 }

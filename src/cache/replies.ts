@@ -20,6 +20,7 @@ import {
 import { type ItemError, ItemErrorSchema } from "../gen/holdfast/v1/item_error_pb.js";
 import { EncodedReply } from "../infra/call.ts";
 import type { FieldViolation } from "../infra/failure.ts";
+import type { FencingTokenStaleError } from "../infra/fencing.ts";
 import type { Change } from "./change.ts";
 import type { FeedEvent } from "./feed.ts";
 import { LIMITS } from "./fields.ts";
@@ -28,7 +29,7 @@ import type { Namespace } from "./namespace.ts";
 import type { Found } from "./reads.ts";
 import type { CacheRecord } from "./record.ts";
 import { encodeGet, encodeGetMany, encodeSet, type GetFields, sizeOfResult } from "./wire.ts";
-import type { SetAnswer } from "./writes.ts";
+import type { SetDecision } from "./writes.ts";
 
 const OUTCOMES = { hit: CacheOutcome.HIT, stale: CacheOutcome.STALE, miss: CacheOutcome.MISS } as const;
 
@@ -121,7 +122,7 @@ export function replyRoom(count: number): (key: string, found: Found) => boolean
 }
 
 /** The reply to a Set. */
-export function setReply(answer: SetAnswer): EncodedReply {
+export function setReply(answer: SetDecision): EncodedReply {
   const stored = answer.outcome === "stored" ? answer : undefined;
   return new EncodedReply(encodeSet(SET_OUTCOMES[answer.outcome], stored?.version ?? 0, stored?.expiresAt));
 }
@@ -136,6 +137,11 @@ export function itemError({ field, description }: FieldViolation): ItemError {
   });
 }
 
+/** The same for a token that turned out to be old while the items were carried out: no field of the item is to blame. */
+export function staleError({ reason, message }: FencingTokenStaleError): ItemError {
+  return create(ItemErrorSchema, { code: "FAILED_PRECONDITION", reason, message });
+}
+
 const SET_OUTCOMES = {
   stored: SetOutcome.STORED,
   lease_lost: SetOutcome.LEASE_LOST,
@@ -144,7 +150,7 @@ const SET_OUTCOMES = {
 } as const;
 
 /** The fields of a SetResult but for its error. */
-export function setFields(answer: SetAnswer) {
+export function setFields(answer: SetDecision) {
   const outcome = SET_OUTCOMES[answer.outcome];
   if (answer.outcome !== "stored") return { outcome };
   return { outcome, version: BigInt(answer.version), ...expireTime(answer.expiresAt) };

@@ -1,5 +1,7 @@
 import type { NoteAbsence } from "../infra/absence.ts";
+import type { Fences } from "../infra/fencing.ts";
 import { type Guarded, isCallersMistake } from "../infra/guarded.ts";
+import { createFencedWrites } from "./fenced-writes.ts";
 import type { Healer } from "./healer.ts";
 import type { Kept } from "./kept.ts";
 import type { CacheStore, Guard, ReadResult, Refuge, Write, WriteResult } from "./store.ts";
@@ -14,13 +16,16 @@ export interface ResilientOptions {
   readonly guarded: Guarded;
   readonly kept: Kept;
   readonly healer: Healer;
+  readonly fences: Fences;
+  /** Of this process's version clock. */
+  readonly newStamp: () => number;
   readonly noteAbsence: NoteAbsence;
   /** Whether nobody else keeps changes in the refuge, so that what `kept` does not list is not there. Default: false. */
   readonly isOwnRefuge?: boolean;
 }
 
 export function createResilientStore(options: ResilientOptions): CacheStore {
-  const { primary, refuge, guarded, kept, healer, noteAbsence } = options;
+  const { primary, refuge, guarded, kept, healer, fences, newStamp, noteAbsence } = options;
 
   /** On the layer if it can be reached, else on the refuge. */
   async function either<T>(work: () => Promise<T>, fallback: () => Promise<T>): Promise<T> {
@@ -110,15 +115,23 @@ export function createResilientStore(options: ResilientOptions): CacheStore {
 
   function writeOrKeep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
     return either(
-      async () => {
-        // Also before a write without a guard: an older value left in the refuge would be shown when the layer goes away again.
-        const doubtful = kept.any ? writes.filter(({ key }) => kept.hasKey(namespace, key)) : [];
-        if (doubtful.length > 0) await healer.healKeys(namespace, doubtful);
-        return primary.write(namespace, writes);
-      },
+      () => writeHealed(namespace, writes),
       () => keep(namespace, writes),
     );
   }
+
+  async function writeHealed(namespace: string, writes: readonly Write[]): Promise<WriteResult[]> {
+    // Also before a write without a guard: an older value left in the refuge would be shown when the layer goes away again.
+    const doubtful = kept.any ? writes.filter(({ key }) => kept.hasKey(namespace, key)) : [];
+    if (doubtful.length > 0) await healer.healKeys(namespace, doubtful);
+    return primary.write(namespace, writes);
+  }
+
+  const writeFenced = createFencedWrites({
+    layer: primary.layer,
+    write: (namespace, writes) => guarded(() => writeHealed(namespace, writes)),
+    ...{ fences, newStamp, noteAbsence },
+  });
 
   /** While changes are kept here that the layer may not have heard of. */
   async function readInDoubt(namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
@@ -150,11 +163,12 @@ export function createResilientStore(options: ResilientOptions): CacheStore {
       );
     },
     async write(namespace, writes) {
+      const carryOut = writes[0]?.fence === undefined ? writeOrKeep : writeFenced;
       const results: WriteResult[] = [];
       let left = writes.map((write, at) => ({ at, write }));
       for (let attempt = 1; left.length > 0; attempt++) {
         const orders = left.map(({ write }) => (attempt < ATTEMPTS ? inOrder(write) : write));
-        const answers = await writeOrKeep(namespace, orders);
+        const answers = await carryOut(namespace, orders);
         left = left.flatMap(({ at, write }, i) => {
           const answer = answers[i];
           if (answer === undefined) throw new Error("a write got no result");

@@ -20,7 +20,7 @@ import {
 } from "../gen/holdfast/v1/cache_pb.js";
 import { type CallContext, type EncodedReply, type Mounted, mount, type ServedBy } from "../infra/call.ts";
 import { Failure } from "../infra/failure.ts";
-import { requireNoFencing } from "../infra/fencing.ts";
+import { fenceOf } from "../infra/fencing.ts";
 import type { Cache } from "./cache.ts";
 import { CacheFields, keyFault, LIMITS } from "./fields.ts";
 import type { Held } from "./l1.ts";
@@ -37,6 +37,7 @@ import {
   replyRoom,
   setFields,
   setReply,
+  staleError,
   statsOf,
   watchReply,
 } from "./replies.ts";
@@ -102,19 +103,20 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
 
     async set(request, call) {
       const { fields, namespace } = begin(request.namespace);
-      requireNoFencing(request.fencing);
+      const fence = fenceOf(fields, request.fencing);
       const order = orderOf(fields, request, request.leaseToken, namespace.policy);
       if (order.ifAbsent && order.leaseToken !== "") fields.refuse("if_absent", "cannot be combined with lease_token");
       fields.done();
-      const [answer] = await cache.set(namespace, [order]);
+      const [answer] = await cache.set(namespace, [order], fence);
       if (answer === undefined) throw new Error("a set got no answer");
       say(call, answer);
+      if (answer.outcome === "refused") throw answer.error;
       return setReply(answer);
     },
 
     async setMany(request, call) {
       const { fields, namespace } = begin(request.namespace);
-      requireNoFencing(request.fencing);
+      const fence = fenceOf(fields, request.fencing);
       fields.count("items", request.items.length, LIMITS.batch);
       fields.done();
       const items = request.items.map((item) => {
@@ -126,11 +128,13 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
       const answers = await cache.set(
         namespace,
         good.map((item) => item.order),
+        fence,
       );
       sayAll(call, answers);
       const answered = new Map(good.map((item, i) => [item, answers[i]]));
       const results = items.map((item) => {
         const answer = answered.get(item);
+        if (answer?.outcome === "refused") return create(SetResultSchema, { error: staleError(answer.error) });
         if (answer !== undefined) return create(SetResultSchema, setFields(answer));
         return create(SetResultSchema, item.fault === undefined ? {} : { error: itemError(item.fault) });
       });
@@ -139,29 +143,34 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
 
     async delete(request, call) {
       const { fields, namespace } = begin(request.namespace);
-      requireNoFencing(request.fencing);
+      const fence = fenceOf(fields, request.fencing);
       fields.key("key", request.key);
       fields.done();
-      const [answer] = await cache.remove(namespace, [request.key]);
+      const [answer] = await cache.remove(namespace, [request.key], fence);
       if (answer === undefined) throw new Error("a delete got no answer");
       say(call, answer);
+      if (answer.outcome === "refused") throw answer.error;
       return create(CacheServiceDeleteResponseSchema, { existed: answer.existed });
     },
 
     async deleteMany(request, call) {
       const { fields, namespace } = begin(request.namespace);
-      requireNoFencing(request.fencing);
+      const fence = fenceOf(fields, request.fencing);
       fields.count("keys", request.keys.length, LIMITS.batch);
       fields.done();
       const faults = request.keys.map(keyFault);
       const good = [...new Set(request.keys.filter((_, i) => faults[i] === undefined))];
-      const answers = good.length === 0 ? [] : await cache.remove(namespace, good);
+      const answers = good.length === 0 ? [] : await cache.remove(namespace, good, fence);
       sayAll(call, answers);
-      const existed = new Map(good.map((key, i) => [key, answers[i]?.existed ?? false]));
+      const answered = new Map(good.map((key, i) => [key, answers[i]]));
       const results = request.keys.map((key, i) => {
         const fault = faults[i];
-        if (fault === undefined) return create(DeleteResultSchema, { existed: existed.get(key) ?? false });
-        return create(DeleteResultSchema, { error: itemError({ field: "key", description: fault }) });
+        if (fault !== undefined) {
+          return create(DeleteResultSchema, { error: itemError({ field: "key", description: fault }) });
+        }
+        const answer = answered.get(key);
+        if (answer?.outcome === "refused") return create(DeleteResultSchema, { error: staleError(answer.error) });
+        return create(DeleteResultSchema, { existed: answer?.existed ?? false });
       });
       return create(CacheServiceDeleteManyResponseSchema, { results });
     },
@@ -208,7 +217,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
 
     async compareAndSet(request, call) {
       const { fields, namespace } = begin(request.namespace);
-      requireNoFencing(request.fencing);
+      const fence = fenceOf(fields, request.fencing);
       fields.key("key", request.key);
       const order = {
         key: request.key,
@@ -219,7 +228,7 @@ export function createCacheService({ cache, instanceId }: CacheServiceOptions): 
         requestId: fields.requestId(request.requestId),
       };
       fields.done();
-      const answer = await cache.compareAndSet(namespace, order);
+      const answer = await cache.compareAndSet(namespace, order, fence);
       say(call, answer);
       const { swapped, version, expiresAt, current } = answer;
       return create(CacheServiceCompareAndSetResponseSchema, {

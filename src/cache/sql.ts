@@ -1,8 +1,10 @@
 import type { Clock } from "../infra/clock.ts";
-import type { Database, SqlRow, SqlValue } from "../infra/database.ts";
+import type { Database, SqlRow, SqlStatement, SqlValue } from "../infra/database.ts";
+import type { Fence } from "../infra/fencing.ts";
 import type { Announcer } from "./change.ts";
 import { createMemoryLeases } from "./memory-leases.ts";
 import type { CacheRecord } from "./record.ts";
+import { createSqlFencedWrites, type FencedStep } from "./sql-fenced-writes.ts";
 import { createSqlLeases } from "./sql-leases.ts";
 import { createSqlMarks } from "./sql-marks.ts";
 import { type EntryRow, entryParams, parseStamps, recordOf } from "./sql-row.ts";
@@ -14,12 +16,14 @@ import {
   REMEMBER_IF_STORED,
 } from "./sql-statements.ts";
 import {
+  type Guard,
   isOvertaken,
   type KeyInfo,
   type KeyPage,
   ListingInterruptedError,
   type ReadResult,
   type Refuge,
+  refuseFenced,
   type Write,
   type WriteResult,
 } from "./store.ts";
@@ -51,6 +55,7 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
   const layer = database.kind;
   const statements = entryStatements({ notify: announcer !== undefined, kind: database.kind });
   const marks = createSqlMarks({ database, announcer });
+  const fenced = createSqlFencedWrites(database);
   const leases = database.shared ? createSqlLeases(database, clock) : createMemoryLeases(clock);
 
   async function readWhere(condition: string, namespace: string, keys: readonly string[]): Promise<ReadResult[]> {
@@ -73,8 +78,32 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
 
   async function writeOne(namespace: string, wanted: Write, over: "any" | "kept"): Promise<WriteResult> {
     const write = withLargerVersion(wanted);
+    const order = orderFor(namespace, write, await stampsFor(namespace, write), over);
+    return "stored" in order ? order : resultOf(order, await run(order.statements));
+  }
+
+  /** The writes of one call, all under one fence. */
+  async function writeFenced(namespace: string, fence: Fence, wanted: readonly Write[]): Promise<WriteResult[]> {
+    const orders = await Promise.all(
+      wanted.map(async (one) => {
+        const write = withLargerVersion(one);
+        return orderFor(namespace, write, await stampsFor(namespace, write), "any");
+      }),
+    );
+    const sent = orders.flatMap((order) => ("stored" in order ? [] : [order]));
+    const outcome = await fenced.carryOut(fence, sent);
+    if ("newest" in outcome) return wanted.map(() => ({ stored: false, why: "fenced", newest: outcome.newest, layer }));
+    let next = 0;
+    return orders.map((order) => ("stored" in order ? order : resultOf(order, outcome.rows[next++] ?? [])));
+  }
+
+  async function stampsFor(namespace: string, { stamps, draft }: Write): Promise<readonly number[]> {
+    return stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], newStamp()));
+  }
+
+  /** What to carry out; or the answer, when the write is refused before that. */
+  function orderFor(namespace: string, write: Write, stamps: readonly number[], over: "any" | "kept"): Order | Refusal {
     const { key, draft, guard } = write;
-    const stamps = write.stamps ?? (await marks.ensure(namespace, ["", ...draft.tags], newStamp()));
     if (isOvertaken(guard, stamps)) return { stored: false, why: "overtaken", stamp: Math.max(...stamps), layer };
     if (guard.kind === "lease" && !leases.holds(namespace, key, guard.token))
       return { stored: false, why: "lease", layer };
@@ -82,7 +111,11 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     const notify = announcer === undefined ? [] : announcementParams(told ?? NOBODY);
     const row = entryParams(namespace, key, draft, stamps, write.unhealed ?? false);
     const { statement, seen } = chosen(write, over);
-    const [stored] = await run(statement, [...row, ...seen, ...notify], namespace, write);
+    const statements = statementsOf(statement, [...row, ...seen, ...notify], namespace, write);
+    return { namespace, key, guard, stamps, statements };
+  }
+
+  function resultOf({ namespace, key, guard, stamps }: Order, [stored]: readonly SqlRow[]): WriteResult {
     if (stored === undefined) return { stored: false, why: guard.kind === "lease" ? "lease" : "version", layer };
     if (guard.kind !== "newer") leases.void(namespace, key);
     return { stored: true, version: Number(stored.version), stamps, layer };
@@ -107,20 +140,27 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     }
   }
 
-  /** One statement, or statements in one go, so that concurrent ones can share a commit. */
-  async function run(
+  /** One, or one and what is to be remembered if it stores. */
+  function statementsOf(
     { sql, remembering }: EntryStatement,
     params: readonly SqlValue[],
     namespace: string,
     { key, request }: Write,
-  ): Promise<SqlRow[]> {
-    if (request === undefined) return database.write(sql, params);
+  ): readonly [SqlStatement, ...SqlStatement[]] {
+    if (request === undefined) return [{ sql, params }];
     const asked = [request.id, request.answer, request.expiresAt];
-    if (database.kind === "postgres") return database.write(remembering, [...params, ...asked]);
-    const [stored = []] = await database.writeAll([
+    if (database.kind === "postgres") return [{ sql: remembering, params: [...params, ...asked] }];
+    return [
       { sql: remembering, params },
       { sql: REMEMBER_IF_STORED, params: [namespace, key, ...asked] },
-    ]);
+    ];
+  }
+
+  /** In one go, so that concurrent ones can share a commit. */
+  async function run(statements: readonly [SqlStatement, ...SqlStatement[]]): Promise<SqlRow[]> {
+    const [{ sql, params }, ...more] = statements;
+    if (more.length === 0) return database.write(sql, params);
+    const [stored = []] = await database.writeAll(statements);
     return stored;
   }
 
@@ -155,9 +195,15 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     forgetMark: marks.forget,
     read: (namespace, keys) => readWhere("", namespace, keys),
     readKept: (namespace, keys) => readWhere(" AND unhealed <> 0", namespace, keys),
-    write: (namespace, writes) => Promise.all(writes.map((write) => writeOne(namespace, write, "any"))),
-    keep: (namespace, writes) =>
-      Promise.all(writes.map((write) => writeOne(namespace, { ...write, unhealed: true }, "kept"))),
+    write(namespace, writes) {
+      const fence = writes[0]?.fence;
+      if (fence !== undefined) return writeFenced(namespace, fence, writes);
+      return Promise.all(writes.map((write) => writeOne(namespace, write, "any")));
+    },
+    async keep(namespace, writes) {
+      refuseFenced(writes);
+      return Promise.all(writes.map((write) => writeOne(namespace, { ...write, unhealed: true }, "kept")));
+    },
     async invalidate(namespace, tags, stamp) {
       await marks.invalidate(namespace, tags.length === 0 ? [""] : tags, stamp, false);
       return {};
@@ -230,6 +276,14 @@ export function createSqlStore({ database, announcer, clock, newStamp }: SqlStor
     },
   };
 }
+
+interface Order extends FencedStep {
+  readonly statements: readonly [SqlStatement, ...SqlStatement[]];
+  readonly guard: Guard;
+  readonly stamps: readonly number[];
+}
+
+type Refusal = Extract<WriteResult, { stored: false }>;
 
 type UnhealedRow = { namespace: string; key: string; version: number };
 type UnhealedMarkRow = { namespace: string; tag: string; stamp: number };

@@ -1,5 +1,6 @@
 import type { ServedBy } from "../infra/call.ts";
-import { Failure } from "../infra/failure.ts";
+import { Failure, UnavailableError } from "../infra/failure.ts";
+import type { Fence } from "../infra/fencing.ts";
 import type { CacheRecord, Draft } from "./record.ts";
 import { isInvalidation } from "./version.ts";
 
@@ -49,6 +50,12 @@ export function isOvertaken(guard: Guard, stamps: readonly number[]): boolean {
   return since !== undefined && stamps.some((stamp) => isInvalidation(stamp) && stamp > since);
 }
 
+/** A fence of which SQL said that no newer token was seen. */
+export interface AskedFence extends Fence {
+  /** What this process knew when its version clock was here, it knew before SQL was asked. */
+  readonly askedAt: number;
+}
+
 export interface Write {
   readonly key: string;
   readonly draft: Draft;
@@ -59,6 +66,8 @@ export interface Write {
   readonly request?: { readonly id: string; readonly answer: string; readonly expiresAt: number };
   /** Remember, in the same step, that the layer above has not heard of it (only a Refuge can). */
   readonly unhealed?: boolean;
+  /** The lock it is made under: with a newer token of it before, nothing is written. The same for all writes of one call. */
+  readonly fence?: AskedFence | undefined;
   /** How other instances hear of it: `set` and `deleted` reach watchers, `drop` only makes them forget their copies. */
   readonly announce: "set" | "deleted" | "drop" | "no";
 }
@@ -74,14 +83,35 @@ export type WriteResult =
     }
   | {
       readonly stored: false;
-      readonly why: "version" | "lease" | "overtaken";
+      /**
+       * "forgotten": the layer may have forgotten a newer token since SQL was asked. To be asked again, and tried again. Only of
+       * layers that are not the truth of their fences.
+       */
+      readonly why: "version" | "lease" | "overtaken" | "forgotten";
       /** When the version refused it, and it is known: the one there is. */
       readonly version?: number;
       /** When overtaken: the largest stamp seen, so that the next attempt can be later than it. */
       readonly stamp?: number;
       readonly degraded?: boolean;
       readonly layer: ServedBy;
+    }
+  | {
+      readonly stored: false;
+      /** A write under a newer token of its lock came before it. */
+      readonly why: "fenced";
+      readonly newest: number;
+      readonly degraded?: boolean;
+      readonly layer: ServedBy;
     };
+
+/** For what only stands in for a layer: it cannot hold a write to tokens that others have seen meanwhile. */
+export function refuseFenced(writes: readonly Write[]): void {
+  if (writes.every(({ fence }) => fence === undefined)) return;
+  throw new UnavailableError(
+    "REDIS_UNAVAILABLE",
+    "a write under a lock is stored where its fence is kept, or not at all",
+  );
+}
 
 export interface KeyInfo {
   readonly key: string;
@@ -155,7 +185,7 @@ export interface UnhealedMark {
 export interface Refuge extends CacheStore {
   /** Like read, but sees only unhealed records: what else it holds of a namespace it is not the truth of is out of date. */
   readKept(namespace: string, keys: readonly string[]): Promise<ReadResult[]>;
-  /** Like write over what readKept sees, and remembers the keys as unhealed. */
+  /** Like write over what readKept sees, and remembers the keys as unhealed. No fenced write: who reads it later knows no fence. */
   keep(namespace: string, writes: readonly Write[]): Promise<WriteResult[]>;
   /** Like invalidate, and remembers the marks as unhealed. Returns them as they stand now. */
   keepInvalidation(namespace: string, tags: readonly string[], stamp: number): Promise<readonly UnhealedMark[]>;

@@ -1,6 +1,7 @@
 import type { ServedBy } from "../infra/call.ts";
 import type { Clock } from "../infra/clock.ts";
 import { Failure } from "../infra/failure.ts";
+import { type Fence, type Fences, FencingTokenStaleError } from "../infra/fencing.ts";
 import type { NamedRequest } from "../infra/named-request.ts";
 import { lifetime, type RequestedExpiry } from "./expiry.ts";
 import type { L1 } from "./l1.ts";
@@ -10,7 +11,7 @@ import { portions } from "./portions.ts";
 import type { Reads } from "./reads.ts";
 import { type CacheRecord, type CacheValue, type Draft, tombstone } from "./record.ts";
 import { createOwnAnswers, recalledAnswer, rememberedAnswer } from "./request-memory.ts";
-import type { CacheStore, Guard, Write, WriteResult } from "./store.ts";
+import type { AskedFence, CacheStore, Guard, Write, WriteResult } from "./store.ts";
 import type { Versions } from "./version.ts";
 
 export interface SetOrder {
@@ -28,21 +29,36 @@ export interface Answered {
   readonly degraded: boolean;
 }
 
-export type SetOutcome =
+export type SetDecision =
   | { readonly outcome: "stored"; readonly version: number; readonly expiresAt: number | undefined }
   | { readonly outcome: "lease_lost" | "overtaken" | "exists" };
 
-export type SetAnswer = Answered & SetOutcome;
+/** What a newer token of the lock was in the way of, while the others of the call were carried out. */
+export interface Refused {
+  readonly outcome: "refused";
+  readonly error: FencingTokenStaleError;
+}
 
+export type SetAnswer = Answered & (SetDecision | Refused);
+export type RemoveAnswer = Answered & ({ readonly outcome: "removed"; readonly existed: boolean } | Refused);
+
+/** With a fence they reject with FencingTokenStaleError, before anything is read, where a newer token is known already. */
 export interface Writes {
   /** One answer an order, in order; orders for one key are carried out in order. */
-  set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]>;
-  remove(namespace: Namespace, keys: readonly string[]): Promise<(Answered & { readonly existed: boolean })[]>;
+  set(namespace: Namespace, orders: readonly SetOrder[], fence?: Fence): Promise<SetAnswer[]>;
+  remove(namespace: Namespace, keys: readonly string[], fence?: Fence): Promise<RemoveAnswer[]>;
   /**
    * Reads the key, lets `decide` say what to store in its place (undefined: nothing), and stores that only if nothing changed
-   * in between; else it begins again. `decide` may run several times. With `replay`, a request answered before is answered alike.
+   * in between; else it begins again. `decide` may run several times. With `replay`, a request answered before is answered alike,
+   * whatever has become of its fence.
    */
-  update<T>(namespace: Namespace, key: string, decide: Decide<T>, replay?: Replay<T>): Promise<T & Answered>;
+  update<T>(
+    namespace: Namespace,
+    key: string,
+    decide: Decide<T>,
+    replay?: Replay<T>,
+    fence?: Fence,
+  ): Promise<T & Answered>;
   invalidate(namespace: Namespace, tags: readonly string[]): Promise<{ readonly degraded: boolean }>;
 }
 
@@ -73,6 +89,7 @@ export interface WritesOptions {
   readonly reads: Reads;
   readonly storeOf: (namespace: Namespace) => CacheStore;
   readonly versions: Versions;
+  readonly fences: Fences;
   readonly clock: Clock;
   readonly random: () => number;
   /** A key has a new value or none: tell whoever waits or watches here. */
@@ -86,7 +103,7 @@ const REQUEST_MEMORY_MS = 600_000;
 const ATTEMPTS = 64;
 
 export function createWrites(options: WritesOptions): Writes {
-  const { l1, reads, storeOf, versions, clock, random, onChange, onInvalidate } = options;
+  const { l1, reads, storeOf, versions, fences, clock, random, onChange, onInvalidate } = options;
   const queues = new Map<string, Promise<unknown>>();
   const ownAnswers = createOwnAnswers(clock);
 
@@ -101,7 +118,7 @@ export function createWrites(options: WritesOptions): Writes {
         if (write === undefined || pending === undefined) return;
         if (result.degraded) namespace.counters.fallbacks++;
         if (!result.stored) {
-          if (result.stamp !== undefined) versions.observe(result.stamp);
+          if (result.why === "overtaken" && result.stamp !== undefined) versions.observe(result.stamp);
           return;
         }
         const { version, stamps } = result;
@@ -126,14 +143,22 @@ export function createWrites(options: WritesOptions): Writes {
     }
   }
 
+  /** From here on SQL refuses what is older than this. Rejects where it knows something newer. */
+  async function ask(fence: Fence): Promise<AskedFence> {
+    const askedAt = versions.next();
+    await fences.raise(fence);
+    return { ...fence, askedAt };
+  }
+
   function draftOf(namespace: Namespace, { value, expiry, tags }: SetOrder): Draft {
     const life = lifetime(expiry, namespace.policy, clock.now(), random);
     return { version: versions.next(), deleted: false, value, tags, ...life };
   }
 
-  async function set(namespace: Namespace, orders: readonly SetOrder[]): Promise<SetAnswer[]> {
+  async function set(namespace: Namespace, orders: readonly SetOrder[], unasked?: Fence): Promise<SetAnswer[]> {
+    const fence = unasked && (await ask(unasked));
     const [only] = orders;
-    if (only !== undefined && orders.length === 1) return [await setOne(namespace, only)];
+    if (only !== undefined && orders.length === 1) return [await setOne(namespace, only, fence)];
     // Most orders are alone with their key and unconditional: those go in one batch. The others take their turns key by key.
     const byKey = Map.groupBy(orders.keys(), (at) => orders[at]?.key ?? "");
     const answers = new Map<SetOrder, SetAnswer>();
@@ -145,7 +170,7 @@ export function createWrites(options: WritesOptions): Writes {
       if (first !== undefined && group.length === 1 && !first.ifAbsent) batch.push(first);
       else turns.push(group);
     }
-    await Promise.all([setBatch(namespace, batch, answers), takeTurns(namespace, turns, answers)]);
+    await Promise.all([setBatch(namespace, batch, fence, answers), takeTurns(namespace, turns, fence, answers)]);
     return orders.map((order) => {
       const answer = answers.get(order);
       if (answer === undefined) throw new Error("a set got no answer");
@@ -157,12 +182,13 @@ export function createWrites(options: WritesOptions): Writes {
   async function takeTurns(
     namespace: Namespace,
     turns: readonly (readonly SetOrder[])[],
+    fence: AskedFence | undefined,
     answers: Map<SetOrder, SetAnswer>,
   ): Promise<void> {
     for (const together of portions(turns, namespace.policy)) {
       await Promise.all(
         together.map(async (group) => {
-          for (const order of group) answers.set(order, await setOne(namespace, order));
+          for (const order of group) answers.set(order, await setOne(namespace, order, fence));
         }),
       );
     }
@@ -171,41 +197,52 @@ export function createWrites(options: WritesOptions): Writes {
   async function setBatch(
     namespace: Namespace,
     batch: readonly SetOrder[],
+    fence: AskedFence | undefined,
     answers: Map<SetOrder, SetAnswer>,
   ): Promise<void> {
     if (batch.length === 0) return;
-    const writes = batch.map((order) => writeOf(namespace, order));
+    const writes = batch.map((order) => writeOf(namespace, order, fence));
     const results = await commit(namespace, writes);
     batch.forEach((order, i) => {
       const result = results[i];
-      if (result !== undefined) answers.set(order, answerOf(result, writes[i]?.draft.expiresAt));
+      if (result !== undefined) answers.set(order, answerOf(result, writes[i]));
     });
   }
 
-  async function setOne(namespace: Namespace, order: SetOrder): Promise<SetAnswer> {
+  async function setOne(namespace: Namespace, order: SetOrder, fence: AskedFence | undefined): Promise<SetAnswer> {
     if (!order.ifAbsent) {
-      const write = writeOf(namespace, order);
+      const write = writeOf(namespace, order, fence);
       const [result] = await commit(namespace, [write]);
       if (result === undefined) throw new Error("a write got no result");
-      return answerOf(result, write.draft.expiresAt);
+      return answerOf(result, write);
     }
-    return update<SetOutcome>(namespace, order.key, (current, version) => {
+    const decide: Decide<SetDecision> = (current, version) => {
       if (current !== undefined) return { answer: { outcome: "exists" } };
       const { value, tags } = order;
       const life = lifetime(order.expiry, namespace.policy, clock.now(), random);
       const { expiresAt } = life;
       return { store: { value, tags, ...life }, answer: { outcome: "stored", version, expiresAt } };
-    });
+    };
+    try {
+      return await inTurn(namespace, order.key, decide, undefined, fence);
+    } catch (error) {
+      if (!(error instanceof FencingTokenStaleError)) throw error;
+      return { outcome: "refused", error, layer: storeOf(namespace).layer, degraded: false };
+    }
   }
 
-  function writeOf(namespace: Namespace, order: SetOrder): Write {
+  function writeOf(namespace: Namespace, order: SetOrder, fence: AskedFence | undefined): Write {
     const guard: Guard = order.leaseToken === "" ? { kind: "none" } : guardOf(order.leaseToken);
-    return { key: order.key, draft: draftOf(namespace, order), guard, announce: "set" };
+    return { key: order.key, draft: draftOf(namespace, order), guard, fence, announce: "set" };
   }
 
-  function answerOf(result: WriteResult, expiresAt: number | undefined): SetAnswer {
+  function answerOf(result: WriteResult, write: Write | undefined): SetAnswer {
     const answered = { layer: result.layer, degraded: result.degraded ?? false };
-    if (result.stored) return { ...answered, outcome: "stored", version: result.version, expiresAt };
+    if (result.stored) {
+      return { ...answered, outcome: "stored", version: result.version, expiresAt: write?.draft.expiresAt };
+    }
+    const error = staleness(result, write?.fence);
+    if (error !== undefined) return { ...answered, outcome: "refused", error };
     return { ...answered, outcome: result.why === "overtaken" ? "overtaken" : "lease_lost" };
   }
 
@@ -220,28 +257,63 @@ export function createWrites(options: WritesOptions): Writes {
     return known;
   }
 
-  async function remove(namespace: Namespace, keys: readonly string[]) {
+  async function remove(namespace: Namespace, keys: readonly string[], unasked?: Fence): Promise<RemoveAnswer[]> {
+    const fence = unasked && (await ask(unasked));
     const before = await existing(namespace, keys);
     const results = await commit(
       namespace,
       keys.map((key): Write => {
         const draft = tombstone(versions.next(), clock.now());
-        return { key, draft, guard: { kind: "none" }, announce: "deleted" };
+        return { key, draft, guard: { kind: "none" }, fence, announce: "deleted" };
       }),
     );
-    return results.map((result, i) => ({
-      existed: before[i]?.existed ?? false,
-      layer: result.layer,
-      degraded: (result.degraded ?? false) || (before[i]?.degraded ?? false),
-    }));
+    return results.map((result, i): RemoveAnswer => {
+      const { existed = false, degraded = false } = before[i] ?? {};
+      const answered = { layer: result.layer, degraded: (result.degraded ?? false) || degraded };
+      const error = staleness(result, fence);
+      return error === undefined
+        ? { ...answered, outcome: "removed", existed }
+        : { ...answered, outcome: "refused", error };
+    });
+  }
+
+  function update<T>(
+    namespace: Namespace,
+    key: string,
+    decide: Decide<T>,
+    replay?: Replay<T>,
+    fence?: Fence,
+  ): Promise<T & Answered> {
+    if (fence === undefined) return inTurn(namespace, key, decide, replay, undefined);
+    return updateFenced(namespace, key, decide, replay, fence);
+  }
+
+  async function updateFenced<T>(
+    namespace: Namespace,
+    key: string,
+    decide: Decide<T>,
+    replay: Replay<T> | undefined,
+    fence: Fence,
+  ): Promise<T & Answered> {
+    const store = storeOf(namespace);
+    const answered = replay && (await recall(store, namespace, key, replay));
+    if (answered !== undefined) return { ...answered, layer: store.layer, degraded: false };
+    // Also for what comes to no write: who has lost the lock must not hear that the version was all that was wrong.
+    return inTurn(namespace, key, decide, replay, await ask(fence));
   }
 
   /** One at a time per key in this process, so that only other instances can get in between. */
-  function update<T>(namespace: Namespace, key: string, decide: Decide<T>, replay?: Replay<T>): Promise<T & Answered> {
+  function inTurn<T>(
+    namespace: Namespace,
+    key: string,
+    decide: Decide<T>,
+    replay: Replay<T> | undefined,
+    fence: AskedFence | undefined,
+  ): Promise<T & Answered> {
     const name = `${namespace.name}/${key}`;
     const turn = (queues.get(name) ?? Promise.resolve()).then(
-      () => attempt(namespace, key, decide, replay),
-      () => attempt(namespace, key, decide, replay),
+      () => attempt(namespace, key, decide, replay, fence),
+      () => attempt(namespace, key, decide, replay, fence),
     );
     queues.set(name, turn);
     const done = () => {
@@ -256,6 +328,7 @@ export function createWrites(options: WritesOptions): Writes {
     key: string,
     decide: Decide<T>,
     replay: Replay<T> | undefined,
+    fence: AskedFence | undefined,
   ): Promise<T & Answered> {
     const store = storeOf(namespace);
     for (let i = 0; i < ATTEMPTS; i++) {
@@ -278,11 +351,16 @@ export function createWrites(options: WritesOptions): Writes {
           key,
           draft: { ...stored, version, deleted: false },
           guard: { kind: "version", seen, grantedAt },
+          fence,
           announce: "set",
           ...(request === undefined ? {} : { request }),
         },
       ]);
-      if (!result?.stored) continue;
+      if (!result?.stored) {
+        const error = result && staleness(result, fence);
+        if (error !== undefined) throw error;
+        continue;
+      }
       if (request !== undefined) ownAnswers.add(namespace.name, key, request.id, request.answer, request.expiresAt);
       return { ...answer, layer: result.layer, degraded: degraded || (result.degraded ?? false) };
     }
@@ -316,6 +394,11 @@ export function createWrites(options: WritesOptions): Writes {
       }
     },
   };
+}
+
+function staleness(result: WriteResult, fence: Fence | undefined): FencingTokenStaleError | undefined {
+  if (result.stored || result.why !== "fenced" || fence === undefined) return undefined;
+  return new FencingTokenStaleError(fence, result.newest);
 }
 
 export class ContendedError extends Failure {

@@ -23,6 +23,8 @@ export interface Fences {
 
 /** A newer token of the lock was seen, or granted: whoever has this one has lost the lock. */
 export class FencingTokenStaleError extends Failure {
+  readonly newest: number;
+
   constructor({ lock, token }: Fence, newest: number) {
     super(
       // Not a conflict: nothing is won by trying again with the same token.
@@ -31,6 +33,7 @@ export class FencingTokenStaleError extends Failure {
       `fencing.token: ${token} of the lock "${lock}" is older than ${newest}: another holder came after it`,
       { metadata: { field: "fencing.token", lock, token: String(token), newest: String(newest) } },
     );
+    this.newest = newest;
   }
 }
 

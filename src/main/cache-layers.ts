@@ -17,6 +17,7 @@ import { createAbsenceNotes } from "../infra/absence.ts";
 import type { Breaker } from "../infra/breaker.ts";
 import type { Clock } from "../infra/clock.ts";
 import type { Database } from "../infra/database.ts";
+import type { Fences } from "../infra/fencing.ts";
 import { createGuarded, isCallersMistake } from "../infra/guarded.ts";
 import type { Log } from "../infra/log.ts";
 import type { Redis } from "../infra/redis.ts";
@@ -37,6 +38,7 @@ export interface LayersOptions {
   readonly announcer: Announcer | undefined;
   readonly policyFor: PolicyFor;
   readonly versions: Versions;
+  readonly fences: Fences;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -46,7 +48,7 @@ const HEAL_SWEEP_MS = 5_000;
 const LAST_RESORT_BYTES = 64 * 1024 * 1024;
 
 export async function createLayers(options: LayersOptions): Promise<Layers> {
-  const { database, redis, announcer, clock, versions, log } = options;
+  const { database, redis, announcer, clock, versions, fences, log } = options;
   const newStamp = () => versions.next();
   // Where Redis carries the messages, what SQL stores is announced from there.
   const sql = createSqlStore({ database, announcer: redis === undefined ? announcer : undefined, clock, newStamp });
@@ -94,6 +96,8 @@ export async function createLayers(options: LayersOptions): Promise<Layers> {
     guarded,
     kept,
     healer,
+    fences,
+    newStamp,
     noteAbsence,
   });
   const durable = createDurableStore({ truth: sql, hot, guarded, kept, healer, now: () => clock.now(), noteAbsence });

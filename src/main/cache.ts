@@ -34,7 +34,7 @@ export interface RunningCache {
 
 /** The cache over the layers of this topology. */
 export async function startCache(options: CacheParts): Promise<RunningCache> {
-  const { config, log, metrics, database, redis, backplane, frame, parts } = options;
+  const { config, log, metrics, database, redis, backplane, frame, fences, parts } = options;
   const clock = systemClock;
   const versions = createVersions(clock);
   const policyFor = createPolicyFor(config.cache.policies);
@@ -49,6 +49,7 @@ export async function startCache(options: CacheParts): Promise<RunningCache> {
       announcer: frame && announcerOf(frame),
       policyFor,
       versions,
+      fences,
       clock,
       log: log.child({ component: "cache" }),
     }),
@@ -60,6 +61,7 @@ export async function startCache(options: CacheParts): Promise<RunningCache> {
       policyFor,
       backplane,
       versions,
+      fences,
       l1: config.cache.l1,
       clock,
       random: Math.random,

@@ -11,7 +11,7 @@ import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { RedisReplyError } from "../../src/infra/redis-failure.ts";
 import { movedClock } from "../support/moved-clock.ts";
-import { silent } from "./instance.ts";
+import { noFences, silent } from "./instance.ts";
 
 /** Both ways of standing in for a layer, over one that fails as a test says. */
 function setup(error: () => unknown) {
@@ -40,7 +40,7 @@ function setup(error: () => unknown) {
     noteAbsence: createAbsenceNotes("the cache", log, clock),
   };
   const stores: Record<string, CacheStore> = {
-    resilient: createResilientStore({ ...shared, primary, refuge }),
+    resilient: createResilientStore({ ...shared, primary, refuge, fences: noFences, newStamp: () => versions.next() }),
     durable: createDurableStore({ ...shared, hot: primary, truth: refuge, now: () => clock.now() }),
   };
   return { clock, lines, stores };

@@ -78,7 +78,7 @@ describeCacheStore(
     const hosts = cluster.nodes.map((node) => `127.0.0.1:${node.port}`).join(",");
     return overRedis(`redis-cluster://${hosts}`, cluster.urls[0] ?? "", parts, channel, () => cluster.stop());
   },
-  { ownClock: true, unordered: true, manyVoices: true },
+  { ownClock: true, unordered: true, manyVoices: true, fences: "key" },
 );
 
 describeCacheStore("SQLite as a store of the cache", async ({ clock, newStamp }) => {
@@ -147,8 +147,12 @@ it("a mark in Redis goes only forward, whoever brings an older one, and a copy f
   await redis.close();
 });
 
-describeCacheStore("memory as a store of the cache", async ({ clock, newStamp }) => {
-  const log = createLog({ level: "silent" });
-  const store = createMemoryStore({ clock, newStamp, maxBytes: 100_000_000, log });
-  return { heard: undefined, open: () => store, close: async () => {} };
-});
+describeCacheStore(
+  "memory as a store of the cache",
+  async ({ clock, newStamp }) => {
+    const log = createLog({ level: "silent" });
+    const store = createMemoryStore({ clock, newStamp, maxBytes: 100_000_000, log });
+    return { heard: undefined, open: () => store, close: async () => {} };
+  },
+  { fences: "none" },
+);

@@ -9,6 +9,7 @@ import { createVersions, type Versions } from "../../src/cache/version.ts";
 import type { Backplane } from "../../src/infra/backplane.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import type { Database } from "../../src/infra/database.ts";
+import { createFences } from "../../src/infra/fences.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
 import { openSqlite } from "../../src/infra/sqlite.ts";
@@ -22,6 +23,8 @@ export interface EmbeddedOptions {
   readonly policy?: Partial<NamespacePolicy>;
   /** That of another instance, to share it. Default: one of its own. */
   readonly database?: Database;
+  /** The newest tokens that were granted, by lock. */
+  readonly granted?: ReadonlyMap<string, number>;
   readonly clock?: MovedClock;
   readonly backplane?: Backplane;
   readonly random?: () => number;
@@ -49,6 +52,8 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
   const policy = { ...POLICY, maxBytes: 4 * 1024 * 1024, ...options.policy };
   const versions = createVersions(clock);
   const database = options.database ?? (await openScratch(parts));
+  const { granted = new Map<string, number>() } = options;
+  const fences = createFences({ database, lastTokenOf: async (lock) => granted.get(lock) ?? 0, clock });
   const layers = parts.adopt(
     await createLayers({
       database,
@@ -56,6 +61,7 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
       announcer: undefined,
       policyFor: () => policy,
       versions,
+      fences,
       clock,
       log: silent,
     }),
@@ -72,6 +78,7 @@ export async function startEmbedded(options: EmbeddedOptions = {}): Promise<Embe
       policyFor: () => policy,
       backplane,
       versions,
+      fences,
       l1: { maxBytes: options.l1Bytes ?? 10_000_000, maxItems: undefined },
       clock,
       random: options.random ?? (() => 0),

@@ -8,6 +8,7 @@ import { createVersions } from "../../src/cache/version.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { createLog } from "../../src/infra/log.ts";
+import { noFences } from "./instance.ts";
 
 it("does not answer with what the layer said before it was healed, when the answer comes after", async () => {
   const clock = systemClock;
@@ -43,6 +44,8 @@ it("does not answer with what the layer said before it was healed, when the answ
     refuge,
     kept,
     healer,
+    fences: noFences,
+    newStamp,
     noteAbsence: () => {},
     guarded: (work) => (isAway ? Promise.reject(new UnavailableError("AWAY", "away")) : work()),
   });

@@ -8,6 +8,8 @@ import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
 import { type CircuitBreaker, createBreaker } from "../../src/infra/circuit-breaker.ts";
 import { type Clock, systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
+import { createFences } from "../../src/infra/fences.ts";
+import type { Fences } from "../../src/infra/fencing.ts";
 import { createLog, type Log } from "../../src/infra/log.ts";
 import { createRedis, parseRedisUrl, type Redis } from "../../src/infra/redis.ts";
 import { createLayers, type Layers } from "../../src/main/cache-layers.ts";
@@ -37,12 +39,20 @@ export function openRedis(url: string, commandTimeoutMs: number): Redis {
   return createRedis({ mode: "single", nodes: [], connectTimeoutMs: 1_000, ...parsed, commandTimeoutMs });
 }
 
+/** For layers under which no test writes under a lock. */
+export const noFences: Fences = {
+  admit: () => Promise.reject(new Error("a fence was asked for")),
+  raise: () => Promise.reject(new Error("a fence was asked for")),
+};
+
 export interface InstanceOptions {
   readonly redisUrl: string;
   readonly database: Database;
   readonly policy?: Partial<NamespacePolicy>;
   readonly failureThreshold?: number;
   readonly timeoutMs?: number;
+  /** The newest tokens that were granted, by lock: what instances would be told by who decides about locks. */
+  readonly granted?: ReadonlyMap<string, number>;
   /** Of the cache; Redis keeps its own. */
   readonly clock?: Clock;
   readonly log?: Log;
@@ -69,6 +79,8 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const { redisUrl, database, failureThreshold = 3, timeoutMs = 500, clock = systemClock, log = silent } = options;
   const versions = createVersions(clock);
   const policy = { ...POLICY, ...options.policy };
+  const { granted = new Map<string, number>() } = options;
+  const fences = createFences({ database, lastTokenOf: async (lock) => granted.get(lock) ?? 0, clock });
   const redis = openRedis(redisUrl, timeoutMs);
   const breaker = createBreaker({
     failureThreshold,
@@ -85,6 +97,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     announcer,
     policyFor: () => policy,
     versions,
+    fences,
     clock,
     log,
   });
@@ -93,6 +106,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     policyFor: () => policy,
     backplane: createLocalBackplane(),
     versions,
+    fences,
     l1: { maxBytes: 10_000_000, maxItems: undefined },
     clock,
     random: () => 0,

@@ -129,11 +129,11 @@ describe("JSON of bad values", () => {
     expect(answer.message).toContain(field);
   });
 
-  it("says UNIMPLEMENTED to fencing, and how long a message may be", async () => {
+  it("says which token of a lock it does not know, and how long a message may be", async () => {
     expect(await post(set, set1('"fencing":{"lock":"l","token":"1"}'))).toMatchObject({
-      status: 501,
-      code: "unimplemented",
-      reasons: ["FENCING_UNIMPLEMENTED"],
+      status: 400,
+      code: "failed_precondition",
+      reasons: ["FENCING_TOKEN_UNKNOWN"],
     });
     const huge = `{"key":"k","value":{"text":"${"x".repeat(18 << 20)}"}}`;
     expect(await post(set, huge)).toMatchObject({

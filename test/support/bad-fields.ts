@@ -1,15 +1,5 @@
 import { goodAuditRequests } from "./bad-audit-fields.ts";
-import {
-  anything,
-  type BadValue,
-  bad,
-  durations,
-  expiries,
-  fencings,
-  many,
-  pageSizes,
-  requestIds,
-} from "./bad-value.ts";
+import { anything, type BadValue, bad, durations, expiries, fences, many, pageSizes, requestIds } from "./bad-value.ts";
 
 export const text = (value: string, contentType = "") => ({ kind: { case: "text", value }, contentType });
 const bytes = (length: number) => ({ kind: { case: "raw", value: new Uint8Array(length) } });
@@ -83,7 +73,7 @@ export const badValues: Readonly<Record<string, readonly BadValue[]>> = {
   expiry: expiries,
   tags: itemTags,
   request_id: requestIds,
-  fencing: fencings,
+  fencing: fences,
   prefix: prefixes,
   bypass_l1: anything,
   delta: anything,

@@ -146,13 +146,3 @@ export const fences = [
 function fence(what: string, wrong: BadValue["fields"], blamed: string): BadValue {
   return bad(what, { fencing: { lock: "l", token: 1n, ...wrong } }, blamed);
 }
-
-export const fencings = [
-  bad(
-    "given, before there are locks",
-    { fencing: { lock: "l", token: 1n } },
-    "",
-    "UNIMPLEMENTED",
-    "FENCING_UNIMPLEMENTED",
-  ),
-];

@@ -398,7 +398,7 @@ export declare type CacheServiceSetRequest = Message<"holdfast.v1.CacheServiceSe
   ifAbsent: boolean;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at CacheService. If unset, nothing is asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 8;
    */
@@ -514,7 +514,9 @@ export declare type CacheServiceSetManyRequest = Message<"holdfast.v1.CacheServi
   items: SetItem[];
 
   /**
-   * Refuse the writes when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the writes when a newer token of this lock has been seen: see Fencing at CacheService. The call fails if that is
+   * known before the first is carried out. If a newer token comes while they are, those that it came before are errors of
+   * their items (FAILED_PRECONDITION, FENCING_TOKEN_STALE) and the others stay stored. If unset, nothing is asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 3;
    */
@@ -609,7 +611,7 @@ export declare type CacheServiceDeleteRequest = Message<"holdfast.v1.CacheServic
   key: string;
 
   /**
-   * Refuse the delete when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the delete when a newer token of this lock has been seen: see Fencing at CacheService. If unset, nothing is asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 3;
    */
@@ -663,7 +665,9 @@ export declare type CacheServiceDeleteManyRequest = Message<"holdfast.v1.CacheSe
   keys: string[];
 
   /**
-   * Refuse the deletes when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the deletes when a newer token of this lock has been seen: see Fencing at CacheService. The call fails if that is
+   * known before the first is carried out. If a newer token comes while they are, those that it came before are errors of
+   * their keys (FAILED_PRECONDITION, FENCING_TOKEN_STALE) and the others stay deleted. If unset, nothing is asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 3;
    */
@@ -1003,7 +1007,9 @@ export declare type CacheServiceCompareAndSetRequest = Message<"holdfast.v1.Cach
   requestId: string;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at CacheService. The token is compared before
+   * anything else, also where the version is not the one expected; only a retry of a call that swapped is answered as that
+   * one was, whatever has become of the lock. Not part of what request_id names. If unset, nothing is asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 8;
    */
@@ -1789,6 +1795,17 @@ export declare const SetOutcomeSchema: GenEnum<SetOutcome>;
  * A reply with a value of nearly 4 MiB is a little larger than 4 MiB, since key and tags come with it; a gRPC client that
  * accepts no more by default has to raise its limit (max_receive_message_length, or what it is called there) to read it: 5
  * MiB are enough for every reply of this service. A reply to GetMany never needs more than the default.
+ *
+ * Fencing: Set, SetMany, Delete, DeleteMany and CompareAndSet may name a lock and the token under which the caller holds it.
+ * Once a write with a newer token of that lock was acknowledged, no write with an older one is carried out, be it frozen on
+ * its way for however long: FAILED_PRECONDITION (FENCING_TOKEN_STALE), metadata `newest`; nothing has changed then, except
+ * that a durable namespace may have dropped its copy of the entry, and a lease on it, in Redis. FENCING_TOKEN_UNKNOWN: no
+ * such token was granted. Where the cache is in SQL, and on one Redis server, tokens are compared over all keys; in a Redis
+ * Cluster a write that was under way when the newer token came to its first key is only held to what came to its own key.
+ * Fenced writes need SQL and who decides about locks, and in a namespace that is not durable Redis as well: where any of
+ * them does not answer they are UNAVAILABLE (SQL_UNAVAILABLE, LOCK_AUTHORITY_UNAVAILABLE, REDIS_UNAVAILABLE) with RetryInfo,
+ * and nothing else takes their place. Such a write may have been carried out, or may be yet, as long as no newer token comes.
+ * Writes that name no lock are not held up by any.
  *
  * Versions: every change of a key gives it a new, larger version, also across deletion and re-creation. Versions of one
  * key are ordered; versions of different keys are not comparable.

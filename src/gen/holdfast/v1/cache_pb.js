@@ -393,6 +393,17 @@ export const SetOutcome = /*@__PURE__*/
  * accepts no more by default has to raise its limit (max_receive_message_length, or what it is called there) to read it: 5
  * MiB are enough for every reply of this service. A reply to GetMany never needs more than the default.
  *
+ * Fencing: Set, SetMany, Delete, DeleteMany and CompareAndSet may name a lock and the token under which the caller holds it.
+ * Once a write with a newer token of that lock was acknowledged, no write with an older one is carried out, be it frozen on
+ * its way for however long: FAILED_PRECONDITION (FENCING_TOKEN_STALE), metadata `newest`; nothing has changed then, except
+ * that a durable namespace may have dropped its copy of the entry, and a lease on it, in Redis. FENCING_TOKEN_UNKNOWN: no
+ * such token was granted. Where the cache is in SQL, and on one Redis server, tokens are compared over all keys; in a Redis
+ * Cluster a write that was under way when the newer token came to its first key is only held to what came to its own key.
+ * Fenced writes need SQL and who decides about locks, and in a namespace that is not durable Redis as well: where any of
+ * them does not answer they are UNAVAILABLE (SQL_UNAVAILABLE, LOCK_AUTHORITY_UNAVAILABLE, REDIS_UNAVAILABLE) with RetryInfo,
+ * and nothing else takes their place. Such a write may have been carried out, or may be yet, as long as no newer token comes.
+ * Writes that name no lock are not held up by any.
+ *
  * Versions: every change of a key gives it a new, larger version, also across deletion and re-creation. Versions of one
  * key are ordered; versions of different keys are not comparable.
  *
