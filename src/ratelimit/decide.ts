@@ -43,11 +43,13 @@ export function decide(memory: Memory, asks: readonly Ask[], charge: Charge, now
   const ahead = new Map<string, number>();
   for (const { rule, key, cost } of asks) {
     const counter = counterName(rule, key);
+    if (charge !== "never" && rule.algorithm !== "concurrency") takeOver(memory, rule, counter, now);
     const before = ahead.get(counter) ?? 0;
     // To ask with a cost of 0 is to ask whether anything is left.
     const units = before + Math.max(1, cost);
     const fits = waitOf(memory, rule, counter, now, units) === 0;
-    if (fits || charge === "always") ahead.set(counter, before + cost);
+    // What is denied for want of room waits for all of what it asks for; a shadow that has no room is not charged.
+    if (fits || charge === "always" || !rule.shadow) ahead.set(counter, before + cost);
     limits.push({ rule, counter, cost, units, fits });
   }
   const allowed = limits.every(({ rule, fits }) => fits || rule.shadow);
@@ -123,6 +125,12 @@ function waitOf(memory: Memory, rule: Rule, counter: string, now: number, units:
   if (rule.algorithm === "concurrency") return waitForSlots(memory.held(counter), rule.limit, now, units);
   const counting = countingOf(rule);
   return counting.waitFor(counting.moved(memory.counted(counter), rule, now), rule, now, units);
+}
+
+/** What was counted by another period is kept as it counts from now on: or else who is denied would be told another time at each call. */
+function takeOver(memory: Memory, rule: Rule, counter: string, now: number): void {
+  const state = memory.counted(counter);
+  if (state !== undefined && state.periodUs !== rule.periodUs) use(memory, rule, counter, now, 0);
 }
 
 function use(memory: Memory, rule: Rule, counter: string, now: number, units: number): void {

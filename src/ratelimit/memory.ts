@@ -112,7 +112,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
       const counter = counterName(rule, key);
       const units = (ahead.get(counter) ?? 0) + cost;
       const wait = waitForSlots(memory.held(counter), rule.limit, now, units);
-      if (wait === 0 || rule.shadow) ahead.set(counter, units);
+      ahead.set(counter, units);
       return wait;
     });
     const allowed = asks.every(({ rule }, i) => rule.shadow || waits[i] === 0);

@@ -168,14 +168,18 @@ local refunded = {
   end,
 }
 
+-- The state as of now, and whether it was counted by another period.
 local function read(key, rule)
   local found = redis.pcall('GET', key)
   if type(found) == 'string' then
     local _, _, at, period, used, rest = string.find(found, '^(%d+) (%d+) (%d+) (%d+)$')
     -- What somebody else wrote there counts as nothing.
-    if at then return moved[rule[1]]({at + 0, period + 0, used + 0, rest + 0}, rule) end
+    if at then
+      period = period + 0
+      return moved[rule[1]]({at + 0, period, used + 0, rest + 0}, rule), period ~= rule[3]
+    end
   end
-  return moved[rule[1]](nil, rule)
+  return moved[rule[1]](nil, rule), false
 end
 
 -- Longer than it counts, should the clock be put back a little; and never so long that Redis refuses it.

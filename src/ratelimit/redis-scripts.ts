@@ -22,6 +22,7 @@ export const checkScript = defineScript({
   lua: `${ARITHMETIC}
 local k, a, n, replies = 1, 2, 0, {}
 local rules, keys, costs, needs, waits, states, charged, uses, resets = {}, {}, {}, {}, {}, {}, {}, {}, {}
+local is_taken_over = {}
 
 local function wait_of(i)
   local rule = rules[i]
@@ -34,15 +35,16 @@ local function decide(mode, count)
   for i = 1, count do
     local key, rule, cost = KEYS[k], rule_of(ARGV[a]), ARGV[a + 1] + 0
     k, a = k + 1, a + 2
-    keys[i], rules[i], costs[i], states[i] = key, rule, cost, nil
+    keys[i], rules[i], costs[i], states[i], is_taken_over[i] = key, rule, cost, nil, false
     local ahead = 0
     for j = 1, i - 1 do
       if keys[j] == key then
         states[i] = states[j]
-        if waits[j] == 0 or always then ahead = ahead + costs[j] end
+        -- What is denied for want of room waits for all of what it asks for; a shadow that has no room is not charged.
+        if waits[j] == 0 or always or not rules[j][5] then ahead = ahead + costs[j] end
       end
     end
-    if rule[1] ~= SLOTS and not states[i] then states[i] = read(key, rule) end
+    if rule[1] ~= SLOTS and not states[i] then states[i], is_taken_over[i] = read(key, rule) end
     needs[i] = ahead + max(1, cost)
     local wait = wait_of(i)
     waits[i] = wait
@@ -58,7 +60,8 @@ local function decide(mode, count)
   end
   for i = 1, count do
     uses[i], resets[i] = used_of(keys[i], rules[i], states[i])
-    if charged[i] then write(keys[i], states[i], resets[i]) end
+    -- What was counted by another period is kept as it counts from now on, or else who is denied is told another time at each call.
+    if charged[i] or (is_taken_over[i] and mode ~= 'p') then write(keys[i], states[i], resets[i]) end
     -- What was charged although there was no room has to be waited for as well.
     if always and waits[i] > 0 then waits[i] = wait_of(i) end
   end
@@ -201,12 +204,9 @@ for i = 3, #KEYS do
   local rule, slots = rule_of(ARGV[2 * i + 1]), ARGV[2 * i + 2] + 0
   local units = (ahead[key] or 0) + slots
   waits[i] = wait_for_slots(key, taken_of(key), rule[2], units)
-  if waits[i] == 0 or rule[5] then
-    if not ahead[key] then counters[#counters + 1] = key end
-    ahead[key] = units
-  else
-    allowed = false
-  end
+  if not ahead[key] then counters[#counters + 1] = key end
+  ahead[key] = units
+  if waits[i] > 0 and not rule[5] then allowed = false end
 end
 local ends = 0
 if allowed then

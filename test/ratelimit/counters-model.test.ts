@@ -5,6 +5,7 @@ import { slotOf } from "../../src/infra/redis-slot.ts";
 import type { Ask, Counters } from "../../src/ratelimit/counters.ts";
 import { createMemoryCounters } from "../../src/ratelimit/memory.ts";
 import { createRedisCounters } from "../../src/ratelimit/redis.ts";
+import { denialOf } from "../../src/ratelimit/replies.ts";
 import type { Rule } from "../../src/ratelimit/rule.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { movedClock } from "../support/moved-clock.ts";
@@ -91,6 +92,7 @@ function asksOf(rule: fc.Arbitrary<Rule>, costs: fc.Arbitrary<number>): fc.Arbit
   });
 }
 
+const pauseUs = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 1_500_000 }));
 /** Whether the call names itself, and is made a second time. */
 const request = fc.boolean();
 const ttlMs = fc.constantFrom(1_000, 3_000, 60_000);
@@ -205,6 +207,56 @@ it("in Redis, in a cluster and in memory every answer is the same", async () => 
     }),
     { numRuns: 300 },
   );
+});
+
+it("a call that was denied is allowed exactly when it was told, whatever it asks for and whatever was asked before", async () => {
+  let us = 0;
+  const counters = createRedisCounters({ redis: openRedis(await freshRedis()), nowUs: () => us });
+  // Few counters, so that most of what is asked for was used before.
+  const few = asksOf(
+    rateRule.map((rule) => ({ ...rule, name: "r", inline: false })),
+    fc.integer({ min: 0, max: 4 }),
+  );
+  const calls = fc.array(
+    fc.record({ asks: few, charge: fc.constantFrom("if_allowed" as const, "always" as const), pauseUs }),
+    { minLength: 3, maxLength: 10 },
+  );
+  let denials = 0;
+  await fc.assert(
+    fc.asyncProperty(calls, few, async (before, asks) => {
+      const namespace = `exact-${++run}`;
+      us = 1_763_000_000_000_000;
+      for (const call of before) {
+        await counters.check(namespace, call.asks, call.charge, undefined);
+        us += call.pauseUs;
+      }
+      const verdict = await counters.check(namespace, asks, "if_allowed", undefined);
+      const { retryAfter } = denialOf(asks, verdict);
+      if (retryAfter === undefined || us + retryAfter >= 9e15) return;
+      denials++;
+      const isAllowed = async () => (await counters.check(namespace, asks, "never", undefined)).allowed;
+      us += retryAfter - 1;
+      expect(await isAllowed()).toBe(false);
+      us += 1;
+      expect(await isAllowed()).toBe(true);
+    }),
+    { numRuns: 300 },
+  );
+  expect(denials).toBeGreaterThan(20);
+});
+
+it("whatever is asked, nothing stays in Redis for ever", async () => {
+  const redis = openRedis(await freshRedis());
+  const counters = createRedisCounters({ redis });
+  const leases: string[] = [];
+  for (const [n, step] of fc.sample(operation, 500).entries()) {
+    await perform(counters, "ends", step, leases, n);
+    if (step.kind === "acquire") leases.unshift(`lease-${n}`);
+  }
+  const { keys } = await redis.scan("*", "0", 10_000);
+  expect(keys.length).toBeGreaterThan(10);
+  const ends = await Promise.all(keys.map(async (name) => ({ name, ms: Number(await redis.command("pttl", name)) })));
+  expect(ends.filter(({ ms }) => ms === -1)).toEqual([]);
 });
 
 /** Moves the slot of a namespace to another node of the cluster, in two halves. */
