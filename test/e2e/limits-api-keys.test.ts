@@ -4,6 +4,7 @@ import { create, type DescMethod, fromBinary, getOption, toBinary } from "@bufbu
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AuditService } from "../../src/gen/holdfast/v1/audit_pb.js";
 import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
+import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
 import { scope as scopeOption } from "../../src/gen/holdfast/v1/options_pb.js";
 import { type ApiKeyRecord, createApiKey } from "../../src/server/api-key.ts";
@@ -116,6 +117,27 @@ describe.each(withNamespace.map((method) => ({ name: rpcName(method), method }))
     );
   },
 );
+
+describe.each([
+  { name: "a conversation", method: ConversationStateService.method.delete, fields: { collection: "orders", id: "c" } },
+  { name: "a cached value", method: CacheService.method.delete, fields: { namespace: "orders", key: "k" } },
+])("a write of $name under a lock, with a key for some namespaces", ({ method, fields }) => {
+  const under = (lock: string) => ({ ...fields, fencing: { lock, token: 1n } });
+
+  it("is denied where the lock is in none of them, before its token is looked at", async () => {
+    for (const lock of ["users/nightly", "nightly", "/nightly", ""]) {
+      expect(await call(method, orders, under(lock))).toMatchObject({
+        ...{ code: "PERMISSION_DENIED", domain: "holdfast", reason: "NAMESPACE_DENIED" },
+        message: expect.stringContaining("fencing.lock"),
+      });
+      expect(await status(method, orders, { ...under(lock), fencing: { lock, token: "1" } })).toBe(403);
+    }
+  });
+
+  it("is let through where the lock is in one of them", async () => {
+    expect(await call(method, orders, under("orders-eu/nightly"))).toMatchObject({ reason: "FENCING_TOKEN_UNKNOWN" });
+  });
+});
 
 describe.each(AuditService.methods.map((method) => ({ name: rpcName(method), method })))(
   "$name, with a key for some namespaces",

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import {
   LockAuthority,
   LockLost_Cause,
@@ -41,6 +42,8 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
   const parts = new AsyncDisposableStack();
   let one: LockClient;
   let other: LockClient;
+  /** Of the other instance where conversations are shared. */
+  let writing: LockClient;
   let httpUrl = "";
 
   beforeAll(async () => {
@@ -50,6 +53,7 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
     httpUrl = servers[0]?.httpUrl ?? "";
     one = parts.use(createLockClient(servers[0]?.grpcAddress ?? ""));
     other = parts.use(createLockClient(servers.at(-1)?.grpcAddress ?? ""));
+    writing = "DATABASE_URL" in env ? other : one;
     for (const client of [one, other]) {
       await until(async () => (await client.call(method.get, { name: "warm" })).reply, { what: "locks to be decided" });
     }
@@ -146,6 +150,38 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
     const second = await one.take(name);
     expect(await state(first)).toBe(LockTokenState.STALE);
     expect(await state(second)).toBe(LockTokenState.CURRENT);
+  });
+
+  it("keeps a holder who comes too late from writing, and tells nobody else so", async () => {
+    const [lock, id] = [newName(), newName()];
+    const { save, get } = ConversationStateService.method;
+    const write = (client: LockClient, by: string, token: bigint) =>
+      client.call(save, { id, state: { by }, fencing: { lock, token } });
+    const failure = (write: Promise<unknown>) => write.catch((error: unknown) => error);
+    const first = await one.take(lock, { ttl: ms(100) });
+    await write(one, "the first", first);
+    await write(writing, "the first", first);
+    // The first is paused past its lease, and does not know it.
+    const taken = await other.acquire(lock, { waitTimeout: ms(30_000) });
+    const second = taken.lock?.fencingToken ?? 0n;
+    await write(one, "the first, which nobody has followed so far", first);
+    await write(writing, "the second", second);
+    for (const client of [one, writing]) {
+      expect(await failure(write(client, "the first", first))).toMatchObject({
+        ...{ code: "FAILED_PRECONDITION", reason: "FENCING_TOKEN_STALE" },
+      });
+    }
+    expect(await failure(write(one, "nobody", second + 1n))).toMatchObject({
+      ...{ code: "FAILED_PRECONDITION", reason: "FENCING_TOKEN_UNKNOWN" },
+    });
+    expect((await one.call(get, { id })).reply.conversation?.state).toEqual({ by: "the second" });
+    await write(one, "the second", second);
+    const metrics = await (await fetch(`${httpUrl}/metrics`)).text();
+    const counted = metrics
+      .split("\n")
+      .flatMap((line) => /^holdfast_fencing_refused_total(.*) [1-9]/.exec(line)?.[1] ?? []);
+    const label = (reason: string) => `{service="${ConversationStateService.typeName}",reason="${reason}"}`;
+    expect(counted).toEqual([label("FENCING_TOKEN_STALE"), label("FENCING_TOKEN_UNKNOWN")]);
   });
 
   it("lists the locks that are held, by prefix and owner, page by page", async () => {
