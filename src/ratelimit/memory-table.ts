@@ -1,10 +1,23 @@
 interface Entry<Value> {
   readonly value: Value;
   readonly until: number;
+  readonly bytes: number;
 }
 
 /** Entries that are dropped as new ones come. */
 const SWEPT_PER_ENTRY = 3;
+/** What an entry takes beside its name and value, about. */
+const ENTRY_BYTES = 150;
+
+export interface TableBounds<Value> {
+  readonly entries: number;
+  /** Of names and values, about: names come from callers, and may be long. */
+  readonly bytes: number;
+  /** What a value takes. Default: nothing worth counting. */
+  readonly bytesOf?: (value: Value) => number;
+  /** Is told what is dropped for want of room. */
+  readonly onDropped?: (value: Value) => void;
+}
 
 /**
  * A map whose entries end, bounded in size. Each entry that comes looks at a few others and takes out those that have ended, so
@@ -12,11 +25,12 @@ const SWEPT_PER_ENTRY = 3;
  */
 export class MemoryTable<Value> {
   readonly #entries = new Map<string, Entry<Value>>();
-  readonly #most: number;
+  readonly #bounds: TableBounds<Value>;
+  #bytes = 0;
   #cursor: IterableIterator<[string, Entry<Value>]> | undefined;
 
-  constructor(most: number) {
-    this.#most = most;
+  constructor(bounds: TableBounds<Value>) {
+    this.#bounds = bounds;
   }
 
   get size(): number {
@@ -30,16 +44,31 @@ export class MemoryTable<Value> {
 
   set(name: string, value: Value, until: number, now: number): void {
     // Taken out first, so that it stands behind what was set before.
-    this.#entries.delete(name);
-    this.#entries.set(name, { value, until });
+    this.delete(name);
+    const bytes = ENTRY_BYTES + 2 * name.length + (this.#bounds.bytesOf?.(value) ?? 0);
+    this.#entries.set(name, { value, until, bytes });
+    this.#bytes += bytes;
     this.#sweep(now);
-    if (this.#entries.size <= this.#most) return;
-    const [oldest] = this.#entries.keys();
-    if (oldest !== undefined) this.#entries.delete(oldest);
+    if (this.#isFull()) this.#makeRoom();
   }
 
   delete(name: string): void {
+    const entry = this.#entries.get(name);
+    if (entry === undefined) return;
+    this.#bytes -= entry.bytes;
     this.#entries.delete(name);
+  }
+
+  #isFull(): boolean {
+    return this.#entries.size > this.#bounds.entries || this.#bytes > this.#bounds.bytes;
+  }
+
+  #makeRoom(): void {
+    for (const [name, { value }] of this.#entries) {
+      this.delete(name);
+      this.#bounds.onDropped?.(value);
+      if (!this.#isFull()) return;
+    }
   }
 
   #sweep(now: number): void {
@@ -50,7 +79,7 @@ export class MemoryTable<Value> {
         this.#cursor = undefined;
         return;
       }
-      if (value[1].until <= now) this.#entries.delete(value[0]);
+      if (value[1].until <= now) this.delete(value[0]);
     }
   }
 }

@@ -17,13 +17,18 @@ import { decide, giveBackUnits, type Memory, standingFor } from "./decide.ts";
 import { MemoryTable } from "./memory-table.ts";
 
 /** So many counters, leases and named requests are kept each; beyond, those set longest ago are forgotten. */
-const MOST = 250_000;
+const MOST = { entries: 250_000, bytes: 64 * 1024 * 1024 };
+/** What the slots that a lease holds of one limit take, about; and how one limit stands in an answer that is remembered. */
+const HELD_BYTES = 200;
+const STANDING_BYTES = 150;
 const MICROS = 1_000;
 
 /** Slots by lease. */
 type Slots = Map<string, { readonly slots: number; readonly expiresAt: number }>;
 
 interface HeldLease {
+  readonly id: string;
+  readonly namespace: string;
   readonly expiresAt: number;
   readonly asks: string;
   /** By the names of counters. */
@@ -39,14 +44,20 @@ export interface MemoryCountersOptions {
   readonly clock: Pick<Clock, "now">;
   /** How long what is over is kept, should the clock be put back a little or the rule change. Default: 1 s. */
   readonly graceMs?: number;
+  /** Of each kind. Default: 250,000 and 64 MiB. */
+  readonly bounds?: { readonly entries: number; readonly bytes: number };
 }
 
 /** Counters of one instance. Each call is decided in one turn of the event loop. */
-export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersOptions): Counters {
-  const counters = new MemoryTable<Counted>(MOST);
-  const slots = new MemoryTable<Slots>(MOST);
-  const leases = new MemoryTable<HeldLease>(MOST);
-  const requests = new MemoryTable<Remembered>(MOST);
+export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: MemoryCountersOptions): Counters {
+  const counters = new MemoryTable<Counted>(bounds);
+  const slots = new MemoryTable<Slots>(bounds);
+  // The slots of a lease that nobody can return any more are free.
+  const leases = new MemoryTable<HeldLease>({ ...bounds, bytesOf: bytesOfLease, onDropped: (it) => free(it, nowUs()) });
+  const requests = new MemoryTable<Remembered>({
+    ...bounds,
+    bytesOf: ({ answer }) => STANDING_BYTES * answer.standings.length,
+  });
   const graceUs = graceMs * MICROS;
   const nowUs = () => Math.floor(clock.now() * MICROS);
 
@@ -75,8 +86,8 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
     return lease === undefined || lease.expiresAt <= now ? undefined : lease;
   }
 
-  function keepLease(namespace: string, leaseId: string, lease: HeldLease, now: number): void {
-    leases.set(`${namespace} ${leaseId}`, lease, lease.expiresAt + graceUs, now);
+  function keepLease(lease: HeldLease, now: number): void {
+    leases.set(`${lease.namespace} ${lease.id}`, lease, lease.expiresAt + graceUs, now);
   }
 
   /** The first answer to a request that named itself, or the one that `answer` makes now. */
@@ -125,7 +136,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
         const taken = heldOf(namespace, one.counter, now).set(lease.id, { slots: one.slots, expiresAt });
         keepHeld(namespace, one.counter, taken, now);
       }
-      keepLease(namespace, lease.id, { expiresAt, asks: order.asks, held }, now);
+      keepLease({ id: lease.id, namespace, expiresAt, asks: order.asks, held }, now);
     }
     const standings = asks.map(({ rule, key }, i) => ({
       ...standingFor(memory, rule, key, now, 1),
@@ -138,12 +149,16 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
     const lease = leaseOf(namespace, leaseId, now);
     leases.delete(`${namespace} ${leaseId}`);
     if (lease === undefined) return false;
-    for (const { counter } of lease.held) {
-      const held = heldOf(namespace, counter, now);
-      held.delete(leaseId);
-      keepHeld(namespace, counter, held, now);
-    }
+    free(lease, now);
     return true;
+  }
+
+  function free({ id, namespace, held }: HeldLease, now: number): void {
+    for (const { counter } of held) {
+      const others = heldOf(namespace, counter, now);
+      others.delete(id);
+      keepHeld(namespace, counter, others, now);
+    }
   }
 
   return {
@@ -196,7 +211,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
         keepHeld(namespace, counter, held, now);
         return [...held.values()];
       });
-      keepLease(namespace, leaseId, { ...lease, expiresAt }, now);
+      keepLease({ ...lease, expiresAt }, now);
       return {
         lease: { id: leaseId, expiresAt },
         at: now,
@@ -212,6 +227,10 @@ export function createMemoryCounters({ clock, graceMs = 1_000 }: MemoryCountersO
       return end(namespace, leaseId, nowUs());
     },
   };
+}
+
+function bytesOfLease({ asks, held }: HeldLease): number {
+  return 2 * asks.length + held.reduce((sum, { counter }) => sum + HELD_BYTES + 2 * counter.length, 0);
 }
 
 function lastEnd(held: Slots): number {
