@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { checkLocks, type LockFault } from "./lock-checker.ts";
-import { grantsOf, type LockHistory, type SeenGrant, type SeenWrite } from "./lock-history.ts";
+import { grantsOf, type LockHistory, lastWillOf, type SeenGrant, type SeenWrite } from "./lock-history.ts";
 
 function grant(token: number, fromMs: number, untilMs: number, more: Partial<SeenGrant> = {}): SeenGrant {
   return { lock: "a", token, holder: `h${token}`, sentMs: fromMs - 1, fromMs, untilMs, ...more };
@@ -41,11 +41,14 @@ describe("the checker of locks' histories", () => {
   });
 
   it("counts a lease until it is given back, and longer when it is renewed", () => {
-    const said = { said: "granted", ...grant(1, 10, 20) } as const;
+    const said = { said: "granted", isKept: true, ...grant(1, 10, 20) } as const;
     const renewed = { said: "renewed", lock: "a", token: 1, untilMs: 35 } as const;
     const released = { said: "released", lock: "a", token: 1, atMs: 31 } as const;
     expect(grantsOf([said])[0]?.untilMs).toBe(20);
     expect(grantsOf([said, renewed])[0]?.untilMs).toBe(35);
     expect(grantsOf([said, renewed, released])[0]?.untilMs).toBe(31);
+    expect(grantsOf([said, ...lastWillOf([said], 13)])[0]?.untilMs).toBe(13);
+    const taken = { ...said, isKept: false };
+    expect(grantsOf([taken, ...lastWillOf([taken], 13)])[0]?.untilMs).toBe(20);
   });
 });

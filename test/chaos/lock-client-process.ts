@@ -1,6 +1,7 @@
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
+import type { Duration } from "@bufbuild/protobuf/wkt";
 import { LockOutcome, LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
 import { createRandom } from "../support/load-child.ts";
 import { CallFailed, createLockClient, inMs, type LockClient, ms } from "../support/lock-client.ts";
@@ -14,6 +15,8 @@ export interface LockClientOptions {
   readonly addresses: readonly string[];
   readonly locks: readonly string[];
   readonly workers: number;
+  /** So many of them take locks with streams. */
+  readonly holders: number;
   readonly ttlMs: number;
   readonly seed: number;
   /** Of the resource. */
@@ -23,6 +26,22 @@ export interface LockClientOptions {
 const options = JSON.parse(process.argv[2] ?? "") as LockClientOptions;
 const { locks, ttlMs } = options;
 const { method } = LockService;
+
+/** The shortest that a stream may have. */
+const HOLD_TTL_MS = 1_000;
+/** A stream's lease is counted from when its message was sent; this is what the message may have taken. */
+const ON_THE_WAY_MS = 200;
+
+/** When this process was last seen to run, and until when what it reads may be from before it stood still. */
+let tickMs = monotonicMs();
+let isLateUntilMs = 0;
+const STOOD_STILL_MS = 100;
+function tick(): void {
+  const nowMs = monotonicMs();
+  if (nowMs - tickMs > STOOD_STILL_MS) isLateUntilMs = nowMs + 2 * STOOD_STILL_MS;
+  tickMs = nowMs;
+}
+setInterval(tick, 10);
 
 function say(said: Said): void {
   process.stdout.write(`${JSON.stringify(said)}\n`);
@@ -53,7 +72,8 @@ async function work(client: LockClient, holder: string, random: (below: number) 
   const { outcome, lock: taken, validFor } = await client.acquire(lock, wanted);
   if (outcome !== LockOutcome.ACQUIRED || taken === undefined) return;
   const token = Number(taken.fencingToken);
-  say({ said: "granted", lock, token, holder, sentMs, fromMs: monotonicMs(), untilMs: sentMs + inMs(validFor) });
+  const untilMs = sentMs + inMs(validFor);
+  say({ said: "granted", isKept: false, lock, token, holder, sentMs, fromMs: monotonicMs(), untilMs });
   for (let writes = random(4); writes >= 0; writes--) {
     await write({ lock, token, holder });
     if (random(3) === 0) {
@@ -74,6 +94,42 @@ async function work(client: LockClient, holder: string, random: (below: number) 
   await client.release(lock, taken.fencingToken);
 }
 
+/** Takes a lock with a stream, writes while that says that it goes on, and ends it, or is told that it has ended. */
+async function hold(client: LockClient, holder: string, random: (below: number) => number): Promise<void> {
+  const lock = locks[random(locks.length)] ?? "lock";
+  const sentMs = monotonicMs();
+  const wanted = { name: lock, ttl: ms(HOLD_TTL_MS), waitTimeout: ms(random(3) * (ttlMs / 4)), owner: holder };
+  let token: number | undefined;
+  let isOver = false;
+  const ends = () => {
+    if (token !== undefined && !isOver) say({ said: "released", lock, token, atMs: monotonicMs() });
+    isOver = true;
+  };
+  using stream = client.follow(method.hold, wanted, ({ event }) => {
+    tick();
+    const nowMs = tickMs;
+    // It may have lain about since before this process was frozen.
+    const lasts = (validFor: Duration | undefined) =>
+      nowMs < isLateUntilMs ? nowMs : nowMs + Math.max(0, inMs(validFor) - ON_THE_WAY_MS);
+    if (event.case === "acquired") {
+      token = Number(event.value.lock?.fencingToken);
+      const untilMs = lasts(event.value.validFor);
+      say({ said: "granted", isKept: true, lock, token, holder, sentMs, fromMs: nowMs, untilMs });
+    } else if (event.case === "renewed" && token !== undefined && !isOver) {
+      say({ said: "renewed", lock, token, untilMs: lasts(event.value.validFor) });
+    } else if (event.case === "lost" || event.case === "handover") ends();
+  });
+  const ended = stream.ended.finally(ends);
+  while (!isOver && (token === undefined || random(20) > 0)) {
+    if (token !== undefined) await write({ lock, token, holder });
+    await Promise.race([ended, delay(random(60))]);
+  }
+  ends();
+  stream.cancel();
+  const failed = await ended;
+  if (failed !== undefined && failed.code !== "CANCELLED") throw failed;
+}
+
 async function run(at: number): Promise<void> {
   const random = createRandom(options.seed + at);
   const clients = options.addresses.map((address) => createLockClient(address, { deadlineMs: 2_000 }));
@@ -81,10 +137,11 @@ async function run(at: number): Promise<void> {
     const client = clients[(at + random(4)) % clients.length];
     if (client === undefined) throw new Error("there is no server");
     try {
-      await work(client, `${options.name}-${at}-${round}`, random);
+      await (at < options.holders ? hold : work)(client, `${options.name}-${at}-${round}`, random);
     } catch (error) {
       if (!(error instanceof CallFailed)) throw error;
-      say({ said: "failed", why: `${error.code} ${error.reason}`, atMs: monotonicMs() });
+      const why = error.code === "INTERNAL" ? error.message : `${error.code} ${error.reason}`;
+      say({ said: "failed", why, atMs: monotonicMs() });
       await delay(20);
     }
   }

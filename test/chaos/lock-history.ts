@@ -35,11 +35,19 @@ export interface LockHistory {
 
 /** What a client says, a line of JSON each. */
 export type Said =
-  | ({ readonly said: "granted" } & SeenGrant)
+  /** `isKept`: by a stream, which gives it back when its client dies. */
+  | ({ readonly said: "granted"; readonly isKept: boolean } & SeenGrant)
   | { readonly said: "renewed"; readonly lock: string; readonly token: number; readonly untilMs: number }
   /** From here on it is being given back. */
   | { readonly said: "released"; readonly lock: string; readonly token: number; readonly atMs: number }
   | { readonly said: "failed"; readonly why: string; readonly atMs: number };
+
+/** What a client that died at `atMs` has to be taken to have said besides. */
+export function lastWillOf(said: readonly Said[], atMs: number): Said[] {
+  return said.flatMap((one) =>
+    one.said === "granted" && one.isKept ? [{ said: "released", lock: one.lock, token: one.token, atMs }] : [],
+  );
+}
 
 /** Puts together what clients said of their grants. */
 export function grantsOf(said: readonly Said[]): SeenGrant[] {
@@ -48,7 +56,8 @@ export function grantsOf(said: readonly Said[]): SeenGrant[] {
     if (one.said === "failed") continue;
     const key = JSON.stringify([one.lock, one.token]);
     if (one.said === "granted") {
-      grants.set(key, [...(grants.get(key) ?? []), one]);
+      const { said: _, isKept: __, ...grant } = one;
+      grants.set(key, [...(grants.get(key) ?? []), grant]);
       continue;
     }
     // If the same token was granted twice, both are wrong already.

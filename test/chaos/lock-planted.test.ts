@@ -50,6 +50,53 @@ const planted: readonly Planted[] = [
     found: ["a token went back", "a valid holder's write refused"],
   },
   {
+    bug: "instances that go by clocks of their own",
+    patches: [
+      {
+        file: "src/infra/sql-clock.ts",
+        text: 'if (kind === "postgres") {',
+        instead: 'if (kind === "postgres" && clock.now() < 0) {',
+      },
+    ],
+    run: { authority: "postgres", faults: [] },
+    found: ["valid leases overlap"],
+  },
+  {
+    bug: "a stream that does not hear that its lock is lost",
+    patches: [
+      {
+        file: "src/lock/hold/keeping.ts",
+        text: `    if (renewed.kind === "over") {
+      this.#lose(renewed.cause);
+      return;
+    }
+    const kept = keptFrom(renewed.lease, asked);`,
+        instead: `    const kept = renewed.kind === "over"
+      ? { ...this.#kept, validUntil: asked + this.#ttlMs }
+      : keptFrom(renewed.lease, asked);`,
+      },
+      {
+        file: "src/lock/hold/keeping.ts",
+        text: 'this.#lose(isPast ? "expired" : "authority_unavailable");',
+        instead: "if (!isPast) this.#renew();",
+      },
+    ],
+    run: { authority: "postgres", faults: ["an instance frozen"] },
+    found: ["valid leases overlap"],
+  },
+  {
+    bug: "lock masters that take a lease as over too soon",
+    patches: [
+      {
+        file: "src/lock/authority/redlock-scripts.ts",
+        text: "local live = token > 0 and is[6] == '0' and till > now",
+        instead: "local live = token > 0 and is[6] == '0' and till - 400 > now",
+      },
+    ],
+    run: { authority: "redlock", faults: ["a client frozen"] },
+    found: ["valid leases overlap"],
+  },
+  {
     bug: "a resource that takes whatever comes",
     patches: [],
     run: { authority: "sqlite", faults: ["a client frozen"], isFenced: false },

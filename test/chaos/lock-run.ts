@@ -7,10 +7,12 @@ import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process
 import { createRandom } from "../support/load-child.ts";
 import { createLockClient } from "../support/lock-client.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
+import { type SkewedClock, skewedClock } from "../support/skewed-clock.ts";
+import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
 import type { LockClientOptions } from "./lock-client-process.ts";
-import { grantsOf, type LockHistory, type Said } from "./lock-history.ts";
+import { grantsOf, type LockHistory, lastWillOf, type Said } from "./lock-history.ts";
 import { monotonicMs, openResource } from "./lock-resource.ts";
 
 export type ChaosAuthority = "sqlite" | "postgres" | "redis" | "redlock";
@@ -20,8 +22,10 @@ export type LockFaultKind =
   | "a client frozen"
   | "an instance killed"
   | "an instance frozen"
+  | "a clock set"
   | "Redis frozen"
-  | "Redis restarted empty";
+  | "Redis restarted empty"
+  | "an instance cut off from Redis";
 
 export interface LockChaosOptions {
   readonly authority: ChaosAuthority;
@@ -37,6 +41,8 @@ export interface LockChaosOptions {
 export interface LockChaosReport {
   readonly verdict: LockVerdict;
   readonly history: LockHistory;
+  /** How many grants were kept by streams. */
+  readonly kept: number;
   /** What calls failed with, and how often. */
   readonly failed: Readonly<Record<string, number>>;
   /** What clients ended with that nobody had killed, and what servers call their own mistake. */
@@ -46,20 +52,27 @@ export interface LockChaosReport {
 const TTL_MS = 600;
 const CALM_MS = 250;
 /** Longer than any lease. */
-const FROZEN_MS = 1_100;
+const FROZEN_MS = 1_500;
+/** By so much the clocks of the instances are ahead, or behind. */
+const SKEWS_MS = [7_000, -7_000];
 const LOCKS = ["jobs/a", "jobs/b", "jobs/c"];
 const OF_ALL: readonly LockFaultKind[] = [
   "a client killed",
   "an instance frozen",
   "a client frozen",
   "an instance killed",
+  // Last: an SQLite that starts with another clock than before ends leases by that.
+  "a clock set",
 ];
-const OF_REDIS: readonly LockFaultKind[] = ["Redis frozen", "Redis restarted empty"];
+const OF_REDIS: readonly LockFaultKind[] = ["Redis frozen", "Redis restarted empty", "an instance cut off from Redis"];
 
 interface Backend {
-  readonly env: Readonly<Record<string, string>>;
+  /** Of each instance. */
+  readonly envs: readonly Readonly<Record<string, string>>[];
   /** The Redis that decides about locks, or several. */
   readonly masters: readonly RedisServer[];
+  /** By which the last of the instances reaches them. */
+  readonly ways: readonly TcpProxy[];
 }
 
 /**
@@ -69,9 +82,10 @@ interface Backend {
 export async function runLockChaos(options: LockChaosOptions): Promise<LockChaosReport> {
   const { authority, seed, root, isFenced } = options;
   await using parts = new AsyncDisposableStack();
-  const { env, masters } = await backendOf(authority, parts);
-  const starting = Array.from({ length: authority === "sqlite" ? 1 : 2 }, () => startHoldfast(env, root));
-  const servers = await Promise.all(starting);
+  const { envs, masters, ways } = await backendOf(authority, parts);
+  const clocks = envs.map(() => parts.use(skewedClock()));
+  for (const [at, clock] of clocks.entries()) clock.set(SKEWS_MS[at] ?? 0);
+  const servers = await Promise.all(envs.map((env, at) => startHoldfast({ ...env, ...clocks[at]?.env }, root)));
   for (const server of servers) parts.use(server);
   await Promise.all(servers.map(decides));
   const resource = parts.use(await openResource(isFenced));
@@ -79,6 +93,7 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   await clients.add();
   await clients.add();
   const lossesMs: number[] = [];
+  const defects: string[] = [];
   const random = createRandom(seed);
   const grants = () => grantsOf(clients.said()).length;
   const goesOn = async (after: string) => {
@@ -94,7 +109,9 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
     await goesOn(last);
     last = fault;
     await delay(CALM_MS);
-    await inflict(fault, { servers, clients, masters, lossesMs, victim: random(6) });
+    // An instance that starts again begins its log anew.
+    defects.push(...servers.flatMap(defectsOf));
+    await inflict(fault, { servers, clients, clocks, masters, ways, lossesMs, victim: random(6) });
   }
   await goesOn(last);
   await clients.stop();
@@ -102,21 +119,27 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   const history = { grants: grantsOf(said), writes: resource.writes, lossesMs };
   const failed: Record<string, number> = {};
   for (const one of said) if (one.said === "failed") failed[one.why] = (failed[one.why] ?? 0) + 1;
-  const problems = [...clients.problems(), ...servers.flatMap(defectsOf)];
-  return { verdict: checkLocks(history), history, failed, problems };
+  const problems = [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])];
+  const kept = said.filter((one) => one.said === "granted" && one.isKept).length;
+  return { verdict: checkLocks(history), history, kept, failed, problems };
 }
 
 async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack): Promise<Backend> {
-  if (authority === "sqlite") return { env: {}, masters: [] };
+  if (authority === "sqlite") return { envs: [{}], masters: [], ways: [] };
   const DATABASE_URL = await freshDatabase();
-  if (authority === "postgres") return { env: { DATABASE_URL }, masters: [] };
+  if (authority === "postgres") return { envs: [{ DATABASE_URL }, { DATABASE_URL }], masters: [], ways: [] };
   const starting = Array.from({ length: authority === "redis" ? 1 : 3 }, () => startRedis());
   const masters = await Promise.all(starting);
   for (const master of masters) parts.use(master);
-  const urls = masters.map(({ url }) => url).join(",");
-  const own = authority === "redis" ? { REDIS_URL: urls } : { LOCK_AUTHORITY: "redlock", LOCK_REDLOCK_URLS: urls };
-  const impatient = { REDIS_COMMAND_TIMEOUT: "500ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" };
-  return { env: { DATABASE_URL, ...own, ...impatient }, masters };
+  const ways = await Promise.all(masters.map(({ port }) => startTcpProxy(port)));
+  for (const way of ways) parts.use(way);
+  const envs = [masters, ways].map((servers) => {
+    const urls = servers.map(({ port }) => `redis://127.0.0.1:${port}`).join(",");
+    const own = authority === "redis" ? { REDIS_URL: urls } : { LOCK_AUTHORITY: "redlock", LOCK_REDLOCK_URLS: urls };
+    const impatient = { REDIS_COMMAND_TIMEOUT: "500ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" };
+    return { DATABASE_URL, ...own, ...impatient };
+  });
+  return { envs, masters, ways };
 }
 
 /** What a server says of calls that nobody can have made wrong. */
@@ -135,6 +158,7 @@ interface Clients extends AsyncDisposable {
   add(): Promise<void>;
   /** One of those that run. */
   pick(victim: number): Child;
+  kill(victim: number): Promise<void>;
   said(): Said[];
   /** What each of them said last, for people. */
   lastWords(): string[];
@@ -147,13 +171,28 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
   const linesOf = (child: Child) => child.output().split("\n").slice(0, -1);
   const running = () => children.filter((child) => child.exited() === undefined);
   const problems: string[] = [];
+  const diedAtMs = new Map<Child, number>();
+  const saidBy = (child: Child) =>
+    linesOf(child).flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Said] : []));
+
+  async function kill(child: Child): Promise<void> {
+    diedAtMs.set(child, monotonicMs());
+    await child.kill();
+  }
+
+  function pick(victim: number): Child {
+    const all = running();
+    const child = all[victim % all.length];
+    if (child === undefined) throw new Error("no client runs");
+    return child;
+  }
 
   async function stop(): Promise<void> {
     for (const child of children) {
       if (child.exited() !== undefined && child.exited() !== "SIGKILL")
         problems.push(`a client ended: ${child.output().slice(-500)}`);
     }
-    await Promise.all(running().map((child) => child.kill()));
+    await Promise.all(running().map(kill));
   }
 
   return {
@@ -165,6 +204,7 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
           addresses: of.servers.map(({ grpcAddress }) => grpcAddress),
           locks: LOCKS,
           workers: 8,
+          holders: 3,
           ttlMs: TTL_MS,
         },
         ...{ seed: of.seed + 100 * children.length, port: of.port },
@@ -173,16 +213,16 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
       const args = [path, JSON.stringify(options)];
       children.push(await startChild({ command: process.execPath, args, isReady: (line) => line === "ready" }));
     },
-    pick(victim) {
-      const all = running();
-      const child = all[victim % all.length];
-      if (child === undefined) throw new Error("no client runs");
-      return child;
+    async kill(victim) {
+      await kill(pick(victim));
     },
+    pick,
     said: () =>
-      children.flatMap((child) =>
-        linesOf(child).flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Said] : [])),
-      ),
+      children.flatMap((child) => {
+        const said = saidBy(child);
+        const diedMs = diedAtMs.get(child);
+        return diedMs === undefined ? said : [...said, ...lastWillOf(said, diedMs)];
+      }),
     lastWords: () => children.map((child) => `${child.exited() ?? "runs"}: ${linesOf(child).slice(-2).join(" ")}`),
     problems: () => problems,
     stop,
@@ -193,18 +233,23 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
 interface Scene {
   readonly servers: readonly HoldfastProcess[];
   readonly clients: Clients;
+  readonly clocks: readonly SkewedClock[];
   readonly masters: readonly RedisServer[];
+  readonly ways: readonly TcpProxy[];
   readonly lossesMs: number[];
   readonly victim: number;
 }
 
-async function inflict(fault: LockFaultKind, { servers, clients, masters, lossesMs, victim }: Scene): Promise<void> {
+async function inflict(
+  fault: LockFaultKind,
+  { servers, clients, clocks, masters, ways, lossesMs, victim }: Scene,
+): Promise<void> {
   const server = servers[victim % servers.length];
   if (server === undefined) throw new Error("there is no server");
   const redis = masters[victim % masters.length];
   switch (fault) {
     case "a client killed":
-      await clients.pick(victim).kill();
+      await clients.kill(victim);
       await clients.add();
       return;
     case "a client frozen":
@@ -218,6 +263,10 @@ async function inflict(fault: LockFaultKind, { servers, clients, masters, losses
     case "an instance frozen":
       await frozen(server);
       return;
+    case "a clock set":
+      for (const [at, clock] of clocks.entries()) clock.set(-2 * (SKEWS_MS[at] ?? 0));
+      await delay(FROZEN_MS);
+      return;
     case "Redis frozen":
       if (redis) await frozen(redis);
       return;
@@ -228,6 +277,11 @@ async function inflict(fault: LockFaultKind, { servers, clients, masters, losses
       if (masters.length === 1) lossesMs.push(monotonicMs());
       redis.forget();
       await redis.restart();
+      return;
+    case "an instance cut off from Redis":
+      for (const way of ways) way.cut();
+      await delay(FROZEN_MS);
+      for (const way of ways) way.restore();
       return;
   }
 }
