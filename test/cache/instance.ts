@@ -65,6 +65,8 @@ export interface Instance extends AsyncDisposable {
   readonly breaker: CircuitBreaker;
   readonly redis: Redis;
   readonly namespace: Namespace;
+  /** How often SQL knew nothing newer than the token of a write. */
+  readonly raises: number;
   get(key: string): Promise<Found>;
   /** The text a caller would be given; undefined for a miss. */
   value(key: string): Promise<string | undefined>;
@@ -80,7 +82,15 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const versions = createVersions(clock);
   const policy = { ...POLICY, ...options.policy };
   const { granted = new Map<string, number>() } = options;
-  const fences = createFences({ database, lastTokenOf: async (lock) => granted.get(lock) ?? 0, clock });
+  const asked = createFences({ database, lastTokenOf: async (lock) => granted.get(lock) ?? 0, clock });
+  let raises = 0;
+  const fences: Fences = {
+    admit: asked.admit,
+    async raise(fence) {
+      await asked.raise(fence);
+      raises++;
+    },
+  };
   const redis = openRedis(redisUrl, timeoutMs);
   const breaker = createBreaker({
     failureThreshold,
@@ -115,6 +125,9 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const namespace = cache.namespaces.get("test");
 
   return {
+    get raises() {
+      return raises;
+    },
     cache,
     layers,
     breaker,
