@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Failure, UnavailableError } from "../../src/infra/failure.ts";
+import { beginMode, holdHead } from "../../src/lock/authority/sql-heads.ts";
 import { GRANTS_PER_EPOCH } from "../../src/lock/record/token.ts";
 import { movedClock } from "../support/moved-clock.ts";
 import { SQL_KINDS } from "../support/test-database.ts";
@@ -84,6 +85,31 @@ describe.each(SQL_KINDS)("who decides about locks, kept in %s", (kind) => {
     expect(await heads.announce("redlock", 9_000)).toBeUndefined();
     expect(await heads.become(kind)).toMatchObject({ quietMs: 5_000, busyMs: 0 });
     expect(await heads.announce("redis", 9_000)).toBeUndefined();
+  });
+
+  it("is not read, and nothing is announced, past a change that is under way", async () => {
+    await using opened = await openSqlAuthorities(kind, { count: 2 });
+    const { heads: asking, database: asked } = opened.instances.at(-1) ?? opened.instances[0];
+    const { database, heads } = opened.instances[0];
+    await heads.become("redis");
+    const holds = Promise.withResolvers<void>();
+    const commits = Promise.withResolvers<void>();
+    const changing = database.transaction(async (tx) => {
+      const row = await holdHead(kind, tx);
+      holds.resolve();
+      await commits.promise;
+      await beginMode(tx, row, kind, Date.now());
+    });
+    await holds.promise;
+    // In SQLite a reader sees what was committed last; there is one instance only, which would be that which changes it.
+    const reading = kind === "postgres" ? asking.read() : undefined;
+    const announcing = asking.announce("redis", 1_000);
+    // Whoever does not wait has its answer by now.
+    for (let pings = 0; pings < 5; pings++) await asked.ping();
+    commits.resolve();
+    await changing;
+    expect(await announcing).toBeUndefined();
+    if (reading !== undefined) expect((await reading).mode).toBe(kind);
   });
 
   it("begins each epoch once, whoever asks at the same time", async () => {

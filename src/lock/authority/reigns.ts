@@ -39,7 +39,7 @@ export interface Reigns {
   /** Throws when nobody may decide now, or when it is not certain who. */
   current(): Reign;
   /**
-   * Undefined: it was announced that leases may last so long from now on. Otherwise resolves when it is.
+   * Undefined: it was announced that leases may last so long from now on. Otherwise resolves when it is. 0: there is none.
    */
   announced(ms: number): Promise<void> | undefined;
   /** Asks SQL now. Never rejects. */
@@ -64,6 +64,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   let wantedMs = 0;
   let wantedBeforeMs = 0;
   let looking: Promise<void> | undefined;
+  let lookingNext: Promise<void> | undefined;
   let announcing: Promise<void> | undefined;
   let isClosed = false;
 
@@ -100,7 +101,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
 
   function announced(ms: number): Promise<void> | undefined {
     if (ms > wantedMs) wantedMs = ms;
-    return now() + ms <= announcedUntil ? undefined : announceUntilHeard(ms);
+    return ms === 0 || now() + ms <= announcedUntil ? undefined : announceUntilHeard(ms);
   }
 
   async function announceUntilHeard(ms: number): Promise<void> {
@@ -143,7 +144,15 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   }
 
   function look(): Promise<void> {
-    looking ??= read()
+    if (looking !== undefined) {
+      // What is under way was asked before.
+      lookingNext ??= looking.then(() => {
+        lookingNext = undefined;
+        return look();
+      });
+      return lookingNext;
+    }
+    looking = read()
       .catch((err: unknown) => log.debug({ err }, "SQL does not say who decides about locks"))
       .finally(() => {
         looking = undefined;
