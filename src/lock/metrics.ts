@@ -18,7 +18,7 @@ export interface LockMetrics {
 
 export interface LockMetricsParts {
   readonly metrics: Metrics;
-  readonly authority: Pick<Authority, "kind">;
+  readonly authority: Pick<Authority, "kind" | "voters">;
   readonly waiting: () => number;
   readonly kept: () => number;
 }
@@ -45,6 +45,7 @@ export function createLockMetrics({ metrics, authority, waiting, kept }: LockMet
   const losses = metrics.counter(name("lost_total"), "Locks that a Hold stream lost, by the cause", ["cause"]);
   const handovers = metrics.counter(name("handovers_total"), "Grants of Hold streams handed over by a drain").with({});
   const deciding = metrics.gauge(name("authority"), "1 for who decides about locks", ["authority"]);
+  const votes = metrics.gauge(name("master_votes"), "1 for a lock master whose vote counts", ["master"]);
   const waitingNow = metrics.gauge(name("waiting"), "Callers that wait for a lock on this instance").with({});
   const keptNow = metrics.gauge(name("holds"), "Grants that this instance keeps by Hold streams").with({});
   const waited = waits.with({});
@@ -57,6 +58,9 @@ export function createLockMetrics({ metrics, authority, waiting, kept }: LockMet
   metrics.beforeScrape(() => {
     for (const kind of [LockAuthority.SQLITE, LockAuthority.REDIS, LockAuthority.REDLOCK, LockAuthority.POSTGRES]) {
       deciding.with({ authority: AUTHORITY_NAMES[kind] }).set(kind === authority.kind ? 1 : 0);
+    }
+    for (const { place, missing } of authority.voters?.lastSeen ?? []) {
+      votes.with({ master: String(place) }).set(missing === undefined ? 1 : 0);
     }
     waitingNow.set(waiting());
     keptNow.set(kept());

@@ -8,7 +8,7 @@ import { UnavailableError } from "../infra/failure.ts";
 import { lateRpcs } from "../infra/late-rpcs.ts";
 import type { Log } from "../infra/log.ts";
 import type { Metrics } from "../infra/metrics.ts";
-import type { Authority } from "../lock/authority/authority.ts";
+import type { Authority, Voter } from "../lock/authority/authority.ts";
 import { createKeepings, drainingFailure, type Keepings } from "../lock/hold/keepings.ts";
 import { AUTHORITY_NAMES, createLockMetrics } from "../lock/metrics.ts";
 import { createNotice, type Notice } from "../lock/notice.ts";
@@ -92,14 +92,22 @@ function healthOf(authority: Authority): Component {
       return AUTHORITY_NAMES[authority.kind];
     },
     check: async () => {
+      const missing = missingVotes((await authority.voters?.ask()) ?? []);
       try {
         await authority.look(PROBE);
-        return undefined;
       } catch (error) {
         if (!(error instanceof UnavailableError)) throw error;
-        throw new Error(error.message, { cause: error });
+        throw new Error(missing === "" ? error.message : `${error.message}; ${missing}`, { cause: error });
       }
+      return missing === "" ? undefined : { degraded: `locks are decided, but ${missing}` };
     },
     whenUnwell: "no lock is granted or renewed, nor called free",
   };
+}
+
+/** Empty: none. */
+function missingVotes(voters: readonly Voter[]): string {
+  const away = voters.flatMap(({ place, missing }) => (missing === undefined ? [] : `number ${place}: ${missing}`));
+  if (away.length === 0) return "";
+  return `${away.length} of the ${voters.length} lock masters (LOCK_REDLOCK_URLS) do not vote: ${away.join("; ")}`;
 }

@@ -52,6 +52,45 @@ it("tokens grow on when Redis has forgotten everything", async () => {
   expect(new Set(tokens).size).toBe(3);
 });
 
+it("health and metrics say which lock masters do not vote, and why", async () => {
+  await using parts = new AsyncDisposableStack();
+  const masters = await Promise.all([1, 2, 3].map(async () => parts.use(await startRedis())));
+  await using server = await startHoldfast({
+    LOCK_AUTHORITY: "redlock",
+    LOCK_REDLOCK_URLS: masters.map(({ url }) => url).join(","),
+    ...{ HEALTH_CHECK_INTERVAL: "1s", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" },
+  });
+  using client = createLockClient(server.grpcAddress);
+  await decided(client);
+  await client.take("a", { ttl: ms(3_600_000) });
+  const locks = async () => {
+    const reply = await fetch(`${server.httpUrl}/health`);
+    const { components } = (await reply.json()) as { components: { name: string; state: string; message: string }[] };
+    const { state, message } = components.find(({ name }) => name === "lock") ?? { state: "", message: "" };
+    return `${state} ${message ?? ""}`;
+  };
+  const votes = async () => {
+    const page = await (await fetch(`${server.httpUrl}/metrics`)).text();
+    return [...page.matchAll(/^holdfast_lock_master_votes\{master="(\d)"\} (\d)$/gm)].map(
+      ([, at, vote]) => `${at}:${vote}`,
+    );
+  };
+  expect(await until(votes, { what: "votes" })).toEqual(["1:1", "2:1", "3:1"]);
+  const second = masters[1];
+  await second?.kill();
+  const away =
+    /DEGRADED locks are decided, but 1 of the 3 lock masters \(LOCK_REDLOCK_URLS\) do not vote: number 2: it does not answer/i;
+  await until(async () => away.test(await locks()), { what: "health to tell which is away" });
+  expect(await votes()).toEqual(["1:1", "2:0", "3:1"]);
+  second?.forget();
+  await second?.restart();
+  const waits = /degraded .* number 2: leases of before it began may last/i;
+  await until(async () => waits.test(await locks()), { what: "health to tell that it waits" });
+  await masters[0]?.kill();
+  const none = /unhealthy .*fewer than 2 of 3 lock masters can be asked; 2 of the 3/i;
+  await until(async () => none.test(await locks()), { what: "health to tell that nobody decides" });
+});
+
 it("while Redis is frozen no lock is granted, a Hold is lost in time, and all goes on when it is back", async () => {
   await using redis = await startRedis();
   await using server = await startHoldfast({ REDIS_URL: redis.url, CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" });

@@ -48,6 +48,20 @@ export interface Listed {
   readonly after: string | undefined;
 }
 
+/** One of several that decide by a majority. */
+export interface Voter {
+  /** Its place among them, from 1, as they were configured. */
+  readonly place: number;
+  /** Why its vote was missing when it was last asked. */
+  readonly missing: string | undefined;
+}
+
+export interface Voters {
+  readonly lastSeen: readonly Voter[];
+  /** Asks all of them. */
+  ask(): Promise<readonly Voter[]>;
+}
+
 /**
  * Who decides about locks. Each operation is atomic and follows the rules of record/decide.ts with the authority's own clock.
  * Whoever cannot decide safely rejects with an UnavailableError (LOCK_AUTHORITY_UNAVAILABLE, LOCK_AUTHORITY_CHANGING) and
@@ -56,6 +70,8 @@ export interface Listed {
 export interface Authority {
   /** Which one it is now; failing over changes it. */
   readonly kind: LockAuthority;
+  /** Left out where one decides alone. */
+  readonly voters?: Voters;
   /** Rejects with LOCK_ATTEMPT_OVER and REQUEST_ID_REUSED too. */
   take(order: TakeOrder): Promise<Taken>;
   renew(order: RenewOrder): Promise<Renewed>;

@@ -142,8 +142,18 @@ export function createRedlockAuthority(options: RedlockAuthorityOptions): Author
     return { lease: holderOf(answers), lastToken: lastToken(answers) };
   }
 
+  const seen = () => masters.map(({ missing }, at) => ({ place: at + 1, missing }));
   return {
     kind: LockAuthority.REDLOCK,
+    voters: {
+      get lastSeen() {
+        return seen();
+      },
+      async ask() {
+        await Promise.allSettled(masters.map((master) => master.meet()));
+        return seen();
+      },
+    },
     ...{ take, renew, release, look },
     list: createRedlockList({ masters, look }),
     async remember(name, request, text) {

@@ -32,6 +32,8 @@ export interface MasterOptions {
 export interface Master {
   /** The run id of the server it is now. Undefined while it is not reached. */
   readonly run: string | undefined;
+  /** Why its vote was missing when it was last asked. */
+  readonly missing: string | undefined;
   /** Begins its life if nobody has. Rejects when it does not vote. */
   meet(): Promise<void>;
   /** As Redis.scan. Rejects when it does not vote. */
@@ -46,10 +48,14 @@ export interface Master {
 
 /** It answers, and its answer must not count. */
 export class NotVotingError extends UnavailableError {
+  /** Without its name, for whoever may not know that. */
+  readonly why: string;
+
   constructor(name: string, why: string, retryAfterMs = 1_000) {
     super("REDLOCK_NOT_VOTING", `${name} does not vote: ${why}`, {
       retryAfterMs: Math.max(1, Math.ceil(retryAfterMs)),
     });
+    this.why = why;
   }
 }
 
@@ -69,8 +75,20 @@ export function createMaster(options: MasterOptions): Master {
   const guarded = createGuarded(breaker, commandTimeoutMs, isCallersMistake);
   let enrolling: Promise<void> | undefined;
   let enrolAt = Number.NEGATIVE_INFINITY;
+  let missing: string | undefined = "it has not been asked yet";
 
   async function ask(script: RedisScript, keys: readonly string[], args: readonly RedisArgument[]) {
+    try {
+      const reply = await vote(script, keys, args);
+      missing = undefined;
+      return reply;
+    } catch (error) {
+      missing = error instanceof NotVotingError ? error.why : "it does not answer";
+      throw error;
+    }
+  }
+
+  async function vote(script: RedisScript, keys: readonly string[], args: readonly RedisArgument[]) {
     const first = await send(script, keys, args);
     if (first[0] !== NO_LIFE) return voted(first);
     // A first life begins at once: the first callers need not be sent away for it.
@@ -147,6 +165,9 @@ export function createMaster(options: MasterOptions): Master {
   return {
     get run() {
       return redis.lifeOf(LIFE_KEY);
+    },
+    get missing() {
+      return missing;
     },
     meet,
     ask,
