@@ -60,13 +60,3 @@ export function fenceOf(fields: Fields, fencing: Fencing | undefined): Fence | u
   else if (token > BigInt(Number.MAX_SAFE_INTEGER)) fields.refuse("fencing.token", "is larger than any token");
   return fields.violations.length === before ? { lock, token: Number(token) } : undefined;
 }
-
-export function requireNoFencing(fencing: Fencing | undefined): void {
-  if (fencing === undefined) return;
-  throw new Failure(
-    "unimplemented",
-    "FENCING_UNIMPLEMENTED",
-    "fencing: this service cannot check it yet; the write was not made",
-    { metadata: { field: "fencing" } },
-  );
-}

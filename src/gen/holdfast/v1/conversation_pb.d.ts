@@ -639,7 +639,8 @@ export declare type ConversationStateServiceSaveRequest = Message<"holdfast.v1.C
   requestId: string;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at ConversationStateService. If unset, nothing is
+   * asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 9;
    */
@@ -813,7 +814,8 @@ export declare type ConversationStateServiceDeleteRequest = Message<"holdfast.v1
   expectedVersion?: bigint | undefined;
 
   /**
-   * Refuse the delete when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the delete when a newer token of this lock has been seen: see Fencing at ConversationStateService. If unset, nothing is
+   * asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 4;
    */
@@ -1159,7 +1161,8 @@ export declare type ConversationStateServiceAppendMessagesRequest = Message<"hol
   requestId: string;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at ConversationStateService. If unset, nothing is
+   * asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 9;
    */
@@ -1431,7 +1434,8 @@ export declare type ConversationStateServicePatchRequest = Message<"holdfast.v1.
   requestId: string;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at ConversationStateService. If unset, nothing is
+   * asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 9;
    */
@@ -2354,7 +2358,8 @@ export declare type ConversationStateServiceRestoreRequest = Message<"holdfast.v
   requestId: string;
 
   /**
-   * Refuse the write when a newer token of this lock has been seen. UNIMPLEMENTED until LockService is.
+   * Refuse the write when a newer token of this lock has been seen: see Fencing at ConversationStateService. If unset, nothing is
+   * asked.
    *
    * @generated from field: holdfast.v1.Fencing fencing = 7;
    */
@@ -2626,9 +2631,18 @@ export declare const ConversationMessageOrderSchema: GenEnum<ConversationMessage
  * expected_version, a write that needs it to be there is NOT_FOUND (CONVERSATION_NOT_FOUND, CONVERSATION_EXPIRED or
  * CONVERSATION_DELETED).
  *
+ * Fencing: Save, Patch, AppendMessages, Delete and Restore may name a lock and the token under which the caller holds it.
+ * Once anything was written under a newer token of that lock, in this service or another, to whichever conversation, they
+ * are refused with FAILED_PRECONDITION (FENCING_TOKEN_STALE, metadata `newest`) and nothing is changed; so they may be as soon
+ * as a newer token was granted. The token is compared in the commit of the write, before its expected_version.
+ * FENCING_TOKEN_UNKNOWN: no such token is known to be granted. PERMISSION_DENIED (NAMESPACE_DENIED): the API key may not use
+ * the namespace of the lock. While who decides about locks cannot be asked, such writes are UNAVAILABLE
+ * (LOCK_AUTHORITY_UNAVAILABLE, LOCK_AUTHORITY_CHANGING) with RetryInfo; those that name no lock are not held up. A retry
+ * by request_id of a write that was carried out is answered as that one was, whatever has become of the lock.
+ *
  * Request ids: a request_id names one request of one RPC at one conversation (of Fork: at the copy). With anything else
- * in it, but for the times of messages, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and nothing is
- * written.
+ * in it, but for the times of messages and for fencing, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and
+ * nothing is written.
  *
  * Expiry: a conversation that has expired is gone for every reader and writer from that moment on, whether or not it has
  * been removed yet. Answers tell it from one that was deleted and from one that never was (see ConversationPresence).

@@ -484,9 +484,18 @@ export const ConversationMessageOrder = /*@__PURE__*/
  * expected_version, a write that needs it to be there is NOT_FOUND (CONVERSATION_NOT_FOUND, CONVERSATION_EXPIRED or
  * CONVERSATION_DELETED).
  *
+ * Fencing: Save, Patch, AppendMessages, Delete and Restore may name a lock and the token under which the caller holds it.
+ * Once anything was written under a newer token of that lock, in this service or another, to whichever conversation, they
+ * are refused with FAILED_PRECONDITION (FENCING_TOKEN_STALE, metadata `newest`) and nothing is changed; so they may be as soon
+ * as a newer token was granted. The token is compared in the commit of the write, before its expected_version.
+ * FENCING_TOKEN_UNKNOWN: no such token is known to be granted. PERMISSION_DENIED (NAMESPACE_DENIED): the API key may not use
+ * the namespace of the lock. While who decides about locks cannot be asked, such writes are UNAVAILABLE
+ * (LOCK_AUTHORITY_UNAVAILABLE, LOCK_AUTHORITY_CHANGING) with RetryInfo; those that name no lock are not held up. A retry
+ * by request_id of a write that was carried out is answered as that one was, whatever has become of the lock.
+ *
  * Request ids: a request_id names one request of one RPC at one conversation (of Fork: at the copy). With anything else
- * in it, but for the times of messages, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and nothing is
- * written.
+ * in it, but for the times of messages and for fencing, it is refused with FAILED_PRECONDITION (REQUEST_ID_REUSED) and
+ * nothing is written.
  *
  * Expiry: a conversation that has expired is gone for every reader and writer from that moment on, whether or not it has
  * been removed yet. Answers tell it from one that was deleted and from one that never was (see ConversationPresence).

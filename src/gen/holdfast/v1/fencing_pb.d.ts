@@ -20,14 +20,14 @@ export declare const file_holdfast_v1_fencing: GenFile;
  */
 export declare type Fencing = Message<"holdfast.v1.Fencing"> & {
   /**
-   * The lock's name, as given to LockService.Acquire.
+   * The lock's name, as given to LockService.Acquire. Where an API key names namespaces, it has to be one the key may use.
    *
    * @generated from field: string lock = 1;
    */
   lock: string;
 
   /**
-   * The fencing token that Acquire returned.
+   * The fencing token that came with the grant. Whether the lease still lasts does not matter, only that nobody came after.
    *
    * @generated from field: uint64 token = 2;
    */
