@@ -32,6 +32,8 @@ const ids = [
   bad("an empty checksum", id("checksum", new Uint8Array()), "id.checksum"),
   bad("a checksum of 15 bytes", id("checksum", new Uint8Array(15)), "id.checksum"),
   bad("a checksum of 65 bytes", id("checksum", new Uint8Array(65)), "id.checksum"),
+  bad("the digits of a checksum", id("checksum", Buffer.from("0123456789abcdef".repeat(4))), "id.checksum"),
+  bad("digits read as base64", id("checksum", Buffer.from("0123456789abcdef".repeat(4), "base64")), "id.checksum"),
 ];
 
 const text = (value: string, contentType = "") => ({ kind: { case: "text", value }, contentType });

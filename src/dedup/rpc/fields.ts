@@ -3,6 +3,7 @@ import type { Value } from "../../gen/holdfast/v1/cache_pb.js";
 import type { DedupId } from "../../gen/holdfast/v1/dedup_pb.js";
 import { Fields } from "../../infra/fields.ts";
 import type { ClaimId } from "../record/claim.ts";
+import { isHexadecimal } from "./hexadecimal.ts";
 
 /** The limits that the contract states. */
 export const LIMITS = {
@@ -36,7 +37,7 @@ export class DedupFields extends Fields {
         this.text("id.key", kind.value, LIMITS.keyBytes);
         return { namespace, kind: "key", text: kind.value };
       case "checksum":
-        this.#checksum(kind.value.length);
+        this.#checksum(kind.value);
         return { namespace, kind: "checksum", text: Buffer.from(kind.value).toString("hex") };
       default:
         this.refuse("id", "is required: set key or checksum");
@@ -44,10 +45,13 @@ export class DedupFields extends Fields {
     }
   }
 
-  #checksum(length: number): void {
+  #checksum(bytes: Uint8Array): void {
     const { least, most } = LIMITS.checksumBytes;
+    const { length } = bytes;
     if (length < least || length > most) {
       this.refuse("id.checksum", `is ${length} bytes long; it must be from ${least} to ${most}`);
+    } else if (isHexadecimal(bytes)) {
+      this.refuse("id.checksum", "has the hexadecimal digits of a digest: send its bytes, in JSON as base64");
     }
   }
 

@@ -35,7 +35,9 @@ export declare type DedupId = Message<"holdfast.v1.DedupId"> & {
     case: "key";
   } | {
     /**
-     * A digest of the content, such as SHA-256: 16 to 64 bytes. All callers of a namespace must use the same algorithm.
+     * A digest of the content, such as SHA-256: 16 to 64 bytes. All callers of a namespace must use the same algorithm. Its
+     * hexadecimal digits, as text or in place of the base64 that JSON has for bytes, are refused with INVALID_ARGUMENT: who sends
+     * those would never meet who sends the digest.
      *
      * @generated from field: bytes checksum = 2;
      */
