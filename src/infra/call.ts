@@ -1,4 +1,5 @@
 import type { DescMessage, DescMethod, DescService, Message, MessageShape } from "@bufbuild/protobuf";
+import type { Failure } from "./failure.ts";
 
 /** Where an answer came from; the reply's `holdfast-served-by`. */
 export type ServedBy = "l1" | "redis" | "postgres" | "sqlite" | "journal";
@@ -24,6 +25,8 @@ export interface CallContext {
   readonly deadline: number | undefined;
   /** Aborted when the caller hangs up, the deadline passes, or the server drains (then `reason` is a Failure). Made on first use. */
   readonly signal: AbortSignal;
+  /** What `signal` is aborted with, once it is: for those who only look now and then, and need none made. */
+  readonly interruption: Failure | undefined;
   servedBy(layer: ServedBy): void;
   /** The answer is correct but came by a fallback; the reply's `holdfast-degraded`. */
   degraded(): void;

@@ -9,6 +9,8 @@ export interface ChurnTable<Value> {
   set(name: string, value: Value): void;
   delete(name: string): void;
   clear(): void;
+  /** All of them. Looks into every bucket: not for each call. */
+  values(): Value[];
   readonly size: number;
 }
 
@@ -61,6 +63,11 @@ export function createChurnTable<Value>(): ChurnTable<Value> {
     clear() {
       if (size > 0) buckets.fill(undefined);
       size = 0;
+    },
+    values() {
+      const all: Value[] = [];
+      for (let entry of buckets) for (; entry !== undefined; entry = entry.next) all.push(entry.value);
+      return all;
     },
     get size() {
       return size;

@@ -13,13 +13,20 @@ export function lateRpcs<S extends DescService, Name extends keyof S["method"] &
   load: () => Promise<Pick<Rpcs<S>, Name>>,
 ): Pick<Rpcs<S>, Name> {
   let loading: Promise<AnyRpcs> | undefined;
+  let ready: AnyRpcs | undefined;
 
   function loaded(): Promise<AnyRpcs> {
     // What `load` promises by its type is only known as functions here.
-    loading ??= (load() as Promise<unknown> as Promise<AnyRpcs>).catch((error: unknown) => {
-      loading = undefined;
-      throw error;
-    });
+    loading ??= (load() as Promise<unknown> as Promise<AnyRpcs>).then(
+      (rpcs) => {
+        ready = rpcs;
+        return rpcs;
+      },
+      (error: unknown) => {
+        loading = undefined;
+        throw error;
+      },
+    );
     return loading;
   }
 
@@ -30,7 +37,8 @@ export function lateRpcs<S extends DescService, Name extends keyof S["method"] &
       return rpc;
     };
     if (desc.methodKind === "unary" || desc.methodKind === "client_streaming") {
-      return async (request: unknown, call: CallContext) => rpcOf(await loaded())(request, call);
+      return (request: unknown, call: CallContext) =>
+        ready === undefined ? loaded().then((rpcs) => rpcOf(rpcs)(request, call)) : rpcOf(ready)(request, call);
     }
     return async function* (request: unknown, call: CallContext) {
       yield* rpcOf(await loaded())(request, call) as AsyncIterable<unknown>;

@@ -1,5 +1,5 @@
 import { LockAuthority } from "../gen/holdfast/v1/lock_pb.js";
-import type { Metrics } from "../infra/metrics.ts";
+import type { Counter, Family, Metrics } from "../infra/metrics.ts";
 import type { Authority, Released, Renewed } from "./authority/authority.ts";
 import type { LossCause } from "./record/decide.ts";
 
@@ -55,6 +55,13 @@ export function createLockMetrics({ metrics, authority, waiting, kept }: LockMet
     failed: acquires.with({ outcome: "failed" }),
   };
 
+  // Made once: each lock that is taken is released, too.
+  const renewed = countedBy(renewals, ({ kind }: Renewed) => kind);
+  const notRenewed = failing(renewals);
+  const wasReleased = countedBy(releases, ({ released }: Released) => (released ? "released" : "over"));
+  const wasForced = countedBy(releases, ({ released }: Released) => (released ? "forced" : "over"));
+  const notReleased = failing(releases);
+
   metrics.beforeScrape(() => {
     for (const kind of [LockAuthority.SQLITE, LockAuthority.REDIS, LockAuthority.REDLOCK, LockAuthority.POSTGRES]) {
       deciding.with({ authority: AUTHORITY_NAMES[kind] }).set(kind === authority.kind ? 1 : 0);
@@ -71,27 +78,33 @@ export function createLockMetrics({ metrics, authority, waiting, kept }: LockMet
       taken[outcome].inc();
       if (outcome === "acquired") waited.observe(afterMs / 1000);
     },
-    async renewing(renewal) {
-      try {
-        const renewed = await renewal;
-        renewals.with({ outcome: renewed.kind }).inc();
-        return renewed;
-      } catch (error) {
-        renewals.with({ outcome: "failed" }).inc();
-        throw error;
-      }
-    },
-    async releasing(release, forced = false) {
-      try {
-        const result = await release;
-        releases.with({ outcome: result.released ? (forced ? "forced" : "released") : "over" }).inc();
-        return result;
-      } catch (error) {
-        releases.with({ outcome: "failed" }).inc();
-        throw error;
-      }
-    },
+    renewing: (renewal) => renewal.then(renewed, notRenewed),
+    releasing: (release, forced = false) => release.then(forced ? wasForced : wasReleased, notReleased),
     lost: (cause) => losses.with({ cause }).inc(),
     handedOver: () => handovers.inc(),
+  };
+}
+
+type Outcomes = Family<"outcome", Counter>;
+
+/** Counts what has come, by its outcome, and hands it on. */
+function countedBy<T>(family: Outcomes, outcomeOf: (result: T) => string): (result: T) => T {
+  const counters = new Map<string, Counter>();
+  return (result) => {
+    const outcome = outcomeOf(result);
+    let counter = counters.get(outcome);
+    if (counter === undefined) {
+      counter = family.with({ outcome });
+      counters.set(outcome, counter);
+    }
+    counter.inc();
+    return result;
+  };
+}
+
+function failing(family: Outcomes): (error: unknown) => never {
+  return (error) => {
+    family.with({ outcome: "failed" }).inc();
+    throw error;
   };
 }

@@ -1,6 +1,6 @@
 import type { Backplane } from "../infra/backplane.ts";
 import type { Log } from "../infra/log.ts";
-import { type Lease, LOCK_TOPIC } from "./authority/authority.ts";
+import { LOCK_TOPIC, type Released } from "./authority/authority.ts";
 import { isKeptByStream } from "./record/grant.ts";
 import type { Lines } from "./wait/lines.ts";
 
@@ -15,7 +15,7 @@ export interface Keepers {
 /** Tells of locks that changed hands, here and elsewhere. */
 export interface Notice {
   /** A lease was ended, by another than whoever keeps it with a stream, perhaps on another instance. */
-  freed(name: string, lease: Lease | undefined): void;
+  freed(name: string, released: Pick<Released, "lease" | "unkept">): void;
   /** Another stream goes on with a grant. */
   inherited(name: string): void;
   close(): void;
@@ -51,10 +51,10 @@ export function createNotice({ backplane, lines, keepers, log }: NoticeOptions):
     }),
   ];
   return {
-    freed(name, lease) {
+    freed(name, { lease, unkept }) {
       heard(name);
       // Those who wait elsewhere are told by the authority, which knows of them.
-      if (lease === undefined || isKeptByStream(lease.grant)) tell(name);
+      if (unkept === undefined && (lease === undefined || isKeptByStream(lease.grant))) tell(name);
     },
     inherited(name) {
       keepers.check(name);

@@ -12,6 +12,7 @@ export function testCall(caller = "tester", signal = new AbortController().signa
     caller: { name: caller, hasScope: () => true, mayUse: () => true },
     deadline: undefined,
     signal,
+    interruption: undefined,
     said,
     servedBy(layer) {
       said.servedBy = layer;

@@ -43,6 +43,7 @@ async function exists(one: Instance, key: string): Promise<boolean> {
     caller: { name: "test", hasScope: () => true, mayUse: () => true },
     deadline: undefined,
     signal: AbortSignal.timeout(60_000),
+    interruption: undefined,
     servedBy: () => {},
     degraded: () => {},
   };

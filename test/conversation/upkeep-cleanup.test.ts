@@ -23,7 +23,7 @@ async function cleanUp(
   const policyFor = (name: string) => (policies.has(name) ? policies.get(name) : DEFAULT_POLICY);
   const { cleanup } = createCleanupRpc({ removal, policyFor, clock, servedBy: database.kind });
   const call: CallContext = {
-    ...{ method: "test", deadline: undefined, signal: new AbortController().signal },
+    ...{ method: "test", deadline: undefined, signal: new AbortController().signal, interruption: undefined },
     caller: { name: "t", hasScope: () => true, mayUse: (collection) => /^[sct]/.test(collection) },
     servedBy: () => {},
     degraded: () => {},

@@ -31,6 +31,7 @@ function openRpc(authority: Authority) {
     caller: { name: "operator", hasScope: () => true, mayUse: () => true },
     deadline: undefined,
     signal: new AbortController().signal,
+    interruption: undefined,
     servedBy: () => {},
     degraded: () => {},
   };

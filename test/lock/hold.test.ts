@@ -52,6 +52,7 @@ async function openHolds(parts: AsyncDisposableStack) {
       caller: { name: "tests", hasScope: () => true, mayUse: () => true },
       deadline: undefined,
       signal: controller.signal,
+      interruption: undefined,
       servedBy: () => {},
       degraded: () => {},
     };
@@ -265,8 +266,7 @@ describe("a Hold", () => {
     await stream.event();
     const token = (await heldBy("a")) ?? 0;
     const event = stream.event();
-    const { lease } = await holds.authority.release(releaseOrder({ name: "a", token }, { end }));
-    holds.notice.freed("a", lease);
+    holds.notice.freed("a", await holds.authority.release(releaseOrder({ name: "a", token }, { end })));
     expect(await event).toMatchObject({ case: "lost", value: { cause } });
   });
 

@@ -4,7 +4,8 @@ import type { Authority } from "../../src/lock/authority/authority.ts";
 import type { TakeOrder } from "../../src/lock/record/decide.ts";
 import type { Grant } from "../../src/lock/record/grant.ts";
 import type { Turn } from "../../src/lock/wait/line.ts";
-import { createLines, type Lines, type Place } from "../../src/lock/wait/lines.ts";
+import { createLines, type Lines } from "../../src/lock/wait/lines.ts";
+import { callerOf, type Place } from "../../src/lock/wait/visitor.ts";
 import { type MovedClock, movedClock } from "../support/moved-clock.ts";
 import { until } from "../support/until.ts";
 import { openSqlAuthorities, releaseOrder, takeOrder } from "./authorities.ts";
@@ -128,7 +129,7 @@ export interface Joined {
 
 export function join(lines: Lines, name: string, { waitMs, ...given }: Joining): Joined {
   const caller = new AbortController();
-  const place = lines.wait({ order: takeOrder(name, given), waitMs, signal: caller.signal });
+  const place = lines.wait({ order: takeOrder(name, given), waitMs, caller: callerOf(caller.signal) });
   let ended: Turn | Error | undefined;
   place.turn.then(
     (turn) => {

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { systemClock } from "../../src/infra/clock.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { createLines, type Lines } from "../../src/lock/wait/lines.ts";
+import { callerOf } from "../../src/lock/wait/visitor.ts";
 import { until } from "../support/until.ts";
 import { openSqlAuthorities, takeOrder } from "./authorities.ts";
 
@@ -28,7 +29,7 @@ describe.each(["sqlite", "postgres"] as const)("waiting for a lock that %s decid
     const lines = linesOver(open.instances[0].authority);
     const first = await acquired(lines, "nightly");
     const caller = new AbortController();
-    const place = lines.wait({ order: takeOrder("nightly"), waitMs: undefined, signal: caller.signal });
+    const place = lines.wait({ order: takeOrder("nightly"), waitMs: undefined, caller: callerOf(caller.signal) });
     caller.abort(new Error("hung up"));
     await expect(place.turn).rejects.toThrow("hung up");
     const next = acquired(lines, "nightly");
@@ -40,11 +41,12 @@ describe.each(["sqlite", "postgres"] as const)("waiting for a lock that %s decid
     await using open = await openSqlAuthorities(kind);
     const lines = linesOver(open.instances[0].authority);
     const first = await acquired(lines, "nightly");
-    const turn = await lines.wait({ order: takeOrder("nightly"), waitMs: 0, signal: new AbortController().signal })
-      .turn;
+    const turn = await lines.wait({ order: takeOrder("nightly"), waitMs: 0, caller: patient }).turn;
     expect(turn).toMatchObject({ kind: "held", holder: { grant: { token: first.token, owner: first.owner } } });
   });
 });
+
+const patient = callerOf(new AbortController().signal);
 
 type Authority = Parameters<typeof createLines>[0]["authority"];
 
@@ -54,7 +56,7 @@ function linesOver(authority: Authority): Lines {
 
 async function acquired(lines: Lines, name: string) {
   const order = takeOrder(name, { waits: true });
-  const turn = await lines.wait({ order, waitMs: undefined, signal: new AbortController().signal }).turn;
+  const turn = await lines.wait({ order, waitMs: undefined, caller: patient }).turn;
   if (turn.kind !== "acquired") throw new Error("not acquired");
   return turn.lease.grant;
 }

@@ -57,11 +57,16 @@ it("messages that may have been lost wake everybody, once others are heard again
 
 it("other instances are told of a lock that was freed when a stream of theirs may keep it", () => {
   const { notice, done } = openNotice();
-  notice.freed("a", leaseKeptBy(""));
-  notice.freed("a", leaseKeptBy(RETRIED));
+  notice.freed("a", { lease: leaseKeptBy("") });
+  notice.freed("a", { lease: leaseKeptBy(RETRIED) });
+  notice.freed("a", { lease: undefined, unkept: true });
   expect(done.filter((one) => one.startsWith("publish"))).toEqual([]);
-  notice.freed("a", leaseKeptBy("stream"));
-  expect(done.filter((one) => one.startsWith("publish"))).toEqual([`publish ${LOCK_TOPIC} a`]);
+  notice.freed("a", { lease: leaseKeptBy("stream") });
+  notice.freed("b", { lease: undefined });
+  expect(done.filter((one) => one.startsWith("publish"))).toEqual([
+    `publish ${LOCK_TOPIC} a`,
+    `publish ${LOCK_TOPIC} b`,
+  ]);
 });
 
 it("a grant that another stream goes on with is told to whoever kept it, wherever that is", () => {

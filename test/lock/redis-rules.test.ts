@@ -237,6 +237,27 @@ async function expectRules(runs: number, bugs: readonly ScriptBug[] = []): Promi
   );
 }
 
+/** Several locks at a time, so that what is asked of them comes to Redis in common. */
+async function expectRulesTogether(runs: number, bugs: readonly ScriptBug[] = []): Promise<void> {
+  const time = { now: 1_000_000 };
+  await using opened = await openRedisAuthorities({ nowMs: () => time.now, spoil: withBugs(bugs) });
+  const stepsOfLocks = fc.array(fc.array(step, { minLength: 3, maxLength: 8 }), { minLength: 4, maxLength: 12 });
+  let run = 0;
+  await fc.assert(
+    fc.asyncProperty(stepsOfLocks, async (all) => {
+      run++;
+      time.now += WANTED_MS;
+      const pairs = all.map((steps, at) => ({ steps, pair: new Pair(opened, `run-${run}/${at}`, time) }));
+      const carryOut = async ({ steps, pair }: (typeof pairs)[number]) => {
+        for (const one of steps) await pair.carryOut({ ...one, wait: 0 });
+      };
+      const ended = await Promise.allSettled(pairs.map(carryOut));
+      for (const one of ended) if (one.status === "rejected") throw one.reason;
+    }),
+    { numRuns: runs, endOnFailure: bugs.length > 0 },
+  );
+}
+
 describe("the scripts of locks in Redis", () => {
   it("do what the rules say, whatever is asked and whenever", async () => {
     await expectRules(100);
@@ -248,5 +269,17 @@ describe("the scripts of locks in Redis", () => {
     { script: "lock-renew", text: "math.max(expire, now + (tonumber(ARGV[5]) or ttl))", instead: "now + ttl" },
   ])("are caught with a bug in $script: $instead for $text", async (bug) => {
     await expect(expectRules(600, [bug])).rejects.toThrow("Property failed");
+  });
+
+  it("do so for each of many locks that are asked for at once", async () => {
+    await expectRulesTogether(30);
+  });
+
+  it.each<ScriptBug>([
+    { script: "lock-take", text: "at, key = at + 2, key + 1", instead: "at = at + 2" },
+    { script: "lock-take", text: "keeper, at = ARGV[at], at + 1", instead: "keeper = ARGV[at]" },
+    { script: "lock-release", text: "attempts, key = KEYS[key], key + 1", instead: "attempts = KEYS[key]" },
+  ])("are caught when one order of $script is taken for another: $instead", async (bug) => {
+    await expect(expectRulesTogether(100, [bug])).rejects.toThrow("Property failed");
   });
 });

@@ -213,8 +213,8 @@ describe("fencing tokens over Redis", () => {
   });
 });
 
-const COUNTED = "redis.call('HINCRBY', KEYS[2], 'count', 1)";
-const IN_THIS_LIFE = "redis.call('HGET', KEYS[2], 'life') ~= ARGV[2] .. ' ' .. ARGV[3]";
+const COUNTED = "redis.call('HINCRBY', KEYS[1], 'count', 1)";
+const IN_THIS_LIFE = "redis.call('HGET', KEYS[1], 'life') ~= ARGV[2] .. ' ' .. ARGV[3]";
 const ASKED = "not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[2], 1, true)";
 
 describe("a planted bug shows", () => {

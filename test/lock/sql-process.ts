@@ -7,6 +7,7 @@ import { createSqlClock } from "../../src/infra/sql-clock.ts";
 import { type Authority, LOCK_TOPIC } from "../../src/lock/authority/authority.ts";
 import { createSqlAuthority } from "../../src/lock/authority/sql-authority.ts";
 import { createLines } from "../../src/lock/wait/lines.ts";
+import { callerOf } from "../../src/lock/wait/visitor.ts";
 import { openTestDatabase } from "../support/test-database.ts";
 import { releaseOrder, takeOrder } from "./authorities.ts";
 import type { TurnTaken, TurnToldOf } from "./turn-history.ts";
@@ -61,12 +62,12 @@ function told(real: Authority): Authority {
 }
 
 async function callAgainAndAgain(lock: string): Promise<void> {
-  const { signal } = new AbortController();
+  const caller = callerOf(new AbortController().signal);
   for (;;) {
     const place = (joined.get(lock) ?? 0) + 1;
     joined.set(lock, place);
     const order = takeOrder(lock, { instanceId: instance, ttlMs: TTL_MS });
-    const turn = await lines.wait({ order, waitMs: undefined, signal }).turn;
+    const turn = await lines.wait({ order, waitMs: undefined, caller }).turn;
     if (turn.kind !== "acquired") throw new Error("nobody gave up");
     const { grant } = turn.lease;
     const [from, validUntil] = [now(), now() + (turn.validUntil - systemClock.monotonic())];

@@ -29,6 +29,7 @@ const call: CallContext = {
   caller: { name: "me", hasScope: (scope) => scope !== "ratelimit:inline", mayUse: () => true },
   deadline: undefined,
   signal: new AbortController().signal,
+  interruption: undefined,
   servedBy() {},
   degraded() {},
 };

@@ -24,8 +24,10 @@ export type Renewed =
 export interface Released {
   /** Whether this call ended the lease. */
   readonly released: boolean;
-  /** The lock as its holder had it; when not released, as another grant holds it now. */
+  /** The lock as its holder had it; when not released, as another grant holds it now. Of a brief order it may be left out. */
   readonly lease: Lease | undefined;
+  /** No stream kept it: for where `lease` is left out. */
+  readonly unkept?: true;
 }
 
 export interface Looked {

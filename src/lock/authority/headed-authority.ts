@@ -2,7 +2,7 @@ import type { Clock } from "../../infra/clock.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { LockAuthorityChangingError } from "../failures.ts";
-import type { Authority } from "./authority.ts";
+import type { Authority, Released, Taken } from "./authority.ts";
 import type { Head, Heads, Mode } from "./head.ts";
 
 export interface HeadedOptions {
@@ -42,10 +42,18 @@ export async function createHeadedAuthority(options: HeadedOptions): Promise<Aut
     if (quietMs > 0) throw new LockAuthorityChangingError("leases of before may last", quietMs);
   }
 
+  /** Whether the authority may be asked at once. */
+  function mayAsk(ttlMs: number): boolean {
+    return ttlMs <= longestMs && head.mode === mode && quietUntil <= clock.monotonic();
+  }
+
   async function decide<T>(ttlMs: number, work: () => Promise<T>): Promise<T> {
     mayDecide();
     if (ttlMs > longestMs) await announce(ttlMs);
-    const result = await work();
+    return decided(await work());
+  }
+
+  function decided<T>(result: T): T {
     mayDecide();
     return result;
   }
@@ -86,9 +94,14 @@ export async function createHeadedAuthority(options: HeadedOptions): Promise<Aut
     get kind() {
       return authority.kind;
     },
-    take: (order) => decide(order.ttlMs, () => authority.take(order)),
+    // Without an async function: this and releasing is what is asked most.
+    take: (order) =>
+      mayAsk(order.ttlMs)
+        ? authority.take(order).then(decided<Taken>)
+        : decide(order.ttlMs, () => authority.take(order)),
     renew: (order) => decide(order.ttlMs ?? 0, () => authority.renew(order)),
-    release: (order) => decide(0, () => authority.release(order)),
+    release: (order) =>
+      mayAsk(0) ? authority.release(order).then(decided<Released>) : decide(0, () => authority.release(order)),
     look: (name) => decide(0, () => authority.look(name)),
     list: (query) => decide(0, () => authority.list(query)),
     remember: (name, request, text) => decide(0, () => authority.remember(name, request, text)),

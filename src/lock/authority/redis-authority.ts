@@ -2,22 +2,25 @@ import { LockAuthority } from "../../gen/holdfast/v1/lock_pb.js";
 import type { Frame } from "../../infra/backplane-frame.ts";
 import type { Breaker } from "../../infra/breaker.ts";
 import type { Clock } from "../../infra/clock.ts";
-import { UnavailableError } from "../../infra/failure.ts";
 import { createGuarded } from "../../infra/guarded.ts";
 import type { Log } from "../../infra/log.ts";
 import { RequestIdReusedError } from "../../infra/named-request.ts";
 import { type Redis, type RedisArgument, RedisReplyError, type RedisScript } from "../../infra/redis.ts";
-import { LockAttemptOverError, LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
-import type { LossCause, ReleaseOrder, RenewOrder, TakeOrder } from "../record/decide.ts";
-import { type Authority, LOCK_TOPIC, type Looked, type Renewed, type Taken } from "./authority.ts";
+import { LockAuthorityUnavailableError } from "../failures.ts";
+import type { LossCause, RenewOrder } from "../record/decide.ts";
+import type { Authority, Looked, Renewed } from "./authority.ts";
 import type { Heads } from "./head.ts";
+import { failureOf, MOST_TRIES, unexpected } from "./redis-answers.ts";
+import { createRedisBatches } from "./redis-batches.ts";
 import { keysOf, type LockKeys, partitionsOf } from "./redis-keys.ts";
 import { listLocks } from "./redis-list.ts";
 import { createRedisLives, type RedisLife } from "./redis-lives.ts";
 import { createRedisPatience } from "./redis-patience.ts";
 import { leaseOf } from "./redis-record.ts";
-import { lookScript, releaseScript, rememberScript, renewScript, takeScript } from "./redis-scripts.ts";
+import { createRedisReleases } from "./redis-releases.ts";
+import { lookScript, releaseScript, rememberScript, renewScript } from "./redis-scripts.ts";
 import { createRedisStrays } from "./redis-strays.ts";
+import { createRedisTakes } from "./redis-takes.ts";
 
 export interface RedisAuthorityOptions {
   readonly redis: Redis;
@@ -38,13 +41,9 @@ export interface RedisAuthorityOptions {
 
 type Values = readonly unknown[];
 
-/** So often a call is sent again when Redis says that it has to be: each time for another reason, if all is well. */
-const MOST_TRIES = 4;
-const NOWHERE: Frame = { channel: "", payload: "" };
-
 /**
- * Redis decides, in one script for each call. What it has forgotten costs a new epoch, so that tokens never go back.
- * Written without async functions: each lock that is taken passes through here twice.
+ * Redis decides, in one atomic step for each call. What it has forgotten costs a new epoch, so that tokens never go back.
+ * Locks are taken and released by the batch: each of them is asked for by itself, and most of all.
  */
 export function createRedisAuthority(options: RedisAuthorityOptions): Authority {
   const { redis, breaker, commandTimeoutMs, frame, clock, log, nowMs } = options;
@@ -52,11 +51,23 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
   const guarded = createGuarded(breaker, commandTimeoutMs, (error) => error instanceof RedisReplyError);
   const lives = createRedisLives({ ...options, guarded });
   const patience = createRedisPatience(clock, commandTimeoutMs);
+  const time = () => nowMs?.() ?? 0;
+  const heard = (keys: LockKeys, ms: number) => {
+    if (nowMs === undefined) patience.heard(keys, ms);
+  };
+  const batches = createRedisBatches(redis, guarded);
+  const releases = createRedisReleases({ batches, partitions, frame, time, heard });
   const strays = createRedisStrays({
     ...{ redis, clock, log },
-    release: (name, take) => releaseArguments(name, { take, end: "released" }),
+    release(name, take) {
+      const { keys, args } = releases.ofTake(name, take);
+      return redis.run(releaseScript, keys, args);
+    },
   });
-  const timeArgument = () => nowMs?.() ?? 0;
+  const take = createRedisTakes({
+    ...{ batches, partitions, lives, strays, time, heard },
+    patience: (keys) => (nowMs === undefined ? patience.until(keys) : 0),
+  });
 
   function send(
     keys: LockKeys,
@@ -66,7 +77,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
   ): Promise<Values> {
     return guarded(() => redis.run(script, scriptKeys, args())).then((reply) => {
       const values = Array.isArray(reply) ? reply : [];
-      if (nowMs === undefined) patience.heard(keys, Number(values[1]));
+      heard(keys, Number(values[1]));
       return values;
     });
   }
@@ -87,61 +98,16 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     if (life === undefined) return lives.begin(keys).then(again);
     return send(keys, script, scriptKeys, () => args(life)).then((values) => {
       const [kind] = values;
-      if (kind !== "life" && kind !== "late") return values;
-      if (kind === "life") lives.ended(keys, life);
+      if (kind !== "life") return values;
+      lives.ended(keys, life);
       return again();
     });
-  }
-
-  function take(order: TakeOrder): Promise<Taken> {
-    const { name, request, ttlMs, owner, purpose, caller, instanceId, streamId, waits } = order;
-    const keys = keysOf(name, partitions);
-    // Whoever named the request can ask again, and is given the grant then.
-    const take = request === undefined ? strays.name() : "";
-    const who = JSON.stringify([owner, purpose, caller]);
-    let wasSent = false;
-    const args = ({ name: life, epoch }: RedisLife) => {
-      wasSent = true;
-      const until = nowMs === undefined ? patience.until(keys) : 0;
-      const all = [timeArgument(), life, epoch, until, ttlMs, who, instanceId, waits ? 1 : 0, take, streamId];
-      return request === undefined ? all : [...all, request.id, request.meaning];
-    };
-    const scriptKeys =
-      request === undefined ? [keys.record, keys.life] : [keys.record, keys.life, keys.attempts + request.id];
-    return sendAlive(keys, takeScript, scriptKeys, args).then(
-      (values) => takenOf(order, values),
-      (error: unknown) => {
-        if (wasSent && take !== "" && error instanceof UnavailableError) strays.add(name, take, ttlMs);
-        throw failureOf(error);
-      },
-    );
-  }
-
-  function takenOf(order: TakeOrder, [kind, time, ...more]: Values): Taken {
-    const { name, request, ttlMs } = order;
-    const now = Number(time);
-    if (kind === "granted") {
-      const token = Number(more[0]);
-      const { owner, purpose, caller, instanceId, streamId } = order;
-      const grant = {
-        ...{ name, token, owner, purpose, caller, instanceId, streamId, ttlMs },
-        ...{ requestId: request?.id ?? "", requestMeaning: request?.meaning ?? "" },
-        ...{ acquireMs: now, expireMs: now + ttlMs, renewals: 0, end: "" as const, endMs: 0 },
-      };
-      return { kind, lease: { grant, remainingMs: ttlMs } };
-    }
-    if (kind === "yield") return { kind, afterMs: Number(more[0]) };
-    if (kind === "over") throw new LockAttemptOverError(name, request?.id ?? "");
-    if (kind === "reused") throw new RequestIdReusedError(request?.id ?? "");
-    const lease = leaseOf(name, now, more);
-    if (lease === undefined) throw unexpected(takeScript, kind);
-    return kind === "again" ? { kind: "granted", lease } : { kind: "held", holder: lease };
   }
 
   function renew({ name, token, ttlMs, streamId, heir }: RenewOrder): Promise<Renewed> {
     const keys = keysOf(name, partitions);
     const args = ({ name: life, epoch }: RedisLife) => [
-      ...[timeArgument(), life, epoch, token, ttlMs ?? "", optional(streamId)],
+      ...[time(), life, epoch, token, ttlMs ?? "", optional(streamId)],
       ...[optional(heir?.streamId), heir?.instanceId ?? ""],
     ];
     return sendAlive(keys, renewScript, [keys.record, keys.life, keys.attempts], args).then(
@@ -155,24 +121,9 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     );
   }
 
-  function release(order: ReleaseOrder) {
-    const { name } = order;
-    const keys = keysOf(name, partitions);
-    return send(keys, releaseScript, [keys.record, keys.attempts], () => releaseArguments(name, order)).then(
-      ([kind, time, ...record]) => ({ released: kind === "released", lease: leaseOf(name, Number(time), record) }),
-      rethrow,
-    );
-  }
-
-  function releaseArguments(name: string, order: Partial<ReleaseOrder> & { readonly take?: string }): RedisArgument[] {
-    const { token = 0, take = "", end = "released", streamId, undo = false } = order;
-    const { channel, payload } = frame?.(LOCK_TOPIC, name) ?? NOWHERE;
-    return [timeArgument(), token, take, end, optional(streamId), undo ? 1 : 0, channel, payload];
-  }
-
   function look(name: string): Promise<Looked> {
     const keys = keysOf(name, partitions);
-    const args = ({ name: life, epoch }: RedisLife) => [timeArgument(), life, epoch];
+    const args = ({ name: life, epoch }: RedisLife) => [time(), life, epoch];
     return sendAlive(keys, lookScript, [keys.record, keys.life], args).then(([kind, time, ...more]) => {
       if (kind === "free") return { lease: undefined, lastToken: Number(more[0]) };
       const lease = leaseOf(name, Number(time), more);
@@ -185,7 +136,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
     kind: LockAuthority.REDIS,
     take,
     renew,
-    release,
+    release: releases.release,
     look,
     list: (query) =>
       listLocks(
@@ -197,13 +148,10 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
       ).catch(rethrow),
     remember(name, { id, meaning }, text) {
       const keys = keysOf(name, partitions);
-      return send(keys, rememberScript, [keys.attempts + id], () => [timeArgument(), meaning, text]).then(
-        ([kind, , kept]) => {
-          if (kind === "reused") throw new RequestIdReusedError(id);
-          return String(kept);
-        },
-        rethrow,
-      );
+      return send(keys, rememberScript, [keys.attempts + id], () => [time(), meaning, text]).then(([kind, , kept]) => {
+        if (kind === "reused") throw new RequestIdReusedError(id);
+        return String(kept);
+      }, rethrow);
     },
     async close() {
       strays.close();
@@ -221,14 +169,4 @@ function isLossCause(kind: unknown): kind is LossCause {
 
 function rethrow(error: unknown): never {
   throw failureOf(error);
-}
-
-function failureOf(error: unknown): unknown {
-  if (!(error instanceof UnavailableError)) return error;
-  if (error instanceof LockAuthorityUnavailableError || error instanceof LockAuthorityChangingError) return error;
-  return new LockAuthorityUnavailableError(error.message, error);
-}
-
-function unexpected({ name }: RedisScript, kind: unknown): TypeError {
-  return new TypeError(`script ${name} answered ${String(kind)}`);
 }

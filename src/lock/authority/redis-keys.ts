@@ -20,14 +20,30 @@ export function partitionsOf(mode: "single" | "sentinel" | "cluster"): number {
 }
 
 export function keysOf(name: string, partitions: number): LockKeys {
-  const partition = partitions === 1 ? 0 : slotOf(name) % partitions;
-  const start = partitionStart(partition);
-  return {
-    partition,
-    record: `${start}r:${name}`,
-    life: `${start}life`,
-    attempts: `${start}a:${name.length}:${name}:`,
-  };
+  return new KeysOfLock(name, partitions === 1 ? 0 : slotOf(name) % partitions);
+}
+
+/** A class: these are made for each call, and most have no use for all of them. */
+class KeysOfLock implements LockKeys {
+  readonly partition: number;
+  readonly #name: string;
+
+  constructor(name: string, partition: number) {
+    this.#name = name;
+    this.partition = partition;
+  }
+
+  get record(): string {
+    return `${partitionStart(this.partition)}r:${this.#name}`;
+  }
+
+  get life(): string {
+    return `${partitionStart(this.partition)}life`;
+  }
+
+  get attempts(): string {
+    return `${partitionStart(this.partition)}a:${this.#name.length}:${this.#name}:`;
+  }
 }
 
 /** A pattern for SCAN: the records of locks whose names begin so. */
@@ -39,8 +55,10 @@ export function nameOf(recordKey: string): string {
   return recordKey.slice(RECORD_START);
 }
 
+const STARTS = Array.from({ length: PARTITIONS }, (_, at) => `holdfast:lock:{p${String(at).padStart(2, "0")}}:`);
+
 function partitionStart(partition: number): string {
-  return `holdfast:lock:{p${String(partition).padStart(2, "0")}}:`;
+  return STARTS[partition] ?? "";
 }
 
 const RECORD_START = `${partitionStart(0)}r:`.length;

@@ -12,9 +12,12 @@ import { END, HELD, LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
  * "" when it is, and otherwise begins with "=". An attempt is kept as what it means, a line feed, and what is to be
  * remembered.
  *
- * ARGV begins with the time in milliseconds, 0 for the server's. Results are {kind, time, ...}; `lease` there is the
+ * ARGV begins with the time in milliseconds, 0 for the server's. Answers are {kind, time, ...}; `lease` there is the
  * LEASE_FIELDS of who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be,
  * in this life.
+ *
+ * Locks are taken and released by the batch (redis-batches.ts): each order is decided by itself, one after the other, and
+ * the result is {time, answer, ...}, or {time, why} where nothing was done for any of them.
  */
 const NOW = `
 local now = tonumber(ARGV[1])
@@ -24,17 +27,22 @@ if now == 0 then
 end
 `;
 
-// The server itself is asked who it is: a command may have been led elsewhere since it was sent.
-const ALIVE = `
-if redis.call('HGET', KEYS[2], 'life') ~= ARGV[2] .. ' ' .. ARGV[3] or
+/** The server itself is asked who it is: a command may have been led elsewhere since it was sent. */
+function alive(marker: string, otherwise: string): string {
+  return `
+if redis.call('HGET', ${marker}, 'life') ~= ARGV[2] .. ' ' .. ARGV[3] or
   not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[2], 1, true) then
-  return {'life', now}
+  return ${otherwise}
 end
 `;
+}
 
+const ALIVE = alive("KEYS[2]", "{'life', now}");
+
+/** Of the lock whose record is under `key`. */
 const RECORD = `
 local ${RECORD_FIELDS.join(", ")}
-local record, ended = redis.call('GET', KEYS[1])
+local record, ended = redis.call('GET', key)
 if record then
   ended = string.sub(record, 1, 1)
   local _, fields = cmsgpack.unpack_one(record, ${END})
@@ -51,14 +59,14 @@ const PACKED = `'${HELD}' .. cmsgpack.pack({${RECORD_FIELDS.join(", ")}})`;
 
 /** While it is held. */
 function keep(ms: string): string {
-  return `redis.call('SET', KEYS[1], ${PACKED}, 'PX', ${ms} + ${RECORD_KEPT_MS})`;
+  return `redis.call('SET', key, ${PACKED}, 'PX', ${ms} + ${RECORD_KEPT_MS})`;
 }
 
 /** Also where Redis has no memory left: there a script may go on once it has written something that needs none. */
 function anyway(...command: readonly string[]): string {
   return `local done = redis.pcall(${command.join(", ")})
 if type(done) == 'table' and done.err then
-  redis.call('PEXPIRE', KEYS[1], ${RECORD_KEPT_MS})
+  redis.call('PEXPIRE', key, ${RECORD_KEPT_MS})
   redis.call(${command.join(", ")})
 end`;
 }
@@ -68,63 +76,83 @@ function answer(kind: string): string {
 }
 
 /**
- * Takes a lock.
+ * Takes locks.
  *
- * KEYS  1 record   2 marker   3 attempt, if the request names itself
- * ARGV  2 life   3 epoch   4 when the caller has stopped waiting, by the server's clock (0: unknown)   5 ttl   6 who
- *       7 instance   8 "1" if it waits   9 name of this take   10 stream   and, if the request names itself, 11 its id
- *       12 its meaning
- * Result: {"granted", time, token}; {"again", time, lease}; {"held", time, lease}; {"yield", time, milliseconds};
- *         {"over", time}, {"reused", time}: the attempt; {"late", time}: nothing was done
+ * KEYS  1 marker   and for each order its record and, if the request names itself, the attempt
+ * ARGV  2 life   3 epoch   4 when the callers have stopped waiting, by the server's clock (0: unknown)   5 instance
+ *       and for each order: how: "w" if it waits, "r" if the request names itself, "s" if a stream is to keep it
+ *       ttl   who   and, in this order: the request's id and its meaning, or a name of this take   the stream
+ * Answers: the token that is granted; {"again", time, lease}; {"held", time, lease}; {"yield", time, milliseconds};
+ *          {"over", time}, {"reused", time}: the attempt; "life". For all of them: "life", "late"
  */
 export const takeScript = defineScript({
   name: "lock-take",
   lua: `${NOW}
-if ARGV[4] ~= '0' and now > tonumber(ARGV[4]) then return {'late', now} end
-${ALIVE}${RECORD}
-local me, id, meant = ARGV[7], ARGV[11] or '', ARGV[12] or ''
-local attempt = id ~= '' and redis.call('GET', KEYS[3])
-if attempt and string.sub(attempt, 1, #meant + 1) ~= meant .. '\\n' then return {'reused', now} end
-if live then
-  if id ~= '' and request == id then
-    if meaning ~= meant then return {'reused', now} end
-    if stream == '' then
-      stream = '${RETRIED}'
-      ${keep("expire - now")}
+if ARGV[4] ~= '0' and now > tonumber(ARGV[4]) then return {now, 'late'} end
+${alive("KEYS[1]", "{now, 'life'}")}
+local me = ARGV[5]
+local function take(key, ms, whom, waits, keeper, id, meant, attempted, called)
+  ${RECORD}
+  local attempt = attempted and redis.call('GET', attempted)
+  if attempt and string.sub(attempt, 1, #meant + 1) ~= meant .. '\\n' then return {'reused', now} end
+  if live then
+    if attempted and request == id then
+      if meaning ~= meant then return {'reused', now} end
+      if stream == '' then
+        stream = '${RETRIED}'
+        ${keep("expire - now")}
+      end
+      ${answer("'again'")}
     end
-    ${answer("'again'")}
+    if attempt then return {'over', now} end
+    if waits then
+      local till, known = now + ${WANTED_MS}, now + ${WELL_KNOWN_MS}
+      local isRival = me ~= instance and (rival == '' or rival == instance or rival_until < known)
+      if isRival then rival, rival_until = me, till end
+      if isRival or wanted < known then
+        wanted = math.max(wanted, till)
+        ${keep("expire - now")}
+      end
+    end
+    ${answer("'held'")}
   end
   if attempt then return {'over', now} end
-  if ARGV[8] == '1' then
-    local till, known = now + ${WANTED_MS}, now + ${WELL_KNOWN_MS}
-    local isRival = me ~= instance and (rival == '' or rival == instance or rival_until < known)
-    if isRival then rival, rival_until = me, till end
-    if isRival or wanted < known then
-      wanted = math.max(wanted, till)
-      ${keep("expire - now")}
-    end
+  local isAgain = record and instance == me
+  local hadItsShare = isAgain and streak >= ${MOST_STREAK}
+  if hadItsShare and rival ~= '' and rival ~= me and rival_until > now then
+    local since = ended == 'h' and expire or tonumber(string.sub(record, 2, ${END}))
+    local after = since + ${YIELD_MS} - now
+    if after > 0 then return {'yield', now, after} end
   end
-  ${answer("'held'")}
+  local count = redis.call('HINCRBY', KEYS[1], 'count', 1)
+  if count > ${MOST_GRANTS} then return 'life' end
+  if not record or rival == me or hadItsShare then rival, rival_until = '', 0 end
+  token = ARGV[3] * ${GRANTS_PER_EPOCH} + count
+  streak = isAgain and streak + 1 or 1
+  who, instance, stream, request, meaning, take = whom, me, keeper, id, meant, called
+  ttl, acquire, renewals, wanted = ms, now, 0, wanted or 0
+  expire = now + ttl
+  ${keep("ttl")}
+  if attempted then redis.call('SET', attempted, meant .. '\\n', 'PX', ttl + ${ATTEMPT_KEPT_MS}) end
+  return token
 end
-if attempt then return {'over', now} end
-local isAgain = record and instance == me
-local hadItsShare = isAgain and streak >= ${MOST_STREAK}
-if hadItsShare and rival ~= '' and rival ~= me and rival_until > now then
-  local since = ended == 'h' and expire or tonumber(string.sub(record, 2, ${END}))
-  local after = since + ${YIELD_MS} - now
-  if after > 0 then return {'yield', now, after} end
+local answers, at, key = {now}, 6, 2
+while at <= #ARGV do
+  local how = ARGV[at]
+  local ms, whom, id, meant, called, keeper, attempted = tonumber(ARGV[at + 1]), ARGV[at + 2], '', '', '', '', nil
+  local record = KEYS[key]
+  at, key = at + 3, key + 1
+  if string.find(how, 'r', 1, true) then
+    id, meant, attempted = ARGV[at], ARGV[at + 1], KEYS[key]
+    at, key = at + 2, key + 1
+  else
+    called, at = ARGV[at], at + 1
+  end
+  if string.find(how, 's', 1, true) then keeper, at = ARGV[at], at + 1 end
+  local waits = string.find(how, 'w', 1, true)
+  answers[#answers + 1] = take(record, ms, whom, waits, keeper, id, meant, attempted, called)
 end
-local count = redis.call('HINCRBY', KEYS[2], 'count', 1)
-if count > ${MOST_GRANTS} then return {'life', now} end
-if not record or rival == me or hadItsShare then rival, rival_until = '', 0 end
-token = ARGV[3] * ${GRANTS_PER_EPOCH} + count
-streak = isAgain and streak + 1 or 1
-who, instance, stream, request, meaning, take = ARGV[6], me, ARGV[10], id, meant, ARGV[9]
-ttl, acquire, renewals, wanted = tonumber(ARGV[5]), now, 0, wanted or 0
-expire = now + ttl
-${keep("ttl")}
-if id ~= '' then redis.call('SET', KEYS[3], meant .. '\\n', 'PX', ttl + ${ATTEMPT_KEPT_MS}) end
-return {'granted', now, token}
+return answers
 `,
 });
 
@@ -139,7 +167,8 @@ return {'granted', now, token}
 export const renewScript = defineScript({
   name: "lock-renew",
   keys: 3,
-  lua: `${NOW}${ALIVE}${RECORD}
+  lua: `local key = KEYS[1]
+${NOW}${ALIVE}${RECORD}
 if token ~= tonumber(ARGV[4]) then ${answer("'expired'")} end
 if ended ~= 'h' then ${answer("ended == 'r' and 'released' or 'forced'")} end
 if not live then ${answer("'expired'")} end
@@ -148,7 +177,7 @@ elseif ARGV[6] ~= '' and ARGV[6] ~= '=' .. stream then ${answer("'taken_over'")}
 expire = math.max(expire, now + (tonumber(ARGV[5]) or ttl))
 renewals = renewals + 1
 local packed = ${PACKED}
-${anyway("'SET'", "KEYS[1]", "packed", "'PX'", `expire - now + ${RECORD_KEPT_MS}`)}
+${anyway("'SET'", "key", "packed", "'PX'", `expire - now + ${RECORD_KEPT_MS}`)}
 if request ~= '' then
   redis.call('SET', KEYS[3] .. request, meaning .. '\\n', 'PX', expire - now + ${ATTEMPT_KEPT_MS})
 end
@@ -157,26 +186,40 @@ ${answer("'renewed'")}
 });
 
 /**
- * Ends a lease. Whoever waits is told in the same step; not being allowed to publish must not undo half of it.
+ * Ends leases. Whoever waits is told in the same step; not being allowed to publish must not undo half of it.
  *
- * KEYS  1 record   2 what attempts on this lock begin with
- * ARGV  2 token, or 0   3 else the name of the take   4 how it ends   5 "=" and the stream that has to keep it, or ""
- *       6 "1" to forget the attempt   7 channel and   8 what to publish there
- * Result: {"released", time, lease as it was}; {"not", time, lease}
+ * KEYS  for each order the record and, to undo it, what attempts on this lock begin with
+ * ARGV  2 channel   and for each order: how: "u" to undo the attempt, "f" if by force, "s" if a stream has to keep it,
+ *       "t" if it is the name of a take that is known, "b" if nobody asks whose it was
+ *       token, or the name of the take   what to publish   and the stream
+ * Answers: {"released", time, lease as it was}, or 1 where nobody asks and no stream kept it; {"not", time, lease}
  */
 export const releaseScript = defineScript({
   name: "lock-release",
-  keys: 2,
-  lua: `${NOW}${RECORD}
-local isMeant = token == tonumber(ARGV[2]) or (ARGV[3] ~= '' and take == ARGV[3])
-local isKept = ARGV[5] == '' or ARGV[5] == '=' .. (stream or '')
-local undo = ARGV[6] == '1'
-if not live or not isMeant or not isKept or (undo and stream == '${RETRIED}') then ${answer("'not'")} end
-local ending = string.format('%s%013.0f', string.sub(ARGV[4], 1, 1), now)
-${anyway("'SETRANGE'", "KEYS[1]", "0", "ending")}
-if undo and request ~= '' then redis.call('DEL', KEYS[2] .. request) end
-if wanted > now and ARGV[7] ~= '' then redis.pcall('PUBLISH', ARGV[7], ARGV[8]) end
-${answer("'released'")}
+  lua: `${NOW}
+local function release(key, how, what, told, keeper, attempts)
+  ${RECORD}
+  local isMeant = token == tonumber(what)
+  if string.find(how, 't', 1, true) then isMeant = take == what end
+  local isKept = not keeper or keeper == stream
+  if not live or not isMeant or not isKept or (attempts and stream == '${RETRIED}') then ${answer("'not'")} end
+  local ending = string.format(string.find(how, 'f', 1, true) and 'f%013.0f' or 'r%013.0f', now)
+  ${anyway("'SETRANGE'", "key", "0", "ending")}
+  if attempts and request ~= '' then redis.call('DEL', attempts .. request) end
+  if wanted > now and ARGV[2] ~= '' then redis.pcall('PUBLISH', ARGV[2], told) end
+  if string.find(how, 'b', 1, true) and (stream == '' or stream == '${RETRIED}') then return 1 end
+  ${answer("'released'")}
+end
+local answers, at, key = {now}, 3, 1
+while at <= #ARGV do
+  local how, record, keeper, attempts = ARGV[at], KEYS[key], nil, nil
+  local what, told = ARGV[at + 1], ARGV[at + 2]
+  at, key = at + 3, key + 1
+  if string.find(how, 's', 1, true) then keeper, at = ARGV[at], at + 1 end
+  if string.find(how, 'u', 1, true) then attempts, key = KEYS[key], key + 1 end
+  answers[#answers + 1] = release(record, how, what, told, keeper, attempts)
+end
+return answers
 `,
 });
 
@@ -189,7 +232,8 @@ ${answer("'released'")}
 export const lookScript = defineScript({
   name: "lock-look",
   keys: 2,
-  lua: `${NOW}${ALIVE}${RECORD}
+  lua: `local key = KEYS[1]
+${NOW}${ALIVE}${RECORD}
 if live then ${answer("'held'")} end
 return {'free', now, token or 0}
 `,

@@ -1,17 +1,15 @@
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
-import type { Redis, RedisArgument } from "../../infra/redis.ts";
+import type { Redis } from "../../infra/redis.ts";
 import { systemTimer } from "../../infra/timer.ts";
-import { keysOf, partitionsOf } from "./redis-keys.ts";
-import { releaseScript } from "./redis-scripts.ts";
 
 export interface RedisStraysOptions {
-  readonly redis: Redis;
+  readonly redis: Pick<Redis, "onConnected">;
   readonly clock: Pick<Clock, "monotonic">;
   readonly log: Log;
-  /** What releases `take` of the lock `name`. */
-  readonly release: (name: string, take: string) => readonly RedisArgument[];
+  /** Releases `take` of the lock `name`, if that is what holds it; at once, or not at all. */
+  readonly release: (name: string, take: string) => Promise<unknown>;
 }
 
 /** Takes whose answers never came, so that nobody knows whether they took the lock. */
@@ -28,7 +26,6 @@ const MOST_STRAYS = 10_000;
 const TRY_AGAIN_MS = 1_000;
 
 export function createRedisStrays({ redis, clock, log, release }: RedisStraysOptions): RedisStrays {
-  const partitions = partitionsOf(redis.mode);
   const life = randomBytes(6).toString("base64url");
   const strays = new Map<string, { readonly lock: string; readonly until: number }>();
   let takes = 0;
@@ -36,9 +33,8 @@ export function createRedisStrays({ redis, clock, log, release }: RedisStraysOpt
   let cancelTimer: (() => void) | undefined;
 
   async function giveBack(take: string, lock: string): Promise<void> {
-    const { record, attempts } = keysOf(lock, partitions);
     try {
-      await redis.run(releaseScript, [record, attempts], release(lock, take));
+      await release(lock, take);
       strays.delete(take);
     } catch (error) {
       log.debug({ err: error, lock }, "a lock that nobody waits for could not be given back yet");

@@ -12,7 +12,8 @@ import type { LockPolicyFor } from "../policies.ts";
 import { layerOf } from "../rpc/replies.ts";
 import { giveBack } from "../wait/give-back.ts";
 import type { Turn } from "../wait/line.ts";
-import type { Lines, Place } from "../wait/lines.ts";
+import type { Lines } from "../wait/lines.ts";
+import { callerOf, type Place } from "../wait/visitor.ts";
 import { type HoldOrder, holdOrderOf, keptFor } from "./hold-order.ts";
 import { Keeping, type Kept, keptFrom } from "./keeping.ts";
 import { drainingFailure, type Keepings } from "./keepings.ts";
@@ -70,7 +71,7 @@ export function createHoldRpc(options: HoldOptions): Required<Pick<Rpcs<typeof L
     let turn: Turn | undefined;
     try {
       call.signal.throwIfAborted();
-      place = lines.wait({ order, waitMs, signal: leaving.signal });
+      place = lines.wait({ order, waitMs, caller: callerOf(leaving.signal) });
       turn = yield* wait(place, order.waits);
       outcome = turn.kind;
       return turn;

@@ -4,7 +4,7 @@ import type { Log } from "../../infra/log.ts";
 import type { Timer } from "../../infra/timer.ts";
 import type { Authority, Lease, Renewed } from "../authority/authority.ts";
 import type { LockMetrics, LostCause } from "../metrics.ts";
-import { clockMargin } from "../wait/valid-for.ts";
+import { validUntilOf } from "../wait/valid-for.ts";
 import { Mailbox } from "./mailbox.ts";
 
 /** A lease and until when it may be relied on, on this process' monotonic clock. */
@@ -211,7 +211,7 @@ function mayStillHold(end: KeepingEnd): boolean {
 }
 
 export function keptFrom(lease: Lease, asked: number): Kept {
-  return { lease, validUntil: asked + lease.remainingMs - clockMargin(lease.remainingMs) };
+  return { lease, validUntil: validUntilOf(lease, asked) };
 }
 
 function shareOf(ttlMs: number, bounds: { readonly share: number; readonly leastMs: number; readonly mostMs: number }) {

@@ -64,7 +64,8 @@ export function createKeepings(): Keepings {
       if (size === 0) onEmpty?.();
     },
     check(name) {
-      for (const keeping of byName.get(name) ?? []) keeping.check();
+      const keepings = byName.get(name);
+      if (keepings !== undefined) for (const keeping of keepings) keeping.check();
     },
     checkAll() {
       void checkSlowly(all());

@@ -156,6 +156,8 @@ export interface ReleaseOrder {
   readonly streamId: string | undefined;
   /** The grant never reached its caller: its attempt is forgotten too, so that a retry tries anew. Needs the streamId. */
   readonly undo: boolean;
+  /** Nobody asks whose lease it was, unless a stream kept it. */
+  readonly brief?: true;
 }
 
 /** The record after the lease was ended; undefined when this grant held nothing any more. */

@@ -1,11 +1,5 @@
-import { create } from "@bufbuild/protobuf";
-import {
-  LockOutcome,
-  type LockService,
-  type LockServiceAcquireRequest,
-  LockServiceAcquireResponseSchema,
-} from "../../gen/holdfast/v1/lock_pb.js";
-import type { CallContext, Rpcs } from "../../infra/call.ts";
+import { LockOutcome, type LockService, type LockServiceAcquireRequest } from "../../gen/holdfast/v1/lock_pb.js";
+import { type CallContext, EncodedReply, type Rpcs } from "../../infra/call.ts";
 import type { Clock } from "../../infra/clock.ts";
 import type { Log } from "../../infra/log.ts";
 import { namedRequest } from "../../infra/named-request.ts";
@@ -17,7 +11,8 @@ import { giveBack } from "../wait/give-back.ts";
 import type { Turn } from "../wait/line.ts";
 import type { Lines } from "../wait/lines.ts";
 import { LIMITS, LockFields } from "./fields.ts";
-import { duration, layerOf, lockIfAny, lockOf } from "./replies.ts";
+import { layerOf } from "./replies.ts";
+import { encodeGrant } from "./wire.ts";
 
 export interface AcquireOptions {
   readonly authority: Authority;
@@ -34,78 +29,103 @@ const WAIT_MS = 30_000;
 /** A wait ends so long before its caller gives up, so that the answer still arrives; or half of it, where there is less. */
 const ANSWER_MS = 100;
 
+/** Acquire. Not an async function: it is asked before everything else that callers do. */
 export function createAcquireRpc(options: AcquireOptions): Required<Pick<Rpcs<typeof LockService>, "acquire">> {
   const { authority, lines, metrics, clock } = options;
 
-  async function takeTurn(order: TakeOrder, waitMs: number, { signal }: CallContext): Promise<Turn> {
-    const turn = await lines.wait({ order, waitMs, signal }).turn;
-    if (turn.kind === "acquired" && signal.aborted) {
-      // It hung up while the lock was on its way.
-      void giveBack(options, order, turn.lease).then(() => lines.ring(order.name));
-      throw signal.reason;
-    }
-    return turn;
+  function replyTo(order: TakeOrder, call: CallContext, begun: number) {
+    return (turn: Turn): EncodedReply => {
+      if (turn.kind === "acquired" && call.interruption !== undefined) {
+        // It hung up while the lock was on its way.
+        metrics.wanted("failed", clock.monotonic() - begun);
+        void giveBack(options, order, turn.lease).then(() => lines.ring(order.name));
+        throw call.interruption;
+      }
+      const now = clock.monotonic();
+      metrics.wanted(turn.kind, now - begun);
+      const { kind } = authority;
+      call.servedBy(layerOf(kind));
+      return new EncodedReply(
+        turn.kind === "held"
+          ? encodeGrant({
+              outcome: LockOutcome.HELD,
+              lock: undefined,
+              validForMs: undefined,
+              holder: turn.holder,
+              authority: kind,
+            })
+          : encodeGrant({
+              outcome: LockOutcome.ACQUIRED,
+              lock: turn.lease,
+              validForMs: turn.validUntil - now,
+              holder: undefined,
+              authority: kind,
+            }),
+      );
+    };
   }
 
   return {
-    async acquire(request, call) {
-      const order = orderOf(request, call, options);
-      const waitMs = waitOf(request, call);
+    acquire(request, call) {
+      const wanted = wantedBy(request, call, options);
       const begun = clock.monotonic();
-      try {
-        const turn = await takeTurn({ ...order, waits: waitMs > 0 }, waitMs, call);
-        metrics.wanted(turn.kind, clock.monotonic() - begun);
-        const { kind } = authority;
-        call.servedBy(layerOf(kind));
-        if (turn.kind === "held") {
-          return create(LockServiceAcquireResponseSchema, {
-            outcome: LockOutcome.HELD,
-            holder: lockIfAny(turn.holder, kind),
-            authority: kind,
-          });
-        }
-        return create(LockServiceAcquireResponseSchema, {
-          outcome: LockOutcome.ACQUIRED,
-          lock: lockOf(turn.lease, kind),
-          validFor: duration(turn.validUntil - clock.monotonic()),
-          authority: kind,
-        });
-      } catch (error) {
+      const fail = (error: unknown): never => {
         metrics.wanted("failed", clock.monotonic() - begun);
         throw error;
+      };
+      let turn: Promise<Turn>;
+      try {
+        ({ turn } = lines.wait({ order: wanted.order, waitMs: wanted.waitMs, caller: call }));
+      } catch (error) {
+        return fail(error);
       }
+      return turn.then(replyTo(wanted.order, call, begun), fail);
     },
   };
 }
 
-function orderOf(
+/** What is wanted, and for how long its caller waits. */
+interface Wanted {
+  readonly order: TakeOrder;
+  readonly waitMs: number;
+}
+
+function wantedBy(
   { name, ttl, waitTimeout, owner, purpose, requestId }: LockServiceAcquireRequest,
-  { caller }: CallContext,
+  { caller, deadline }: CallContext,
   { policyFor, instanceId }: AcquireOptions,
-): Omit<TakeOrder, "waits"> {
+): Wanted {
   const fields = new LockFields();
   fields.name(name);
   const ttlMs = fields.ttl(ttl, LIMITS.ttlMs);
-  fields.duration("wait_timeout", waitTimeout, LIMITS.acquireWaitMs, true);
+  const waitMs = fields.duration("wait_timeout", waitTimeout, LIMITS.acquireWaitMs, true) ?? WAIT_MS;
   fields.people(owner, purpose);
   fields.requestId(requestId);
   fields.done();
+  const leftMs = boundBy(waitMs, deadline);
   return {
-    name,
-    ttlMs: ttlMs ?? policyFor(name).ttlMs,
-    owner: owner || caller.name,
-    purpose,
-    caller: caller.name,
-    instanceId,
-    streamId: "",
-    // Of this caller: another who happens upon the same id must not be given its lock.
-    request: namedRequest(requestId, "Acquire", () => [caller.name, owner, purpose, String(ttlMs ?? "")]),
+    waitMs: leftMs,
+    order: {
+      name,
+      ttlMs: ttlMs ?? policyFor(name).ttlMs,
+      owner: owner || caller.name,
+      purpose,
+      caller: caller.name,
+      instanceId,
+      streamId: "",
+      // Of this caller: another who happens upon the same id must not be given its lock.
+      request:
+        requestId === ""
+          ? undefined
+          : namedRequest(requestId, "Acquire", () => [caller.name, owner, purpose, String(ttlMs ?? "")]),
+      waits: leftMs > 0,
+    },
   };
 }
 
-function waitOf({ waitTimeout }: LockServiceAcquireRequest, { deadline }: CallContext): number {
-  const asked = new LockFields().duration("wait_timeout", waitTimeout, LIMITS.acquireWaitMs, true) ?? WAIT_MS;
-  if (deadline === undefined) return asked;
+/** Nobody waits for longer than his caller does. */
+function boundBy(waitMs: number, deadline: number | undefined): number {
+  if (waitMs === 0 || deadline === undefined) return waitMs;
   const leftMs = Math.max(0, deadline - Date.now());
-  return Math.min(asked, leftMs - Math.min(ANSWER_MS, leftMs / 2));
+  return Math.min(waitMs, leftMs - Math.min(ANSWER_MS, leftMs / 2));
 }

@@ -62,7 +62,7 @@ export function createForceReleaseRpc(
       authority.release({ name, token, streamId: undefined, end: "forced", undo: false }),
       true,
     );
-    if (released.released) notice.freed(name, released.lease);
+    if (released.released) notice.freed(name, released);
     return released;
   }
 

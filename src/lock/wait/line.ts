@@ -5,7 +5,7 @@ import type { Timer } from "../../infra/timer.ts";
 import type { Authority, Lease, Taken } from "../authority/authority.ts";
 import type { TakeOrder } from "../record/decide.ts";
 import { giveBack } from "./give-back.ts";
-import { clockMargin } from "./valid-for.ts";
+import { validUntilOf } from "./valid-for.ts";
 
 /** How a wait ended. */
 export type Turn =
@@ -19,7 +19,7 @@ export interface Waiter {
   resolve(turn: Turn): void;
   reject(error: unknown): void;
   /** There is something to wait for. */
-  queued(): void;
+  mustWait(): void;
 }
 
 export interface LineParts {
@@ -75,6 +75,13 @@ export class Line {
       if (one === waiter) break;
     }
     return place;
+  }
+
+  /** Somebody for whom the authority is being asked already: the first in a line that begins with it. */
+  adopt(waiter: Waiter): void {
+    this.#waiters.add(waiter);
+    if (!waiter.order.waits) this.#impatient.add(waiter);
+    this.#asking = waiter;
   }
 
   /** At the end of the line; but a retry of what has the lock must not wait behind those who wait for that. */
@@ -133,22 +140,33 @@ export class Line {
     this.#isRung = false;
     const asked = clock.monotonic();
     try {
-      await this.#settle(first, await authority.take(first.order), asked);
+      await this.answered(first, await authority.take(first.order), asked);
     } catch (error) {
-      this.#fail(first, error);
+      this.failed(first, error);
+    }
+  }
+
+  /** The authority's answer for who is asked for, which was asked at that time of the monotonic clock. */
+  async answered(first: Waiter, taken: Taken, asked: number): Promise<void> {
+    if (taken.kind === "granted") await this.#grant(first, taken.lease, asked);
+    else if (taken.kind === "held") this.#wait(first, taken.holder.remainingMs + AFTER_LEASE_MS, taken.holder);
+    else this.#wait(first, taken.afterMs, undefined);
+    this.#asking = undefined;
+    this.#serve();
+  }
+
+  /** The same for who gets no answer. Who waits for an authority that is away only learns of it later. */
+  failed(first: Waiter, error: unknown): void {
+    const isAway = error instanceof Failure && error.kind === "unavailable";
+    for (const waiter of isAway ? [...this.#waiters] : [first]) {
+      if (this.#remove(waiter)) waiter.reject(error);
     }
     this.#asking = undefined;
     this.#serve();
   }
 
-  async #settle(first: Waiter, taken: Taken, asked: number): Promise<void> {
-    if (taken.kind === "granted") await this.#grant(first, taken.lease, asked);
-    else if (taken.kind === "held") this.#wait(first, taken.holder.remainingMs + AFTER_LEASE_MS, taken.holder);
-    else this.#wait(first, taken.afterMs, undefined);
-  }
-
   async #grant(first: Waiter, lease: Lease, asked: number): Promise<void> {
-    const validUntil = asked + lease.remainingMs - clockMargin(lease.remainingMs);
+    const validUntil = validUntilOf(lease, asked);
     // The answer may have lain about for longer than the lease lasts: this process was paused.
     const isLate = validUntil <= this.#parts.clock.monotonic();
     if (isLate || !this.#remove(first)) {
@@ -169,7 +187,7 @@ export class Line {
       // Of those who have been put forward none has its answer yet.
       if (!isRetryOf(waiter, holder) && this.#remove(waiter)) waiter.resolve({ kind: "held", holder });
     }
-    first?.queued();
+    first?.mustWait();
   }
 
   /** Whether there is a retry of what has the lock. */
@@ -182,21 +200,13 @@ export class Line {
 
   /** Somebody is ahead of it. */
   #queue(waiter: Waiter): void {
-    if (this.#asking !== undefined || !this.#impatient.has(waiter)) waiter.queued();
+    if (this.#asking !== undefined || !this.#impatient.has(waiter)) waiter.mustWait();
     else this.giveUp(waiter);
   }
 
   #remove(waiter: Waiter): boolean {
     this.#impatient.delete(waiter);
     return this.#waiters.delete(waiter);
-  }
-
-  /** Who waits for an authority that is away only learns of it later. */
-  #fail(first: Waiter, error: unknown): void {
-    const isAway = error instanceof Failure && error.kind === "unavailable";
-    for (const waiter of isAway ? [...this.#waiters] : [first]) {
-      if (this.#remove(waiter)) waiter.reject(error);
-    }
   }
 }
 

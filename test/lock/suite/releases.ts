@@ -13,6 +13,20 @@ export function releases(open: AuthorityFactory): void {
     expect(await one.look("nightly")).toEqual({ lease: undefined, lastToken: grant.token });
   });
 
+  it("need not tell whose the lock was when nobody asks, unless a stream kept it", async () => {
+    await using opened = await open();
+    const [one] = two(opened);
+    const { grant } = await granted(one, "nightly");
+    const brief = await one.release(releaseOrder(grant, { brief: true }));
+    expect(brief.released).toBe(true);
+    expect(brief.unkept ?? brief.lease?.grant.streamId === "").toBe(true);
+    const kept = await granted(one, "nightly", { streamId: "stream" });
+    const told = await one.release(releaseOrder(kept.grant, { brief: true }));
+    expect(told).toMatchObject({ released: true, lease: { grant: { streamId: "stream" } } });
+    expect(told.unkept).toBeUndefined();
+    expect(await one.release(releaseOrder(kept.grant, { brief: true }))).toEqual({ released: false, lease: undefined });
+  });
+
   it("never touches the lock of a later holder", async () => {
     await using opened = await open();
     const [one, other] = two(opened);
