@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
+import { serverEntry } from "../support/server-entry.ts";
 
 const root = join(import.meta.dirname, "../..");
 
@@ -14,7 +15,7 @@ export function holdfast(
   args: readonly string[],
   { cwd, env = {} }: { readonly cwd: string; readonly env?: Readonly<Record<string, string>> },
 ): Promise<Ended> {
-  return runCommand(process.execPath, [join(root, "src/main.ts"), ...args], { cwd, env });
+  return runCommand(process.execPath, [serverEntry(), ...args], { cwd, env });
 }
 
 /** Runs a program to its end; fails only when it cannot be run at all. */

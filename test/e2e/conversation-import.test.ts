@@ -1,5 +1,4 @@
 import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { Redis } from "ioredis";
 import { describe, expect, it } from "vitest";
 import { ConversationPresence, ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
@@ -7,6 +6,7 @@ import { type ConversationClient, createConversationClient } from "../support/co
 import { directoryPerTest } from "../support/directory-per-test.ts";
 import { freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
+import { serverEntry } from "../support/server-entry.ts";
 import { until } from "../support/until.ts";
 import { holdfast, runCommand } from "./command.ts";
 import { importArgs, runImport, TOPOLOGIES } from "./import-run.ts";
@@ -303,7 +303,7 @@ describe("an import of conversations", () => {
       ["/dev/stdin", "already there: 2"],
     ] as const) {
       const args = importArgs(server, "conversations", "--file", name, "--collection", "conversation");
-      const command = ["cat c.jsonl |", process.execPath, join(import.meta.dirname, "../../src/main.ts"), ...args];
+      const command = ["cat c.jsonl |", process.execPath, serverEntry(), ...args];
       const { code, stdout } = await runCommand("sh", ["-c", command.join(" ")], { cwd: directory.path });
       expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(count) });
     }

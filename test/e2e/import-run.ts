@@ -1,11 +1,9 @@
-import { join } from "node:path";
 import type { Child } from "../support/child.ts";
 import { startChild } from "../support/child.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import type { HoldfastProcess } from "../support/holdfast-process.ts";
+import { serverEntry } from "../support/server-entry.ts";
 import { type Ended, holdfast } from "./command.ts";
-
-const root = join(import.meta.dirname, "../..");
 
 /** Servers to import into, by what they are made of: settings for `startHoldfast`. */
 export const TOPOLOGIES: readonly [string, () => Promise<Record<string, string>>][] = [
@@ -44,7 +42,7 @@ export function countsIn(account: string): Record<string, number> {
 export function startImport(begun: string, server: HoldfastProcess, kind: string, ...args: string[]): Promise<Child> {
   return startChild({
     command: process.execPath,
-    args: [join(root, "src/main.ts"), ...importArgs(server, kind, ...args)],
+    args: [serverEntry(), ...importArgs(server, kind, ...args)],
     isReady: (line) => line.includes(begun),
   });
 }

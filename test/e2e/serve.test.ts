@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
@@ -11,6 +11,7 @@ import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { grpcurlPath } from "../support/grpc-tools.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { scratchDirectory } from "../support/scratch.ts";
+import { serverEntry } from "../support/server-entry.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { holdfast, runCommand } from "./command.ts";
@@ -110,7 +111,7 @@ describe("a start", () => {
     const env = { PATH, DATABASE_URL: `postgres://u:hunter2@127.0.0.1:${port}/d`, HOLDFAST_DATA_DIR: cwd };
     const waiting = await startChild({
       command: process.execPath,
-      args: [join(import.meta.dirname, "../../src/main.ts")],
+      args: [serverEntry()],
       cwd,
       env,
       isReady: (line) => line.includes("does not answer yet"),
@@ -129,7 +130,7 @@ describe("a start", () => {
     database.proxy.cut();
     const interrupted = await startChild({
       command: process.execPath,
-      args: [join(import.meta.dirname, "../../src/main.ts")],
+      args: [serverEntry()],
       cwd,
       env: { PATH: process.env.PATH, DATABASE_URL: database.url, HOLDFAST_GRPC_PORT: "0", HOLDFAST_HTTP_PORT: "0" },
       isReady: (line) => line.includes("does not answer yet"),
@@ -242,7 +243,9 @@ describe("API keys", () => {
     const [next = ""] = other.stdout.split("\n");
     await until(async () => (await call(next)) === 200, { what: "the new key to be let in" });
 
-    writeFileSync(file, "keys: [{id: broken");
+    // At once: a server that looks while it is written would see an empty file, in which nobody may call.
+    writeFileSync(join(cwd, "broken.yaml"), "keys: [{id: broken");
+    renameSync(join(cwd, "broken.yaml"), file);
     process.kill(server.pid, "SIGHUP");
     await until(() => server.output().includes("API keys not read again"), { what: "the broken file to be noticed" });
     expect(await call(next)).toBe(200);

@@ -1,7 +1,7 @@
 import { Redis } from "ioredis";
 import { inject } from "vitest";
-import { redisDatabases } from "./global-setup.ts";
 import { createDatabase } from "./postgres-server.ts";
+import { redisDatabases } from "./redis-databases.ts";
 
 /** A new empty Postgres database on the server that all tests of this run share. */
 export function freshDatabase(): Promise<string> {

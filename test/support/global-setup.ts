@@ -1,6 +1,8 @@
 import type { TestProject } from "vitest/node";
 import { startPostgres } from "./postgres-server.ts";
+import { redisDatabases } from "./redis-databases.ts";
 import { startRedis } from "./redis-server.ts";
+import { buildServer } from "./server-build.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -8,18 +10,23 @@ declare module "vitest" {
     redisUrl: string;
     /** The administrator's url of the Postgres that all tests of a run share. Use `freshDatabase()`. */
     postgresUrl: string;
+    /** What node is to run: see server-build.ts. */
+    serverEntry: string;
   }
 }
 
-/** How many numbered databases the shared Redis has. Number 0 only holds the counter that hands out the others. */
-export const redisDatabases = 8_192;
-
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const starting = [startRedis({ args: ["--databases", String(redisDatabases)] }), startPostgres()] as const;
+  const starting = [
+    startRedis({ args: ["--databases", String(redisDatabases)] }),
+    startPostgres(),
+    buildServer().then((build) => ({ ...build, stop: async () => build.remove() })),
+  ] as const;
   try {
-    const [redis, postgres] = await Promise.all(starting);
+    const [redis, postgres, server] = await Promise.all(starting);
     project.provide("redisUrl", redis.url);
     project.provide("postgresUrl", postgres.url);
+    project.provide("serverEntry", server.entry);
+    project.onTestsRerun(() => server.refresh());
   } catch (error) {
     await stopAll(starting);
     throw error;

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { type Child, startChild } from "./child.ts";
 import { freePort, onFreePort } from "./free-port.ts";
 import { scratchDirectory } from "./scratch.ts";
+import { serverEntry } from "./server-entry.ts";
 
 const repository = join(import.meta.dirname, "../..");
 
@@ -30,12 +31,12 @@ export interface HoldfastProcess extends AsyncDisposable {
 
 /**
  * Runs the server as a process of its own, on free ports and a data directory of its own, and resolves when it serves. Settings
- * of this process's environment do not reach it: only `env` does. `root` is where the code is: this repository, or a copy with
- * planted bugs.
+ * of this process's environment do not reach it: only `env` does. `root` is where the code is when it is not this repository's, but
+ * a copy with planted bugs.
  */
 export async function startHoldfast(
   env: Readonly<Record<string, string>> = {},
-  root = repository,
+  root?: string,
 ): Promise<HoldfastProcess> {
   const directory = scratchDirectory("data");
   const given = { HOLDFAST_DATA_DIR: directory.path, ...env };
@@ -85,12 +86,12 @@ interface Serving {
   readonly httpPort: number;
 }
 
-async function runHoldfast(env: Readonly<Record<string, string>>, root: string): Promise<Serving & { child: Child }> {
+async function runHoldfast(env: Readonly<Record<string, string>>, root?: string): Promise<Serving & { child: Child }> {
   let serving: Serving | undefined;
   const child = await startChild({
     command: process.execPath,
-    args: [join(root, "src/main.ts")],
-    cwd: root,
+    args: [root === undefined ? serverEntry() : join(root, "src/main.ts")],
+    cwd: root ?? repository,
     env: { ...inherited(), ...env },
     isReady: (line) => {
       serving ??= readServing(line);
