@@ -96,6 +96,16 @@ describe.each(SQL_KINDS)("claims in %s", (kind) => {
     expect(await truth.complete(completeOrder(id, token))).toMatchObject({ completed: false });
   });
 
+  it("leave no result behind when they are completed and forgotten in one commit", async () => {
+    const token = await tokenOf(truth.claim(claimOrder(id)));
+    const both = [
+      truth.complete(completeOrder(id, token, { result: resultOf("done") })),
+      truth.release(releaseOrder(id, token, true)),
+    ];
+    expect(await Promise.all(both)).toMatchObject([{ completed: true }, true]);
+    expect([await countOf("dedup_claim"), await countOf("dedup_result")]).toEqual([0, 0]);
+  });
+
   it("are forgotten after their time, which counts from the completion, and no token comes again", async () => {
     const token = await tokenOf(truth.claim(claimOrder(id, { ttlMs: 10_000, leaseMs: 5_000 })));
     clock.move(9_000);

@@ -39,6 +39,8 @@ export class SqlBook {
 
   forget(id: ClaimId): void {
     const text = textOf(id);
+    // It may be given in this same transaction.
+    this.#results.delete(this.#claims.get(text)?.token ?? 0);
     this.#claims.set(text, undefined);
     this.#changed.set(text, id);
   }
