@@ -120,8 +120,12 @@ async function hold(client: LockClient, holder: string, random: (below: number) 
     } else if (event.case === "lost" || event.case === "handover") ends();
   });
   const ended = stream.ended.finally(ends);
-  while (!isOver && (token === undefined || random(20) > 0)) {
-    if (token !== undefined) await write({ lock, token, holder });
+  // Some are held for longer than anything is frozen.
+  for (let rounds = random(4) === 0 ? 100 : random(20); !isOver && rounds > 0; ) {
+    if (token !== undefined) {
+      rounds--;
+      await write({ lock, token, holder });
+    }
     await Promise.race([ended, delay(random(60))]);
   }
   ends();
@@ -134,7 +138,8 @@ async function run(at: number): Promise<void> {
   const random = createRandom(options.seed + at);
   const clients = options.addresses.map((address) => createLockClient(address, { deadlineMs: 2_000 }));
   for (let round = 0; ; round++) {
-    const client = clients[(at + random(4)) % clients.length];
+    // Half of them stay with one server: the others are soon all stuck on one that is frozen.
+    const client = clients[(at + (at % 4 < 2 ? 0 : random(4))) % clients.length];
     if (client === undefined) throw new Error("there is no server");
     try {
       await (at < options.holders ? hold : work)(client, `${options.name}-${at}-${round}`, random);

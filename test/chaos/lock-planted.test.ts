@@ -42,7 +42,7 @@ const planted: readonly Planted[] = [
     patches: [
       {
         file: "src/lock/authority/sql-heads.ts",
-        text: "return row.mode === mode ? begin(tx, row, mode, row.quiet_until_ms) : undefined;",
+        text: "return row.mode === mode ? (await begin(tx, row, {})).epoch : undefined;",
         instead: "return row.mode === mode ? row.epoch : undefined;",
       },
     ],
@@ -81,8 +81,8 @@ const planted: readonly Planted[] = [
         instead: "if (!isPast) this.#renew();",
       },
     ],
-    run: { authority: "postgres", faults: ["an instance frozen"] },
-    found: ["valid leases overlap"],
+    run: { authority: "postgres", faults: ["an instance frozen", "an instance frozen"], holders: 8 },
+    found: ["valid leases overlap", "a valid holder's write refused"],
   },
   {
     bug: "lock masters that take a lease as over too soon",

@@ -32,6 +32,8 @@ export interface LockChaosOptions {
   readonly seed: number;
   /** One after the other. Default: those that can befall this authority. */
   readonly faults?: readonly LockFaultKind[];
+  /** How many of the eight workers of a client take locks with streams. Default: 3. */
+  readonly holders?: number;
   /** Where the server's code is. Default: here. */
   readonly root?: string;
   /** Whether the resource compares tokens. Default: it does. */
@@ -80,7 +82,7 @@ interface Backend {
  * account.
  */
 export async function runLockChaos(options: LockChaosOptions): Promise<LockChaosReport> {
-  const { authority, seed, root, isFenced } = options;
+  const { authority, seed, root, isFenced, holders = 3 } = options;
   await using parts = new AsyncDisposableStack();
   const { envs, masters, ways } = await backendOf(authority, parts);
   const clocks = envs.map(() => parts.use(skewedClock()));
@@ -89,7 +91,7 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   for (const server of servers) parts.use(server);
   await Promise.all(servers.map(decides));
   const resource = parts.use(await openResource(isFenced));
-  const clients = parts.use(startClients({ servers, port: resource.port, seed }));
+  const clients = parts.use(startClients({ servers, port: resource.port, seed, holders }));
   await clients.add();
   await clients.add();
   const lossesMs: number[] = [];
@@ -166,7 +168,11 @@ interface Clients extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-function startClients(of: { servers: readonly HoldfastProcess[]; port: number; seed: number }): Clients {
+interface ClientsOptions extends Pick<LockClientOptions, "port" | "seed" | "holders"> {
+  readonly servers: readonly HoldfastProcess[];
+}
+
+function startClients(of: ClientsOptions): Clients {
   const children: Child[] = [];
   const linesOf = (child: Child) => child.output().split("\n").slice(0, -1);
   const running = () => children.filter((child) => child.exited() === undefined);
@@ -204,7 +210,7 @@ function startClients(of: { servers: readonly HoldfastProcess[]; port: number; s
           addresses: of.servers.map(({ grpcAddress }) => grpcAddress),
           locks: LOCKS,
           workers: 8,
-          holders: 3,
+          holders: of.holders,
           ttlMs: TTL_MS,
         },
         ...{ seed: of.seed + 100 * children.length, port: of.port },
