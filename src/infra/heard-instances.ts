@@ -1,5 +1,4 @@
 import type { Backplane } from "./backplane.ts";
-import type { Clock } from "./clock.ts";
 
 /** Instances that hear each other on the backplane, where no Redis keeps a list of them. */
 export interface HeardInstances {
@@ -13,7 +12,6 @@ export interface HeardInstancesOptions {
   readonly backplane: Pick<Backplane, "publish" | "subscribe" | "live">;
   /** Names this instance. No spaces. */
   readonly id: string;
-  readonly clock: Pick<Clock, "monotonic">;
   /** How often to be heard. Default 5 s; the others forget it after three times that. */
   readonly heartbeatMs?: number;
 }
@@ -22,15 +20,17 @@ const TOPIC = "instances";
 const MISSED = 3;
 
 export function createHeardInstances(options: HeardInstancesOptions): HeardInstances {
-  const { backplane, id, clock, heartbeatMs = 5_000 } = options;
+  const { backplane, id, heartbeatMs = 5_000 } = options;
+  /** At which of the heartbeats in which others could be heard. */
   const lastHeard = new Map<string, number>();
+  let heartbeats = 0;
   let closed = false;
 
-  /** Without a way to the others nobody is heard, and nobody has left for that. */
+  /** Without a way to the others nobody is heard, and nobody has left for that; nor has the moment it is back. */
   function forgetMissed(): void {
     if (!backplane.live) return;
-    const since = clock.monotonic() - MISSED * heartbeatMs;
-    for (const [other, heard] of lastHeard) if (heard < since) lastHeard.delete(other);
+    heartbeats++;
+    for (const [other, heard] of lastHeard) if (heartbeats - heard > MISSED) lastHeard.delete(other);
   }
 
   function say(what: "here" | "gone"): Promise<void> {
@@ -45,7 +45,7 @@ export function createHeardInstances(options: HeardInstancesOptions): HeardInsta
       return;
     }
     const isNew = !lastHeard.has(other);
-    lastHeard.set(other, clock.monotonic());
+    lastHeard.set(other, heartbeats);
     // So that one that has just come need not wait for everyone's next heartbeat.
     if (isNew && !closed) void say("here");
   });

@@ -17,7 +17,10 @@ export interface Instance {
 export interface Instances {
   /** Those seen at the last heartbeat, this one included, sorted by id. Only this one while Redis is away. */
   readonly current: readonly Instance[];
-  /** How many there were, this one included, when Redis last answered. */
+  /**
+   * How many there were, this one included, when Redis last answered. One that a Redis does not know which has just come back, and
+   * may have lost everything, is counted for three heartbeats more.
+   */
   readonly lastSeen: number;
   /** Called when an instance came or went. Returns the removal. */
   onChange(listener: () => void): () => void;
@@ -40,7 +43,10 @@ const heartbeatKey = (id: string) => `holdfast:instance:${id}`;
 export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOptions): Instances {
   const listeners = new Set<() => void>();
   let current: readonly Instance[] = [self];
-  let lastSeen = 1;
+  /** At which heartbeat that reached Redis each of the others was last seen. */
+  const others = new Map<string, number>();
+  let heartbeats = 0;
+  let countedAt = Number.NEGATIVE_INFINITY;
   let missed = 0;
   let beating: Promise<void> | undefined;
   let closed = false;
@@ -51,19 +57,29 @@ export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOp
     if (changed) for (const listener of listeners) listener();
   }
 
+  function count(seen: readonly Instance[]): void {
+    // Whoever connects again and again beats more often than time goes by.
+    if (performance.now() - countedAt >= heartbeatMs / 2) {
+      heartbeats++;
+      countedAt = performance.now();
+    }
+    for (const { id } of seen) others.set(id, heartbeats);
+    for (const [id, last] of others) if (heartbeats - last >= 3) others.delete(id);
+  }
+
   async function beat(): Promise<void> {
     try {
       await redis.command("set", heartbeatKey(self.id), JSON.stringify(self), "PX", heartbeatMs * 3);
       await redis.command("sadd", index, self.id);
       const ids = strings(await redis.command("smembers", index));
-      const heartbeats = await redis.getBuffers(ids.map(heartbeatKey));
-      const gone = ids.filter((_, at) => !heartbeats[at]);
+      const found = await redis.getBuffers(ids.map(heartbeatKey));
+      const gone = ids.filter((_, at) => !found[at]);
       // One that is only late puts its name back with its next heartbeat.
       if (gone.length > 0) await redis.command("srem", index, ...gone);
       missed = 0;
-      const others = heartbeats.flatMap((heartbeat) => read(heartbeat) ?? []).filter(({ id }) => id !== self.id);
-      lastSeen = others.length + 1;
-      become([self, ...others].sort((a, b) => (a.id < b.id ? -1 : 1)));
+      const seen = found.flatMap((heartbeat) => read(heartbeat) ?? []).filter(({ id }) => id !== self.id);
+      count(seen);
+      become([self, ...seen].sort((a, b) => (a.id < b.id ? -1 : 1)));
     } catch {
       // Redis has forgotten everyone else by now, or will have when it is back.
       if (++missed >= 3) become([self]);
@@ -87,7 +103,7 @@ export function createInstances({ redis, self, heartbeatMs = 5000 }: InstancesOp
       return current;
     },
     get lastSeen() {
-      return lastSeen;
+      return others.size + 1;
     },
     onChange(listener) {
       listeners.add(listener);

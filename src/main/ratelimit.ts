@@ -65,6 +65,6 @@ async function countersOf(options: RateLimitParts, rules: RuleBook): Promise<Omi
     };
   }
   if (!database.shared) return { shared: local, fallback: undefined, leftAlone: () => undefined };
-  const heard = parts.adopt(createHeardInstances({ backplane, id: self.id, clock }), (it) => it.close());
+  const heard = parts.adopt(createHeardInstances({ backplane, id: self.id }), (it) => it.close());
   return { shared: undefined, fallback: fallbackFor(() => heard.count), leftAlone: () => undefined };
 }

@@ -63,6 +63,23 @@ describe("instances that share a Redis", () => {
     await until(() => ids(a) === "a", { what: "it to be forgotten" });
   });
 
+  it("count one that Redis has just lost for three heartbeats more", async () => {
+    const redis = connect(await freshRedis());
+    await redis.command("sadd", "holdfast:instances", "other");
+    await redis.command("set", "holdfast:instance:other", JSON.stringify({ id: "other" }));
+    const a = join(redis, "a");
+    const seen: unknown[] = [];
+    a.onChange(() => seen.push([ids(a), a.lastSeen]));
+    await until(() => ids(a) === "a,other", { what: "the other to be seen" });
+    await redis.command("del", "holdfast:instance:other");
+    await until(() => ids(a) === "a", { what: "it to be missed" });
+    expect(seen).toEqual([
+      ["a,other", 2],
+      ["a", 2],
+    ]);
+    await until(() => a.lastSeen === 1, { what: "it to be forgotten" });
+  });
+
   it("find each other again after Redis lost everything, and are alone meanwhile", async () => {
     const server = await startRedis();
     onTestFinished(() => server.stop());
