@@ -113,13 +113,29 @@ it("the complaint of an instance that has ended lapses", async () => {
   await decides(LockAuthority.REDIS, opened);
 });
 
-it("Redis decides again when no lock is held, or after long, and then the leases are waited out", async () => {
-  await using opened = await openFailovers({ pace: { ...PACE, patientChecks: 40 } });
-  const [one] = opened.instances;
+/** Postgres decides and has a lease, and nobody complains of Redis any more. */
+async function heldByPostgres(opened: OpenFailovers) {
+  const [one, other = one] = opened.instances;
+  await other.fallback.complain();
   await opened.changeTo("postgres");
   const { grant } = await granted(one.authority, "nightly", { ttlMs: 3_600_000 });
-  await checked(2 * PACE.wellChecks, one);
+  await other.fallback.withdraw();
+  return { one, grant };
+}
+
+it("Redis decides again in a moment in which no lock is held", async () => {
+  await using opened = await openFailovers({ pace: PACE });
+  const { one, grant } = await heldByPostgres(opened);
+  await checked(5 * PACE.wellChecks, one);
   expect(one.authority.kind).toBe(LockAuthority.POSTGRES);
+  await one.authority.release(releaseOrder(grant));
+  await decides(LockAuthority.REDIS, opened);
+  expect((await granted(one.authority, "nightly")).grant.token).toBeGreaterThan(grant.token);
+});
+
+it("Redis decides again after long though locks are held, and then their leases are waited out", async () => {
+  await using opened = await openFailovers({ pace: { ...PACE, patientChecks: 10 } });
+  const { one, grant } = await heldByPostgres(opened);
   await decides(LockAuthority.REDIS, opened);
   const changing = { reason: "LOCK_AUTHORITY_CHANGING" };
   await expect(one.authority.take(takeOrder("other"))).rejects.toMatchObject(changing);

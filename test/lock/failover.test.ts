@@ -90,13 +90,17 @@ describe("a change from Redis to Postgres", () => {
   it("waits for what a renewal made longer, by its own word or by that of the grant", async () => {
     await using opened = await openFailovers();
     const { time } = opened;
-    const [one] = both(opened);
+    const [one, other] = both(opened);
     const { grant } = await granted(one.authority, "nightly", { ttlMs: TTL_MS });
-    await one.authority.renew(renewOrder(grant, { ttlMs: 60_000 }));
-    time.move(50_000);
-    await until(() => one.authority.renew(renewOrder(grant)), { what: "SQL to be read again" });
-    await opened.changeTo("postgres");
-    expect(one.reigns.head.quietMs).toBeGreaterThan(TTL_MS - 1_000);
+    // It tells of no lease any more, and so this is left to who renews.
+    one.reachesSql = false;
+    time.move(TTL_MS - 5_000);
+    await until(() => other.authority.renew(renewOrder(grant)), { what: "SQL to be read again" });
+    const { busyMs } = await other.heads.read();
+    expect(busyMs).toBeGreaterThan(TTL_MS - 1_000);
+    await other.authority.renew(renewOrder(grant, { ttlMs: 2 * TTL_MS }));
+    await other.heads.become("postgres");
+    expect((await other.heads.read()).quietMs).toBeGreaterThan(2 * TTL_MS - 1_000);
   });
 
   it("is announced before a lease is granted, or there is none", async () => {
@@ -161,18 +165,20 @@ describe("an instance that SQL does not tell who decides", () => {
     expect(renewed).toMatchObject({ kind: "renewed" });
   });
 
-  it("believes no answer of Redis that comes after that", async () => {
+  it("believes no answer of Redis that comes after that, and gives back what it was granted", async () => {
     const { holding, spoil } = holdingAnswers();
     await using opened = await openFailovers({ spoil, commandTimeoutMs: 60_000 });
-    const [one] = both(opened);
+    const [one, other] = both(opened);
     await granted(one.authority, "weekly", { ttlMs: 3_600_000 });
     holding.isOn = true;
-    const late = one.authority.take(takeOrder("nightly", { ttlMs: 1_000 })).catch((error: unknown) => error);
+    const late = one.authority.take(takeOrder("nightly", { ttlMs: 60_000 })).catch((error: unknown) => error);
     await until(() => holding.held === 1, { what: "Redis to have granted it" });
     one.reachesSql = false;
     opened.time.move(TRUST_MS + 1);
+    holding.isOn = false;
     holding.release();
     expect(await late).toMatchObject(UNAVAILABLE);
+    await until(() => granted(other.authority, "nightly"), { what: "it to be given back" });
   });
 });
 
