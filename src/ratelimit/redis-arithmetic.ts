@@ -204,8 +204,11 @@ end
 
 -- Slots: a sorted set of "<slots> <lease>" by when the lease ends, and '#', whose score is minus the slots taken.
 local function taken_of(key)
-  local gone = redis.call('ZRANGEBYSCORE', key, 1, text(now))
-  if #gone > 0 then
+  local gone = redis.pcall('ZRANGEBYSCORE', key, 1, text(now))
+  -- What somebody else wrote there counts as nothing.
+  if gone.err then
+    redis.call('DEL', key)
+  elseif #gone > 0 then
     local freed = 0
     for _, member in ipairs(gone) do freed = freed + tonumber(string.match(member, '^%d+')) end
     redis.call('ZREMRANGEBYSCORE', key, 1, text(now))

@@ -245,6 +245,32 @@ it("a call that was denied is allowed exactly when it was told, whatever it asks
   expect(denials).toBeGreaterThan(20);
 });
 
+it("what somebody else wrote in the place of a counter counts as nothing, and costs no other call its answer", async () => {
+  const redis = openRedis(await freshRedis());
+  const counters = createRedisCounters({ redis });
+  const rules = [
+    ruleOf("fixed_window", 5),
+    ruleOf("concurrency", 5),
+    ruleOf("sliding_window", 5),
+    ruleOf("concurrency", 5, { name: "b" }),
+  ];
+  const asks = rules.map((rule) => ({ rule, key: "k", cost: 1 }));
+  await redis.command("set", "ratelimit:rule:k:fixed", "1 2 3 4 5");
+  await redis.command("set", "ratelimit:rule:k:slots", "1");
+  await redis.command("rpush", "ratelimit:rule:k:sliding", "1");
+  await redis.command("hset", "ratelimit:b:k:slots", "1", "1");
+  const verdicts = await Promise.all(asks.map((ask) => counters.check("default", [ask], "never", undefined)));
+  expect(verdicts.map(({ standings }) => standings[0]?.remaining)).toEqual([5, 5, 5, 5]);
+  expect(
+    await counters.check(
+      "default",
+      asks.filter(({ rule }) => rule.algorithm !== "concurrency"),
+      "if_allowed",
+      undefined,
+    ),
+  ).toMatchObject({ standings: [{ remaining: 4 }, { remaining: 4 }] });
+});
+
 it("whatever is asked, nothing stays in Redis for ever", async () => {
   const redis = openRedis(await freshRedis());
   const counters = createRedisCounters({ redis });
