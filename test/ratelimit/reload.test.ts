@@ -4,6 +4,8 @@ import { expect, it, onTestFinished } from "vitest";
 import { loadConfig } from "../../src/config.ts";
 import type { Log } from "../../src/infra/log.ts";
 import { startRules } from "../../src/main/ratelimit-rules.ts";
+import { createMemoryCounters } from "../../src/ratelimit/memory.ts";
+import { movedClock } from "../support/moved-clock.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { until } from "../support/until.ts";
 
@@ -114,6 +116,38 @@ it("a change between the reading of the configuration and the first look is not 
   const { log } = keepingLog();
   const rules = startRules({ config, environment, log, signals, parts, since: 0, pollMs: 20 });
   await until(() => rules.find("a")?.limit === 2, { what: "the change" });
+});
+
+it("what was used of a rule stays used when its numbers change, and counts anew by another algorithm", async () => {
+  const file = join(scratch(), "holdfast.yaml");
+  const write = (settings: string) => writeFileSync(file, fileOf(`    a: { algorithm: ${settings} }\n`));
+  const clock = movedClock();
+  const counters = createMemoryCounters({ clock });
+  write("fixed_window, limit: 10, period: 366d");
+  const { rules } = await start(file);
+  const standing = async () => {
+    const rule = rules.find("a");
+    if (rule === undefined) throw new Error("the rule is not there");
+    const { standings } = await counters.check("default", [{ rule, key: "k", cost: 4 }], "if_allowed", undefined);
+    return standings[0];
+  };
+  const change = async (settings: string) => {
+    const { loadedAt } = rules;
+    write(settings);
+    await until(() => rules.loadedAt > loadedAt, { what: "the changed rule" });
+  };
+  expect(await standing()).toMatchObject({ limit: 10, remaining: 6 });
+  await change("fixed_window, limit: 12, period: 366d");
+  expect(await standing()).toMatchObject({ limit: 12, remaining: 4 });
+  await change("fixed_window, limit: 7, period: 1s");
+  const denied = await standing();
+  expect(denied).toMatchObject({ limit: 7, remaining: 0, overdrawn: 1 });
+  // In the window that the rule has now, and not in the year that it had before.
+  expect(denied?.waitUs).toBeLessThanOrEqual(1_000_000);
+  clock.move((denied?.waitUs ?? 0) / 1_000);
+  expect(await standing()).toMatchObject({ waitUs: 0, remaining: 3 });
+  await change("token_bucket, limit: 7, period: 1s");
+  expect(await standing()).toMatchObject({ limit: 7, remaining: 3, waitUs: 0 });
 });
 
 it("SIGHUP reads the file again at once", async () => {
