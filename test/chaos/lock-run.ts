@@ -145,18 +145,18 @@ async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack)
 }
 
 /** What a server says of calls that nobody can have made wrong. */
-function defectsOf(server: HoldfastProcess): readonly string[] {
+export function defectsOf(server: HoldfastProcess): readonly string[] {
   const lines = server.output().split("\n");
   return lines.filter((line) => line.includes('"code":"INTERNAL"')).slice(0, 2);
 }
 
 /** Until it decides about locks. */
-async function decides({ grpcAddress }: HoldfastProcess): Promise<void> {
+export async function decides({ grpcAddress }: HoldfastProcess): Promise<void> {
   using client = createLockClient(grpcAddress);
   await until(() => client.call(LockService.method.get, { name: "ready" }), { what: "locks to be decided" });
 }
 
-interface Clients extends AsyncDisposable {
+export interface Clients extends AsyncDisposable {
   add(): Promise<void>;
   /** One of those that run. */
   pick(victim: number): Child;
@@ -172,7 +172,7 @@ interface ClientsOptions extends Pick<LockClientOptions, "port" | "seed" | "hold
   readonly servers: readonly HoldfastProcess[];
 }
 
-function startClients(of: ClientsOptions): Clients {
+export function startClients(of: ClientsOptions): Clients {
   const children: Child[] = [];
   const linesOf = (child: Child) => child.output().split("\n").slice(0, -1);
   const running = () => children.filter((child) => child.exited() === undefined);

@@ -4,7 +4,7 @@
  */
 const isFull = process.env.TEST_SCALE === "full";
 
-export function atScale(full: number, usual: number): number {
+export function atScale<T>(full: T, usual: T): T {
   return isFull ? full : usual;
 }
 

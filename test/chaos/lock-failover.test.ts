@@ -1,0 +1,64 @@
+import { expect, it } from "vitest";
+import type { Patch } from "../support/planted-bug.ts";
+import { atScale, firstAtScale } from "../support/scale.ts";
+import type { LockFault } from "./lock-checker.ts";
+import { type FailoverFault, runFailoverChaos } from "./lock-failover-run.ts";
+
+/*
+ * Promises: while locks fail over from Redis to Postgres and back, with instances cut off, stopped and killed meanwhile and clocks that
+ * are apart, tokens only grow, no two valid leases overlap, and what nobody can decide is refused. Redis loses what it knew, and
+ * that is forgiven nothing.
+ */
+
+const TIME = { timeout: atScale(1_200_000, 240_000) };
+
+it("locks that fail over stay what they promise", TIME, async () => {
+  const { verdict, history, grantedInTheDark, kept, failed, problems } = await runFailoverChaos();
+  const { grants, writes } = history;
+  const refused = writes.filter(({ accepted }) => !accepted).length;
+  console.log("failover", { grants: grants.length, kept, writes: writes.length, refused }, failed);
+  expect(verdict.examples).toEqual([]);
+  expect(problems).toEqual([]);
+  expect(grantedInTheDark).toBe(0);
+  expect(grants.length).toBeGreaterThan(100);
+  expect(kept).toBeGreaterThan(10);
+  expect(failed["UNAVAILABLE LOCK_AUTHORITY_CHANGING"]).toBeGreaterThan(0);
+  expect(failed["UNAVAILABLE LOCK_AUTHORITY_UNAVAILABLE"]).toBeGreaterThan(0);
+  for (const why of Object.keys(failed)) expect(why).toMatch(/^(UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED) /);
+});
+
+interface Planted {
+  readonly bug: string;
+  readonly patch: Patch;
+  readonly faults: readonly FailoverFault[];
+  readonly found: readonly LockFault[];
+}
+
+const planted: readonly Planted[] = [
+  {
+    bug: "a Postgres that waits for no leases of Redis",
+    patch: {
+      file: "src/lock/authority/sql-heads.ts",
+      text: "const quietUntilMs = Math.max(row.quiet_until_ms, await lastEndMs(tx, row, nowMs));",
+      instead: "const quietUntilMs = row.quiet_until_ms;",
+    },
+    faults: ["an instance cut off from Redis"],
+    found: ["valid leases overlap"],
+  },
+  {
+    bug: "a change that begins no epoch",
+    patch: {
+      file: "src/lock/authority/sql-heads.ts",
+      text: "...{ mode, since_epoch: row.epoch + 1,",
+      instead: "...{ mode, epoch: row.epoch, since_epoch: row.epoch,",
+    },
+    faults: ["an instance cut off from Redis"],
+    found: ["a token went back"],
+  },
+];
+
+it.each(firstAtScale(planted))("the run fails on $bug", TIME, async ({ patch, faults, found }) => {
+  const { verdict } = await runFailoverChaos({ patches: [patch], faults });
+  console.log(verdict.faults, verdict.examples.slice(0, 2));
+  for (const fault of found) expect(verdict.faults[fault], fault).toBeGreaterThan(0);
+});
