@@ -19,7 +19,7 @@ const COUNTINGS: Readonly<Record<Exclude<Algorithm, "concurrency">, Counting>> =
 export interface Memory {
   counted(counter: string): Counted | undefined;
   keep(counter: string, state: Counted, until: number): void;
-  held(counter: string): readonly HeldSlots[];
+  held(counter: string): HeldSlots;
 }
 
 export interface Decision {

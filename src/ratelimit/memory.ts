@@ -1,6 +1,6 @@
 import type { Clock } from "../infra/clock.ts";
 import { type NamedRequest, RequestIdReusedError } from "../infra/named-request.ts";
-import { slotLevel, waitForSlots } from "./algorithms/concurrency.ts";
+import { waitForSlots } from "./algorithms/concurrency.ts";
 import type { Counted } from "./algorithms/counted.ts";
 import {
   type Ask,
@@ -14,6 +14,7 @@ import {
   type Verdict,
 } from "./counters.ts";
 import { decide, giveBackUnits, type Memory, standingFor } from "./decide.ts";
+import { LeasedSlots } from "./leased-slots.ts";
 import { MemoryTable } from "./memory-table.ts";
 
 /** So many counters, leases and named requests are kept each; beyond, those set longest ago are forgotten. */
@@ -22,9 +23,6 @@ const MOST = { entries: 250_000, bytes: 64 * 1024 * 1024 };
 const HELD_BYTES = 200;
 const STANDING_BYTES = 150;
 const MICROS = 1_000;
-
-/** Slots by lease. */
-type Slots = Map<string, { readonly slots: number; readonly expiresAt: number }>;
 
 interface HeldLease {
   readonly id: string;
@@ -51,7 +49,7 @@ export interface MemoryCountersOptions {
 /** Counters of one instance. Each call is decided in one turn of the event loop. */
 export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: MemoryCountersOptions): Counters {
   const counters = new MemoryTable<Counted>(bounds);
-  const slots = new MemoryTable<Slots>(bounds);
+  const slots = new MemoryTable<LeasedSlots>(bounds);
   // The slots of a lease that nobody can return any more are free.
   const leases = new MemoryTable<HeldLease>({ ...bounds, bytesOf: bytesOfLease, onDropped: (it) => free(it, nowUs()) });
   const requests = new MemoryTable<Remembered>({
@@ -65,20 +63,20 @@ export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: 
     return {
       counted: (counter) => counters.get(`${namespace} ${counter}`, now),
       keep: (counter, state, until) => counters.set(`${namespace} ${counter}`, state, until + graceUs, now),
-      held: (counter) => [...heldOf(namespace, counter, now).values()],
+      held: (counter) => heldOf(namespace, counter, now),
     };
   }
 
-  function heldOf(namespace: string, counter: string, now: number): Slots {
-    const held = slots.get(`${namespace} ${counter}`, now) ?? new Map();
-    for (const [lease, { expiresAt }] of held) if (expiresAt <= now) held.delete(lease);
+  function heldOf(namespace: string, counter: string, now: number): LeasedSlots {
+    const held = slots.get(`${namespace} ${counter}`, now) ?? new LeasedSlots();
+    held.expire(now);
     return held;
   }
 
-  function keepHeld(namespace: string, counter: string, held: Slots, now: number): void {
+  function keepHeld(namespace: string, counter: string, held: LeasedSlots, now: number): void {
     const name = `${namespace} ${counter}`;
-    if (held.size === 0) slots.delete(name);
-    else slots.set(name, held, lastEnd(held) + graceUs, now);
+    if (held.used === 0) slots.delete(name);
+    else slots.set(name, held, held.lastEnd + graceUs, now);
   }
 
   function leaseOf(namespace: string, leaseId: string, now: number): HeldLease | undefined {
@@ -133,7 +131,8 @@ export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: 
       lease = { id: order.leaseId, expiresAt };
       const held = [...ahead].map(([counter, units]) => ({ counter, slots: units }));
       for (const one of held) {
-        const taken = heldOf(namespace, one.counter, now).set(lease.id, { slots: one.slots, expiresAt });
+        const taken = heldOf(namespace, one.counter, now);
+        taken.put({ leaseId: lease.id, slots: one.slots, expiresAt });
         keepHeld(namespace, one.counter, taken, now);
       }
       keepLease({ id: lease.id, namespace, expiresAt, asks: order.asks, held }, now);
@@ -187,7 +186,7 @@ export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: 
           continue;
         }
         // Also those that have ended, lest the clock be put back.
-        for (const lease of [...(slots.get(name, now)?.keys() ?? [])]) end(namespace, lease, now);
+        for (const lease of slots.get(name, now)?.leaseIds ?? []) end(namespace, lease, now);
         slots.delete(name);
       }
     },
@@ -207,19 +206,17 @@ export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: 
       if (lease === undefined) return undefined;
       const expiresAt = Math.max(lease.expiresAt, now + ttlMs * MICROS);
       const found = lease.held.map(({ counter, slots: units }) => {
-        const held = heldOf(namespace, counter, now).set(leaseId, { slots: units, expiresAt });
+        const held = heldOf(namespace, counter, now);
+        held.put({ leaseId, slots: units, expiresAt });
         keepHeld(namespace, counter, held, now);
-        return [...held.values()];
+        return { used: held.used, firstEnd: held.firstEnd };
       });
       keepLease({ ...lease, expiresAt }, now);
       return {
         lease: { id: leaseId, expiresAt },
         at: now,
         asks: lease.asks,
-        slots: found.map((held) => ({
-          used: slotLevel(held, 0).overdrawn,
-          firstEnd: slotLevel(held, 0).resetAt,
-        })),
+        slots: found,
       };
     },
 
@@ -231,10 +228,4 @@ export function createMemoryCounters({ clock, graceMs = 1_000, bounds = MOST }: 
 
 function bytesOfLease({ asks, held }: HeldLease): number {
   return 2 * asks.length + held.reduce((sum, { counter }) => sum + HELD_BYTES + 2 * counter.length, 0);
-}
-
-function lastEnd(held: Slots): number {
-  let last = 0;
-  for (const { expiresAt } of held.values()) last = Math.max(last, expiresAt);
-  return last;
 }

@@ -1,38 +1,25 @@
 import type { Level } from "./counted.ts";
 
-/** Slots that a lease holds of one limit. */
+/** The slots of one limit that leases hold which have not ended. Times are microseconds since 1970. */
 export interface HeldSlots {
-  readonly slots: number;
-  /** Microseconds since 1970: from then on they are free. */
-  readonly expiresAt: number;
+  readonly used: number;
+  /** When the first lease ends; undefined while there is none. */
+  readonly firstEnd: number | undefined;
+  /** When so many of them are free, if none is returned before; Infinity for more than there are. */
+  freeAt(slots: number): number;
 }
 
 /** `resetAt` is when the first lease ends; undefined while there is none. */
 export type SlotLevel = Omit<Level, "resetAt"> & { readonly resetAt: number | undefined };
 
-/** At most the limit at once. `held` are those that have not ended. */
-export function slotLevel(held: readonly HeldSlots[], limit: number): SlotLevel {
-  const used = usedSlots(held);
-  const first = held.reduce((soonest, { expiresAt }) => Math.min(soonest, expiresAt), Number.POSITIVE_INFINITY);
-  return {
-    remaining: Math.max(0, limit - used),
-    overdrawn: Math.max(0, used - limit),
-    resetAt: held.length === 0 ? undefined : first,
-  };
+/** At most the limit at once. */
+export function slotLevel({ used, firstEnd }: HeldSlots, limit: number): SlotLevel {
+  return { remaining: Math.max(0, limit - used), overdrawn: Math.max(0, used - limit), resetAt: firstEnd };
 }
 
 /** Until enough leases have run out, if none is returned before. */
-export function waitForSlots(held: readonly HeldSlots[], limit: number, now: number, slots: number): number {
+export function waitForSlots(held: HeldSlots, limit: number, now: number, slots: number): number {
   if (slots > limit) return Number.POSITIVE_INFINITY;
-  let over = usedSlots(held) + slots - limit;
-  if (over <= 0) return 0;
-  for (const lease of held.toSorted((a, b) => a.expiresAt - b.expiresAt)) {
-    over -= lease.slots;
-    if (over <= 0) return lease.expiresAt - now;
-  }
-  return Number.POSITIVE_INFINITY;
-}
-
-function usedSlots(held: readonly HeldSlots[]): number {
-  return held.reduce((sum, { slots }) => sum + slots, 0);
+  const over = held.used + slots - limit;
+  return over <= 0 ? 0 : held.freeAt(over) - now;
 }
