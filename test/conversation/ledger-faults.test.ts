@@ -6,6 +6,7 @@ import { createSqlLedger } from "../../src/conversation/ledger/sql-ledger.ts";
 import { systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
 import { Failure, UnavailableError } from "../../src/infra/failure.ts";
+import { createFences } from "../../src/infra/fences.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
 import { openPostgres } from "../../src/infra/postgres.ts";
@@ -162,14 +163,18 @@ describe("while SQL is away", () => {
     const ledger = ledgerOver(database);
     await done({ ledger }, save("a"));
     proxy.cut();
-    const writes = [patch("b"), append([message("m")]), save("c", { key: key("c2") })];
+    const fence = { lock: "l", token: 1 };
+    const writes = [patch("b"), patch("b", { fence }), append([message("m")]), save("c", { key: key("c2") })];
     const outcomes = await Promise.allSettled(writes.map((write) => ledger.carryOut(write)));
     for (const outcome of outcomes) {
       expect(outcome.status === "rejected" && outcome.reason).toBeInstanceOf(UnavailableError);
     }
+    const fences = createFences({ database, lastTokenOf: async () => 1, clock: systemClock });
+    await expect(fences.raise(fence)).rejects.toBeInstanceOf(UnavailableError);
     proxy.restore();
-    await until(() => ledger.carryOut(patch("d")), { what: "a write after Postgres came back" });
+    await until(() => ledger.carryOut(patch("d", { fence })), { what: "a write after Postgres came back" });
     expect(await stateOf({ database })).toBe("ad");
+    await fences.raise(fence);
   });
 
   it("writes are UNAVAILABLE while another process holds the SQLite file", async () => {

@@ -4,7 +4,7 @@ import { CacheService } from "../../src/gen/holdfast/v1/cache_pb.js";
 import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { HealthService } from "../../src/gen/holdfast/v1/health_pb.js";
 import { LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
-import { namespacesReader } from "../../src/server/namespaces.ts";
+import { fencedNamespaceReader, namespacesReader } from "../../src/server/namespaces.ts";
 import { EchoService } from "./echo.ts";
 
 const { get, getStats } = CacheService.method;
@@ -30,6 +30,15 @@ describe("the namespaces of a request", () => {
     ["health", HealthService.method.report, {}, []],
   ])("%s", (_, method, fields, expected) => {
     expect(namespacesReader(method)?.(create(method.input, fields))).toEqual(expected);
+  });
+
+  it("are told apart from that of the lock under which it writes", () => {
+    const lockOf = (fields: object) => fencedNamespaceReader(save)?.(create(save.input, fields));
+    expect(lockOf({ collection: "support", fencing: { lock: "orders/1/2", token: 1n } })).toBe("orders");
+    expect(lockOf({ fencing: { lock: "nightly", token: 1n } })).toBe("default");
+    expect(lockOf({ fencing: {} })).toBe("default");
+    expect(lockOf({})).toBeUndefined();
+    expect(fencedNamespaceReader(acquire)).toBeUndefined();
   });
 
   it("are not guessed where the contract does not say", () => {
