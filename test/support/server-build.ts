@@ -44,8 +44,8 @@ async function bundle(directory: string): Promise<void> {
   await using build = await rolldown({
     input: source,
     platform: "node",
-    // It has a part that is not JavaScript, which it looks for beside itself.
-    external: ["better-sqlite3"],
+    // They have parts that are not JavaScript, which they look for beside themselves.
+    external: ["better-sqlite3", "grpc-health-check"],
     logLevel: "warn",
   });
   await build.write({
