@@ -1785,8 +1785,9 @@ export declare const SetOutcomeSchema: GenEnum<SetOutcome>;
 
 /**
  * A cache in three layers: L1 in the server's memory, L2 in Redis, and for durable namespaces the truth in SQL. Without
- * Redis, SQL is the shared layer of every namespace. A call never fails because Redis does: it is answered by the next
- * layer, and the response metadata says so (`holdfast-degraded: true`, `holdfast-served-by: l1|redis|postgres|sqlite`).
+ * Redis, SQL is the shared layer of every namespace. A call never fails because Redis does, except for a write under a lock
+ * (see Fencing): it is answered by the next layer, and the response metadata says so (`holdfast-degraded: true`,
+ * `holdfast-served-by: l1|redis|postgres|sqlite`).
  *
  * Namespaces: 1 to 128 bytes of letters, digits and "._:-"; an empty namespace means "default". A namespace needs no
  * set-up; holdfast.yaml gives it a policy. Keys: 1 to 1,024 bytes of UTF-8. Values: up to 4 MiB. Batches: up to 1,000
@@ -1797,14 +1798,14 @@ export declare const SetOutcomeSchema: GenEnum<SetOutcome>;
  * MiB are enough for every reply of this service. A reply to GetMany never needs more than the default.
  *
  * Fencing: Set, SetMany, Delete, DeleteMany and CompareAndSet may name a lock and the token under which the caller holds it.
- * Once a write with a newer token of that lock was acknowledged, no write with an older one is carried out, be it frozen on
- * its way for however long: FAILED_PRECONDITION (FENCING_TOKEN_STALE), metadata `newest`; nothing has changed then, except
- * that a durable namespace may have dropped its copy of the entry, and a lease on it, in Redis. FENCING_TOKEN_UNKNOWN: no
- * such token was granted. Where the cache is in SQL, and on one Redis server, tokens are compared over all keys; in a Redis
- * Cluster a write that was under way when the newer token came to its first key is only held to what came to its own key.
- * Fenced writes need SQL and who decides about locks, and in a namespace that is not durable Redis as well: where any of
+ * Once a write under a newer token of that lock was acknowledged, none that begins after it under an older one is carried
+ * out: FAILED_PRECONDITION (FENCING_TOKEN_STALE), with the newest token in its metadata. Nothing has changed then, except that
+ * a durable namespace may have dropped its copy of the entry, and a lease on it, in Redis. FENCING_TOKEN_UNKNOWN: no such
+ * token was granted. What was on its way when the newer token came is refused as well, however long it was held up: in SQL
+ * whatever the newer one came to, in Redis if it came to the same server, in a Redis Cluster if it came to the same key.
+ * Fenced writes need SQL and who decides about locks, and in a namespace that is not durable Redis as well: where one of
  * them does not answer they are UNAVAILABLE (SQL_UNAVAILABLE, LOCK_AUTHORITY_UNAVAILABLE, REDIS_UNAVAILABLE) with RetryInfo,
- * and nothing else takes their place. Such a write may have been carried out, or may be yet, as long as no newer token comes.
+ * and nothing stands in for it. Such a write may have been carried out, or may be yet, as long as no newer token comes.
  * Writes that name no lock are not held up by any.
  *
  * Versions: every change of a key gives it a new, larger version, also across deletion and re-creation. Versions of one
