@@ -1,4 +1,5 @@
 import { writeSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { setTimeout as delay } from "node:timers/promises";
 import { openJournal } from "../../src/audit/journal/journal-directory.ts";
 import { systemClock } from "../../src/infra/clock.ts";
@@ -17,6 +18,8 @@ const journal = await openJournal({
   clock: systemClock,
   log: createLog({ level: "silent" }),
 });
+// Killed as it will be, it would leave nothing of this to the next one.
+flushCompileCache();
 let next = Number(first);
 
 function say(line: string): void {

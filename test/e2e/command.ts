@@ -24,9 +24,9 @@ export function runCommand(
   args: readonly string[],
   { cwd = root, env = {} }: { readonly cwd?: string; readonly env?: Readonly<Record<string, string>> } = {},
 ): Promise<Ended> {
-  const { PATH, HOME } = process.env;
+  const { PATH, HOME, NODE_COMPILE_CACHE } = process.env;
   return new Promise((resolve, reject) => {
-    execFile(command, args, { cwd, env: { PATH, HOME, ...env } }, (error, stdout, stderr) => {
+    execFile(command, args, { cwd, env: { PATH, HOME, NODE_COMPILE_CACHE, ...env } }, (error, stdout, stderr) => {
       if (error && typeof error.code === "string") reject(error);
       else
         resolve({ code: error === null ? 0 : typeof error.code === "number" ? error.code : undefined, stdout, stderr });

@@ -2,6 +2,7 @@ import type { TestProject } from "vitest/node";
 import { startPostgres } from "./postgres-server.ts";
 import { redisDatabases } from "./redis-databases.ts";
 import { startRedis } from "./redis-server.ts";
+import { scratchDirectory } from "./scratch.ts";
 import { buildServer } from "./server-build.ts";
 
 declare module "vitest" {
@@ -16,6 +17,9 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  // Inherited by all that is started from now on: what one process has compiled, or taken the types out of, the next ones do not.
+  const compiled = scratchDirectory("compiled");
+  process.env.NODE_COMPILE_CACHE = compiled.path;
   const starting = [
     startRedis({ args: ["--databases", String(redisDatabases)] }),
     startPostgres(),
@@ -29,9 +33,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.onTestsRerun(() => server.refresh());
   } catch (error) {
     await stopAll(starting);
+    compiled.remove();
     throw error;
   }
-  return () => stopAll(starting);
+  return async () => {
+    await stopAll(starting);
+    compiled.remove();
+  };
 }
 
 async function stopAll(starting: readonly Promise<{ stop(): Promise<void> }>[]): Promise<void> {

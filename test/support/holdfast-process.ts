@@ -77,8 +77,8 @@ export async function startHoldfast(
 }
 
 function inherited(): NodeJS.ProcessEnv {
-  const { PATH, HOME, TZ, LANG } = process.env;
-  return { PATH, HOME, TZ, LANG };
+  const { PATH, HOME, TZ, LANG, NODE_COMPILE_CACHE } = process.env;
+  return { PATH, HOME, TZ, LANG, NODE_COMPILE_CACHE };
 }
 
 interface Serving {
