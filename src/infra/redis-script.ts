@@ -12,6 +12,7 @@ export interface RedisScript {
   readonly sha: string;
   /** Whether strings in its reply are wanted as Buffers. */
   readonly buffers: boolean;
+  readonly divisible: boolean;
 }
 
 export interface ScriptDefinition {
@@ -20,6 +21,8 @@ export interface ScriptDefinition {
   readonly keys?: number;
   /** Default: false, strings come as strings. */
   readonly buffers?: boolean;
+  /** Whoever runs it asks again in parts when its keys are on two nodes, so that this is told at once. Default: false. */
+  readonly divisible?: boolean;
 }
 
 export function defineScript(definition: ScriptDefinition): RedisScript {
@@ -29,6 +32,7 @@ export function defineScript(definition: ScriptDefinition): RedisScript {
     keys: definition.keys,
     sha: createHash("sha1").update(definition.lua).digest("hex"),
     buffers: definition.buffers ?? false,
+    divisible: definition.divisible ?? false,
   };
 }
 
@@ -42,12 +46,12 @@ export function runScript(
   if (script.keys !== undefined && script.keys !== keys.length) {
     return Promise.reject(new TypeError(`script ${script.name} takes ${script.keys} keys, got ${keys.length}`));
   }
-  const { buffers } = script;
-  return send({ name: "evalsha", args: [script.sha, keys.length, ...keys, ...args], buffers }).catch(
+  const { buffers, divisible } = script;
+  return send({ name: "evalsha", args: [script.sha, keys.length, ...keys, ...args], buffers, divisible }).catch(
     (error: unknown) => {
       // A restart, a failover or SCRIPT FLUSH forgot it. It did not run, so sending its text cannot run it twice.
       if (replyCode(error) !== "NOSCRIPT") throw error;
-      return send({ name: "eval", args: [script.lua, keys.length, ...keys, ...args], buffers });
+      return send({ name: "eval", args: [script.lua, keys.length, ...keys, ...args], buffers, divisible });
     },
   );
 }

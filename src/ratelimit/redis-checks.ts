@@ -1,7 +1,8 @@
 import { RequestIdReusedError } from "../infra/named-request.ts";
 import type { Redis } from "../infra/redis.ts";
+import { isSlotMoving } from "../infra/redis-failure.ts";
 import type { Ask, Verdict } from "./counters.ts";
-import { checkScript } from "./redis-scripts.ts";
+import { checkScript, severalChecksScript } from "./redis-scripts.ts";
 import { addLimits, readRemembered, readVerdict, verdictLength } from "./redis-wire.ts";
 
 /** One call of Check or Peek. */
@@ -42,12 +43,24 @@ export function createChecks(redis: Pick<Redis, "run">, time: () => string): Che
   const batches = new Map<string, Batch>();
 
   function send({ keys, args, waiting }: Batch): void {
+    const isOne = waiting.length === 1;
     redis
-      .run(checkScript, keys, args)
+      .run(isOne ? checkScript : severalChecksScript, keys, args)
       .then((reply) => settle(waiting, reply))
       .catch((error: unknown) => {
-        for (const one of waiting) one.reject(error);
+        // The keys of one call may be on one node, where those of all are not.
+        const mayGoAlone = !isOne && isSlotMoving(error);
+        for (const one of waiting) {
+          if (mayGoAlone) sendAlone(one);
+          else one.reject(error);
+        }
       });
+  }
+
+  function sendAlone(one: Waiting): void {
+    const batch = { keys: [], args: [time()], waiting: [one] };
+    write(batch, one.call);
+    send(batch);
   }
 
   function flush(): void {

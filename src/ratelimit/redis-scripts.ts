@@ -17,7 +17,7 @@ import { ARITHMETIC } from "./redis-arithmetic.ts";
  * would take longer to make than all else here. When the answer is remembered, one text instead: "now allowed" and how each
  * limit stands, or "reused" when the request was another one.
  */
-export const checkScript = defineScript({
+const CHECKS = {
   name: "ratelimit-check",
   lua: `${ARITHMETIC}
 local k, a, n, replies = 1, 2, 0, {}
@@ -100,7 +100,9 @@ while ARGV[a] do
 end
 return replies
 `,
-});
+};
+export const checkScript = defineScript(CHECKS);
+export const severalChecksScript = defineScript({ ...CHECKS, divisible: true });
 
 /**
  * Gives back, in order.

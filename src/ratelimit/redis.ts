@@ -59,7 +59,10 @@ export function createRedisCounters({ redis, nowUs }: RedisCountersOptions): Cou
     },
 
     async refund(namespace, asks, chargedAt, request) {
-      const keys = [requestKey(namespace, "refund", request?.id ?? ""), ...counterKeys(namespace, asks)];
+      const counters = counterKeys(namespace, asks);
+      // Without a name nothing is remembered: no key is named that is not needed.
+      const remembered = request === undefined ? counters[0] : requestKey(namespace, "refund", request.id);
+      const keys = remembered === undefined ? counters : [remembered, ...counters];
       const args: RedisArguments = [time(), chargedAt ?? "", request?.meaning ?? "", REMEMBERED_MS.refund];
       addLimits(args, asks);
       const reply = await redis.run(refundScript, keys, args);

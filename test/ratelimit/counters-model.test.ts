@@ -341,3 +341,25 @@ it.each(["!lease:a", "jobs:k", "hosts:k"])(
     expect(await counters.renew(namespace, "b", 90_000)).toBeUndefined();
   },
 );
+
+it("while a slot moves, calls with a single limit go on where their key is, though they were sent together", async () => {
+  const namespace = "moving.single";
+  const redis = openRedis(clusterUrl(), 2_000);
+  const counters = createRedisCounters({ redis, nowUs });
+  redis.connect();
+  await until(() => redis.connected, { what: "the cluster to be reached" });
+  const limit = (key: string): Ask => ({ rule: ruleOf("fixed_window", 9, { periodUs: 86_400_000_000 }), key, cost: 2 });
+  const check = (key: string) => counters.check(namespace, [limit(key)], "if_allowed", undefined);
+  await Promise.all([check("ahead"), check("behind")]);
+  const { keys, migrate, finish } = await moveSlot(namespace);
+  const gone = keys.filter((name) => name.includes("ahead"));
+  await migrate(gone);
+  const verdicts = await Promise.all([check("ahead"), check("behind"), check("new")]);
+  expect(verdicts.map(({ standings }) => standings[0]?.remaining)).toEqual([5, 5, 7]);
+  const refunds = await Promise.all(
+    ["ahead", "behind"].map((key) => counters.refund(namespace, [limit(key)], undefined, undefined)),
+  );
+  expect(refunds.map(({ standings }) => standings[0]?.remaining)).toEqual([7, 7]);
+  await finish(keys.filter((name) => !gone.includes(name)));
+  expect((await check("new")).standings).toMatchObject([{ remaining: 5 }]);
+});
