@@ -76,7 +76,7 @@ export async function startLocks(options: LockParts): Promise<RunningLocks> {
   ]);
   return {
     service,
-    health: healthOf(authority),
+    health: healthOf(authority, config.lock),
     authority,
     async handOver(graceMs) {
       lines.close(drainingFailure());
@@ -85,7 +85,7 @@ export async function startLocks(options: LockParts): Promise<RunningLocks> {
   };
 }
 
-function healthOf(authority: Authority): Component {
+function healthOf(authority: Authority, { fallback }: Pick<Config["lock"], "fallback">): Component {
   return {
     name: "lock",
     get kind() {
@@ -99,7 +99,11 @@ function healthOf(authority: Authority): Component {
         if (!(error instanceof UnavailableError)) throw error;
         throw new Error(missing === "" ? error.message : `${error.message}; ${missing}`, { cause: error });
       }
-      return missing === "" ? undefined : { degraded: `locks are decided, but ${missing}` };
+      if (missing !== "") return { degraded: `locks are decided, but ${missing}` };
+      const standsIn = fallback !== undefined && AUTHORITY_NAMES[authority.kind] === fallback;
+      return standsIn
+        ? { degraded: `${fallback} decides about locks while an instance does not reach Redis` }
+        : undefined;
     },
     whenUnwell: "no lock is granted or renewed, nor called free",
   };

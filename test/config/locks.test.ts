@@ -22,6 +22,7 @@ describe("who decides about locks", () => {
     ["sqlite", {}],
     ["redis", redis],
     ["redis", { ...redis, ...postgres }],
+    ["redis", { ...redis, ...postgres, LOCK_FALLBACK: "postgres" }],
     ["postgres", postgres],
     ["postgres", { ...postgres, ...redis, DISABLE_REDIS: "true" }],
     ["sqlite", { ...redis, LOCK_AUTHORITY: "sqlite" }],

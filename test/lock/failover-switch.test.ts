@@ -102,6 +102,19 @@ it("an instance that reaches Redis a check too late complains of nothing", async
   await decides(LockAuthority.REDIS, opened);
 });
 
+it("Postgres does not take over for a moment without Redis while a lease runs for long", async () => {
+  await using parts = new AsyncDisposableStack();
+  const { redis, opened, one } = await openWithWays(parts);
+  const { grant } = await granted(one.authority, "nightly", { ttlMs: 3_600_000 });
+  redis.pause();
+  await checked(3 * PACE.unwellChecks, one);
+  redis.resume();
+  const renewed = await until(() => one.authority.renew(renewOrder(grant)), { what: "Redis to be reached again" });
+  expect(renewed).toMatchObject({ kind: "renewed" });
+  expect((await one.heads.read()).mode).toBe("redis");
+  await decides(LockAuthority.REDIS, opened);
+});
+
 it("the complaint of an instance that has ended lapses", async () => {
   await using opened = await openFailovers({ pace: PACE });
   const [one, other] = opened.instances;

@@ -26,6 +26,12 @@ export interface FailoverSwitchOptions {
   readonly pace?: Partial<FailoverPace>;
 }
 
+/**
+ * Postgres takes over when Redis has been away for this share of the time in which then nobody may grant: a moment without Redis must not
+ * cost an hour without locks because somebody has one for an hour.
+ */
+const WORTH = 0.1;
+
 const PACE: FailoverPace = { checkMs: 1_000, unwellChecks: 3, wellChecks: 30, patientChecks: 600 };
 
 /**
@@ -62,7 +68,8 @@ export function startFailoverSwitch(options: FailoverSwitchOptions): FailoverSwi
   async function sayUnwell(): Promise<void> {
     complains = true;
     await fallback.complain();
-    if (reigns.head.mode !== "redis") return;
+    const { mode, busyMs } = reigns.head;
+    if (mode !== "redis" || unwell * checkMs < WORTH * busyMs) return;
     log.warn({ checks: unwell }, "this instance does not reach Redis: Postgres is to decide about locks");
     await fallback.takeOver("redis");
     await reigns.look();
