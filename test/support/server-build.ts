@@ -45,7 +45,7 @@ async function bundle(directory: string): Promise<void> {
     input: source,
     platform: "node",
     // They have parts that are not JavaScript, which they look for beside themselves.
-    external: ["better-sqlite3", "grpc-health-check"],
+    external: ["better-sqlite3", "grpc-health-check", "@grpc/reflection"],
     logLevel: "warn",
   });
   await build.write({
