@@ -197,7 +197,8 @@ export declare type DedupServiceClaimRequest = Message<"holdfast.v1.DedupService
   /**
    * Names this attempt, up to 128 bytes. When the first attempt was told FIRST, a retry with the same id is told FIRST again,
    * with the same token, until that claim is completed by Complete, released, taken over or forgotten; any other retry is
-   * answered anew. If empty, a retry of a call that succeeded is told IN_PROGRESS (or DUPLICATE).
+   * answered anew. If empty, a retry of a call that succeeded is told IN_PROGRESS (or DUPLICATE). Never make it from the id
+   * alone: two callers who claim a thing under one request id are taken for one, and both are told FIRST.
    *
    * @generated from field: string request_id = 7;
    */
