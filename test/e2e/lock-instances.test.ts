@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { ConversationStateService } from "../../src/gen/holdfast/v1/conversation_pb.js";
 import { LockLost_Cause, LockService, LockTokenState } from "../../src/gen/holdfast/v1/lock_pb.js";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
@@ -101,14 +102,22 @@ describe.each(authorities)("locks of two instances over %s", (_, envOf) => {
     expect((await late.event("lost")).cause).toBe(LockLost_Cause.EXPIRED);
   });
 
-  it("of an instance that was frozen for longer than the lease are told as lost when it wakes", async () => {
+  it("of an instance that was frozen for longer than the lease are told as lost when it wakes, and it writes nothing", async () => {
+    const { save, get } = ConversationStateService.method;
+    const write = (client: LockClient, by: string, token = 0n) =>
+      client.call(save, { id: "c", state: { by }, fencing: { lock: "batch", token } });
     const held = one.hold("batch", { ttl: ms(1_000) });
-    await held.event("acquired");
+    const first = (await held.event("acquired")).lock?.fencingToken;
+    await write(one, "the first", first);
     const next = other.acquire("batch", { waitTimeout: ms(15_000) });
     await until(async () => (await waiters(other, "batch")) === 1, { what: "the next to wait" });
     servers[0]?.pause();
-    await next;
+    // It knows this token for the newest, and is asked while it is frozen.
+    const late = write(one, "the first, late", first).catch((error: unknown) => error);
+    await write(other, "the next", (await next).lock?.fencingToken);
     servers[0]?.resume();
+    expect(await late).toMatchObject({ code: "FAILED_PRECONDITION", reason: "FENCING_TOKEN_STALE" });
+    expect((await other.call(get, { id: "c" })).reply.conversation?.state).toEqual({ by: "the next" });
     expect((await held.event("lost")).cause).toBe(LockLost_Cause.EXPIRED);
     const { lock } = (await other.call(method.get, { name: "batch" })).reply;
     expect(lock?.fencingToken).toBe((await next).lock?.fencingToken);
