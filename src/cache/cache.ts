@@ -15,9 +15,10 @@ import type { PolicyFor } from "./policy.ts";
 import { createReads, type Reads } from "./reads.ts";
 import type { CacheRecord, CacheValue } from "./record.ts";
 import type { CacheStore, KeyPage } from "./store.ts";
+import type { Answered, Replay } from "./updates.ts";
 import type { Versions } from "./version.ts";
 import { createWarmer, type Warmer } from "./warm.ts";
-import { type Answered, createWrites, type Replay, type Writes } from "./writes.ts";
+import { createWrites, type Writes } from "./writes.ts";
 
 export interface CacheOptions {
   readonly storeOf: (namespace: Namespace) => CacheStore;

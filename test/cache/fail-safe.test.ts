@@ -3,7 +3,6 @@ import { create } from "@bufbuild/protobuf";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { createCacheService } from "../../src/cache/service.ts";
 import { CacheServiceExistsRequestSchema } from "../../src/gen/holdfast/v1/cache_pb.js";
-import type { CallContext } from "../../src/infra/call.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
 import { openSqlite } from "../../src/infra/sqlite.ts";
@@ -12,7 +11,7 @@ import { movedClock } from "../support/moved-clock.ts";
 import { scratchDirectory } from "../support/scratch.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { startEmbedded } from "./embedded.ts";
-import { type Instance, startInstance } from "./instance.ts";
+import { callOf, type Instance, startInstance } from "./instance.ts";
 
 /** An instance on a clock that is moved, and a Redis that can be cut off. */
 async function setup() {
@@ -38,17 +37,8 @@ async function set({ cache, namespace }: Instance, key: string, ttlMs: number): 
 async function exists(one: Instance, key: string): Promise<boolean> {
   const { rpcs } = createCacheService({ cache: one.cache, instanceId: "i" });
   if (typeof rpcs.exists !== "function") throw new Error("Exists is not mounted");
-  const call: CallContext = {
-    method: "holdfast.v1.CacheService/Exists",
-    caller: { name: "test", hasScope: () => true, mayUse: () => true },
-    deadline: undefined,
-    signal: AbortSignal.timeout(60_000),
-    interruption: undefined,
-    servedBy: () => {},
-    degraded: () => {},
-  };
   const request = create(CacheServiceExistsRequestSchema, { namespace: one.namespace.name, key });
-  const reply: unknown = await rpcs.exists(request, call);
+  const reply: unknown = await rpcs.exists(request, callOf("Exists"));
   return typeof reply === "object" && reply !== null && "exists" in reply && reply.exists === true;
 }
 

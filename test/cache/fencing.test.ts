@@ -1,6 +1,9 @@
+import { create } from "@bufbuild/protobuf";
 import { describe, expect, it, onTestFinished } from "vitest";
 import type { SwapOrder } from "../../src/cache/cache.ts";
+import { createCacheService } from "../../src/cache/service.ts";
 import type { SetOrder } from "../../src/cache/writes.ts";
+import { CacheService, ValueSchema } from "../../src/gen/holdfast/v1/cache_pb.js";
 import type { Database } from "../../src/infra/database.ts";
 import { migrations } from "../../src/infra/migrations/all.ts";
 import { migrate } from "../../src/infra/migrations.ts";
@@ -10,8 +13,9 @@ import { startRedis } from "../support/redis-server.ts";
 import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { startEmbedded } from "./embedded.ts";
-import { type Instance, type InstanceOptions, startInstance } from "./instance.ts";
+import { callOf, type Instance, type InstanceOptions, startInstance } from "./instance.ts";
 
+const { method } = CacheService;
 const LOCK = "jobs/nightly";
 const under = (token: number) => ({ lock: LOCK, token });
 const stale = (newest: number) => ({
@@ -155,6 +159,32 @@ describe.each([
     expect(heard).toEqual(["opened"]);
     stop.abort();
     await watching;
+  });
+
+  it("a batch that a newer token comes into has an error for each item that it came before", async () => {
+    const { grant, far, near, toRedis } = await setup({ policy, timeoutMs: 20_000 });
+    const { setMany, deleteMany } = createCacheService({ cache: far.cache, instanceId: "i" }).rpcs;
+    if (typeof setMany !== "function" || typeof deleteMany !== "function") throw new Error("they are not mounted");
+    const value = create(ValueSchema, { kind: { case: "text", value: "late" } });
+    const fencing = { lock: LOCK, token: 1n };
+    const items = [{ key: "k", value }, { key: "" }, { key: "other", value, ifAbsent: true }];
+    toRedis.freeze();
+    const { ended } = await passedSql(far, () => [
+      Promise.resolve(setMany(create(method.setMany.input, { namespace: "test", items, fencing }), callOf("SetMany"))),
+      Promise.resolve(
+        deleteMany(
+          create(method.deleteMany.input, { namespace: "test", keys: ["k", ""], fencing }),
+          callOf("DeleteMany"),
+        ),
+      ),
+    ]);
+    grant(2);
+    expect(await set(near, "second", 2)).toBe("stored");
+    toRedis.thaw();
+    const late = { error: { code: "FAILED_PRECONDITION", reason: "FENCING_TOKEN_STALE", field: "" } };
+    const bad = { error: { code: "INVALID_ARGUMENT", field: "key" } };
+    expect(await ended).toMatchObject([{ value: { results: [late, bad, late] } }, { value: { results: [late, bad] } }]);
+    expect(await near.value("k")).toBe("second");
   });
 
   it("nobody writes under a lock while SQL cannot be asked for newer tokens", async () => {

@@ -5,6 +5,7 @@ import type { NamespacePolicy } from "../../src/cache/policy.ts";
 import type { Found } from "../../src/cache/reads.ts";
 import { createVersions } from "../../src/cache/version.ts";
 import { createLocalBackplane } from "../../src/infra/backplane-local.ts";
+import type { CallContext } from "../../src/infra/call.ts";
 import { type CircuitBreaker, createBreaker } from "../../src/infra/circuit-breaker.ts";
 import { type Clock, systemClock } from "../../src/infra/clock.ts";
 import type { Database } from "../../src/infra/database.ts";
@@ -44,6 +45,19 @@ export const noFences: Fences = {
   admit: () => Promise.reject(new Error("a fence was asked for")),
   raise: () => Promise.reject(new Error("a fence was asked for")),
 };
+
+/** A call of somebody who may do everything. */
+export function callOf(rpc: string): CallContext {
+  return {
+    method: `holdfast.v1.CacheService/${rpc}`,
+    caller: { name: "test", hasScope: () => true, mayUse: () => true },
+    deadline: undefined,
+    signal: AbortSignal.timeout(60_000),
+    interruption: undefined,
+    servedBy: () => {},
+    degraded: () => {},
+  };
+}
 
 export interface InstanceOptions {
   readonly redisUrl: string;

@@ -3,6 +3,7 @@ import { CacheOutcome, CacheService, SetOutcome } from "../../src/gen/holdfast/v
 import { type CacheClient, createCacheClient, textOf } from "../support/cache-client.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
+import { createLockClient, type LockClient, ms } from "../support/lock-client.ts";
 import { startRedisCluster } from "../support/redis-cluster.ts";
 import { startRedisSentinel } from "../support/redis-sentinel.ts";
 import { until } from "../support/until.ts";
@@ -54,6 +55,7 @@ describe.each(topologies)("the cache API: $name", ({ name, layer, instances, sta
   /** Calls go to one, and what they did is looked at through the other, where there are two. */
   let one: CacheClient;
   let other: CacheClient;
+  let locks: LockClient;
   const namespace = "api";
   beforeAll(async () => {
     const env = await start(parts);
@@ -61,6 +63,7 @@ describe.each(topologies)("the cache API: $name", ({ name, layer, instances, sta
     for (let n = 0; n < instances; n++) servers.push(parts.use(await startHoldfast(env)));
     one = parts.use(createCacheClient(servers[0]?.grpcAddress ?? ""));
     other = parts.use(createCacheClient(servers.at(-1)?.grpcAddress ?? ""));
+    locks = parts.use(createLockClient(servers[0]?.grpcAddress ?? ""));
     for (const client of [one, other]) {
       const used = async () => (await client.put(namespace, "warm-up", "x")).servedBy === layer;
       await until(used, { what: `${layer} to be used` });
@@ -220,6 +223,42 @@ describe.each(topologies)("the cache API: $name", ({ name, layer, instances, sta
     expect((await one.put(namespace, "leased", "filled", { leaseToken })).reply.outcome).toBe(SetOutcome.STORED);
     expect(textOf((await waiting).reply)).toBe("filled");
     expect((await one.put(namespace, "leased", "late", { leaseToken })).reply.outcome).toBe(SetOutcome.LEASE_LOST);
+  });
+
+  it("writes under a lock, until another holder has written", async () => {
+    const lock = "api/fenced";
+    const first = await locks.take(lock, { ttl: ms(100) });
+    const key = "fenced";
+    const write = (client: CacheClient, by: string, token: bigint) =>
+      client.call(method.set, { namespace, key, value: text(by), fencing: { lock, token } });
+    expect((await write(one, "the first", first)).reply.outcome).toBe(SetOutcome.STORED);
+    const next = (await locks.acquire(lock, { ttl: ms(60_000) })).lock?.fencingToken ?? 0n;
+    expect((await write(other, "the second", next)).reply.outcome).toBe(SetOutcome.STORED);
+    const stale = { code: "FAILED_PRECONDITION", reason: "FENCING_TOKEN_STALE" };
+    const items = [
+      { key, value: text("late") },
+      { key: "fenced too", value: text("late") },
+    ];
+    for (const client of [one, other]) {
+      const fencing = { lock, token: first };
+      await expect(write(client, "late", first)).rejects.toMatchObject(stale);
+      await expect(client.call(method.setMany, { namespace, items, fencing })).rejects.toMatchObject(stale);
+      await expect(client.call(method.delete, { namespace, key, fencing })).rejects.toMatchObject(stale);
+      await expect(client.call(method.deleteMany, { namespace, keys: [key], fencing })).rejects.toMatchObject(stale);
+      const swap = { namespace, key, value: text("late"), expectedVersion: 1n, fencing };
+      await expect(client.call(method.compareAndSet, swap)).rejects.toMatchObject(stale);
+      expect(await client.text(namespace, key, true)).toBe("the second");
+      const unknown = write(client, "of nobody", next + 1n);
+      await expect(unknown).rejects.toMatchObject({ ...stale, reason: "FENCING_TOKEN_UNKNOWN" });
+    }
+    const fencing = { lock, token: next };
+    const many = await one.call(method.setMany, { namespace, items: [...items, { key: "" }], fencing });
+    expect(many.reply.results.map(({ outcome }) => outcome)).toEqual([SetOutcome.STORED, SetOutcome.STORED, 0]);
+    const swapped = await other.call(method.compareAndSet, { namespace, key: "fenced cas", value: text("v"), fencing });
+    expect(swapped.reply.swapped).toBe(true);
+    const gone = await other.call(method.deleteMany, { namespace, keys: [key, "fenced cas"], fencing });
+    expect(gone.reply.results.map(({ existed }) => existed)).toEqual([true, true]);
+    expect((await one.call(method.delete, { namespace, key: "fenced too", fencing })).reply.existed).toBe(true);
   });
 
   it("Warm, GetStats and Watch", async () => {
