@@ -101,8 +101,7 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   await Promise.all(servers.map(decides));
   const resource = parts.use(await openResource());
   const clients = parts.use(startClients({ servers, port: resource.port, seed: SEED, holders: 3 }));
-  await clients.add();
-  await clients.add();
+  for (let count = atScale(2, 1); count > 0; count--) await clients.add();
   const dark: Scene["dark"] = [];
   const defects: string[] = [];
   const scene = { redis, way, sqlWay, one, other, goesOn: (what: string) => goesOn(clients, what), dark };
