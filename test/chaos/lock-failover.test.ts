@@ -27,6 +27,8 @@ it("locks that fail over stay what they promise", TIME, async () => {
   for (const why of Object.keys(failed)) expect(why).toMatch(/^(UNAVAILABLE|DEADLINE_EXCEEDED|CANCELLED) /);
 });
 
+const MOST_RUNS = 3;
+
 interface Planted {
   readonly bug: string;
   readonly patch: Patch;
@@ -58,7 +60,12 @@ const planted: readonly Planted[] = [
 ];
 
 it.each(firstAtScale(planted))("the run fails on $bug", TIME, async ({ patch, faults, found }) => {
-  const { verdict } = await runFailoverChaos({ patches: [patch], faults });
-  console.log(verdict.faults, verdict.examples.slice(0, 2));
-  for (const fault of found) expect(verdict.faults[fault], fault).toBeGreaterThan(0);
+  // A race has to happen to be found: on a machine that is busy with something else it may take more than one run.
+  let missed: readonly LockFault[] = found;
+  for (let runs = 0; runs < MOST_RUNS && missed.length > 0; runs++) {
+    const { verdict } = await runFailoverChaos({ patches: [patch], faults });
+    console.log(verdict.faults, verdict.examples.slice(0, 2));
+    missed = found.filter((fault) => verdict.faults[fault] === 0);
+  }
+  expect(missed).toEqual([]);
 });
