@@ -120,6 +120,43 @@ describe("locks over a Redis that fails", () => {
     await expect(authority.take(takeOrder("nightly"))).rejects.toMatchObject(AWAY);
   });
 
+  it.each([
+    ["a list", ["rpush", RECORD, "x"]],
+    ["a short text", ["set", RECORD, "x"]],
+    ["a long text", ["set", RECORD, "h".repeat(200)]],
+    ["a packed number", ["set", RECORD, Buffer.from([...Buffer.alloc(14, "h"), 7])]],
+    ["a packed list that is too short", ["set", RECORD, Buffer.from([...Buffer.alloc(14, "h"), 0x91, 7])]],
+  ])(
+    "say so where somebody else has put %s under a lock's key, and no other lock suffers",
+    async (_, [name, ...args]) => {
+      await using opened = await openRedisAuthorities();
+      const [{ authority, redis }] = opened.instances;
+      const others = ["one", "two"];
+      await Promise.all(others.map((other) => authority.take(takeOrder(`before/${other}`))));
+      await redis.command(String(name), ...args);
+      const before = await Promise.all(
+        others.map(async (other) => (await authority.look(`before/${other}`)).lastToken),
+      );
+      // What is asked at once goes to Redis together.
+      const [taken, first, second, released, freed] = await Promise.allSettled([
+        authority.take(takeOrder("nightly")),
+        ...others.map((other) => authority.take(takeOrder(other))),
+        authority.release(releaseOrder({ name: "nightly", token: 1 })),
+        authority.release(releaseOrder({ name: "before/one", token: before[0] ?? 0 })),
+      ]);
+      const foreign = { ...AWAY, message: expect.stringContaining("not Holdfast's") };
+      expect([taken, released]).toMatchObject([{ reason: foreign }, { reason: foreign }]);
+      expect([first, second]).toMatchObject([{ value: { kind: "granted" } }, { value: { kind: "granted" } }]);
+      expect(freed).toMatchObject({ value: { released: true } });
+      await expect(authority.renew(renewOrder({ name: "nightly", token: 1 }))).rejects.toMatchObject(foreign);
+      await expect(authority.look("nightly")).rejects.toMatchObject(foreign);
+      const { leases } = await authority.list(ALL);
+      expect(leases.map(({ grant }) => grant.name).sort()).toEqual(["before/two", "one", "two"]);
+      await redis.command("del", RECORD);
+      expect(await authority.take(takeOrder("nightly"))).toMatchObject({ kind: "granted" });
+    },
+  );
+
   it("leave nothing behind for ever", async () => {
     await using opened = await openRedisAuthorities();
     const [{ authority, redis }] = opened.instances;

@@ -12,6 +12,15 @@ export function failureOf(error: unknown): unknown {
   return new LockAuthorityUnavailableError(error.message, error);
 }
 
-export function unexpected({ name }: RedisScript, answer: unknown): TypeError {
+/** Somebody else writes to the same Redis. Until that is gone nobody knows who has the lock. */
+export class ForeignRecordError extends LockAuthorityUnavailableError {
+  constructor() {
+    super("what lies in Redis under the key of this lock is not Holdfast's");
+  }
+}
+
+/** For an answer that the script does not give, or for want of a record to answer from. */
+export function unexpected({ name }: RedisScript, answer: unknown): Error {
+  if (answer === "foreign") return new ForeignRecordError();
   return new TypeError(`script ${name} answered ${String(answer)}`);
 }

@@ -10,7 +10,7 @@ import { LockAuthorityUnavailableError } from "../failures.ts";
 import type { LossCause, RenewOrder } from "../record/decide.ts";
 import type { Authority, Looked, Renewed } from "./authority.ts";
 import type { Heads } from "./head.ts";
-import { failureOf, MOST_TRIES, unexpected } from "./redis-answers.ts";
+import { ForeignRecordError, failureOf, MOST_TRIES, unexpected } from "./redis-answers.ts";
 import { createRedisBatches } from "./redis-batches.ts";
 import { keysOf, type LockKeys, partitionsOf } from "./redis-keys.ts";
 import { listLocks } from "./redis-list.ts";
@@ -142,7 +142,7 @@ export function createRedisAuthority(options: RedisAuthorityOptions): Authority 
       listLocks(
         {
           scan: (pattern, cursor, count) => guarded(() => redis.scan(pattern, cursor, count)),
-          look: (name) => look(name).then(({ lease }) => lease),
+          look: (name) => look(name).then(({ lease }) => lease, withoutForeign),
         },
         query,
       ).catch(rethrow),
@@ -165,6 +165,11 @@ function optional(text: string | undefined): string {
 
 function isLossCause(kind: unknown): kind is LossCause {
   return kind === "expired" || kind === "released" || kind === "forced" || kind === "taken_over";
+}
+
+/** A listing goes on without it. */
+function withoutForeign(error: unknown): undefined {
+  if (!(error instanceof ForeignRecordError)) throw error;
 }
 
 function rethrow(error: unknown): never {

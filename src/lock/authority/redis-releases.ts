@@ -88,6 +88,7 @@ class RedisRelease implements BatchedOrder {
     }
     if (!Array.isArray(answer)) throw unexpected(releaseScript, answer);
     const [kind, time, ...record]: readonly unknown[] = answer;
+    if (kind !== "released" && kind !== "not") throw unexpected(releaseScript, kind);
     this.#resolve({ released: kind === "released", lease: leaseOf(this.#name, Number(time), record) });
   }
 

@@ -14,7 +14,7 @@ import { END, HELD, LEASE_FIELDS, RECORD_FIELDS } from "./redis-record.ts";
  *
  * ARGV begins with the time in milliseconds, 0 for the server's. Answers are {kind, time, ...}; `lease` there is the
  * LEASE_FIELDS of who holds the lock, or nothing where nobody does. Kind "life": the partition is not, or should not be,
- * in this life.
+ * in this life. Kind "foreign": what lies under the lock's key is not a record.
  *
  * Locks are taken and released by the batch (redis-batches.ts): each order is decided by itself, one after the other, and
  * the result is {time, answer, ...}, or {time, why} where nothing was done for any of them.
@@ -39,13 +39,19 @@ end
 
 const ALIVE = alive("KEYS[2]", "{'life', now}");
 
-/** Of the lock whose record is under `key`. */
+/**
+ * Of the lock whose record is under `key`. What somebody else has put there is the end of this order, and not of the others that
+ * are carried out with it.
+ */
 const RECORD = `
 local ${RECORD_FIELDS.join(", ")}
-local record, ended = redis.call('GET', key)
+local record, ended = redis.pcall('GET', key)
 if record then
+  local isRead, _, fields
+  if type(record) == 'string' then isRead, _, fields = pcall(cmsgpack.unpack_one, record, ${END})
+  elseif not string.find(record.err, 'WRONGTYPE', 1, true) then redis.call('GET', key) end
+  if not isRead or type(fields) ~= 'table' or #fields ~= ${RECORD_FIELDS.length} then return {'foreign', now} end
   ended = string.sub(record, 1, 1)
-  local _, fields = cmsgpack.unpack_one(record, ${END})
   ${RECORD_FIELDS.join(", ")} = unpack(fields)
 end
 local live = ended == 'h' and expire > now
