@@ -113,13 +113,12 @@ describe("writes under a lock", () => {
 
   it("fail for themselves in Postgres, also where others share their transaction", async () => {
     const { store, order } = await start(openPool(await freshDatabase()));
-    const bad = order("bad", under("l"));
-    const orders = [
-      order("one", under("l")),
-      { ...bad, draft: { ...bad.draft, createdAt: 2 ** 70 } },
-      order("two", under("l")),
-    ];
-    const results = await Promise.allSettled(orders.map((one) => store.write("ns", [one])));
+    // With stamps given nothing is asked before, so that all come in one moment.
+    const orders = ["one", "bad", "two"].map((key) => order(key, { ...under("l"), stamps: [2] }));
+    const sent = orders.map((one) =>
+      one.key === "bad" ? { ...one, draft: { ...one.draft, createdAt: 2 ** 70 } } : one,
+    );
+    const results = await Promise.allSettled(sent.map((one) => store.write("ns", [one])));
     expect(results).toMatchObject([
       { value: [{ stored: true }] },
       { status: "rejected" },
