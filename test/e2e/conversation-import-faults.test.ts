@@ -5,6 +5,7 @@ import { directoryPerTest } from "../support/directory-per-test.ts";
 import { freshDatabase, freshRedis } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { type RedisServer, startRedis } from "../support/redis-server.ts";
+import { atScale } from "../support/scale.ts";
 import { startTcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { countsIn, runImport, startImport, TOPOLOGIES } from "./import-run.ts";
@@ -39,7 +40,7 @@ async function expectAll(client: ConversationClient, short: number, long: readon
   expect(await contents(client, "c-7")).toEqual(expected("c-7", 3));
 }
 
-const SHORT = 1500;
+const SHORT = atScale(1500, 1000);
 
 describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a server (%s)", (_, settings) => {
   it("are all there after an import that is killed in the middle and run again", async () => {
@@ -60,7 +61,7 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
 
   it("are accounted for when the import is interrupted, and the next one brings the rest", async () => {
     const url = await freshRedis();
-    const long = [60_000];
+    const long = [atScale(60_000, 15_000)];
     await fillLegacy(url, { short: SHORT, long });
     await using server = await startHoldfast(await settings());
     using client = createConversationClient(server.grpcAddress);
@@ -82,14 +83,15 @@ describe.each(TOPOLOGIES)("conversations that are brought from a Redis into a se
 
   it("have no half of a long one among them when the import is killed within it; the next one goes on there", async () => {
     const url = await freshRedis();
-    const long = [20_000];
+    const count = atScale(20_000, 8_000);
+    const long = [count];
     await fillLegacy(url, { short: 8, long });
     await using server = await startHoldfast(await settings());
     using client = createConversationClient(server.grpcAddress);
     const child = await start(server, url);
-    await until(async () => (await staged(client, 20_000)) !== undefined, { what: "a part of it" });
+    await until(async () => (await staged(client, count)) !== undefined, { what: "a part of it" });
     await child.kill();
-    const id = await staged(client, 20_000);
+    const id = await staged(client, count);
     expect(id).toMatch(/^import-[0-9a-f]{32}-long-0$/);
     expect((await client.get("long-0")).reply.presence).toBe(ConversationPresence.NEVER_EXISTED);
     const again = await run(server, url);
