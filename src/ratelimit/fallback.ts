@@ -60,7 +60,7 @@ export function createFallbackLimits({ local, rules, instances, nowUs }: Fallbac
     let next = 0;
     return asks.map((ask) => {
       const standing = isCounted(ask) ? counted[next++] : undefined;
-      return standing === undefined ? uncounted(ask, retryMs) : { ...standing, basis: "local_share" };
+      return standing === undefined ? uncounted(ask, retryMs) : ofShare(ask, standing, retryMs);
     });
   }
 
@@ -115,11 +115,21 @@ function basisOf({ fallback }: Rule): LeaseAsk["basis"] {
   return fallback;
 }
 
+/** What only the share is too small for may be had of the shared counters, when they are there again. */
+function ofShare({ rule, cost }: Ask, standing: Standing, retryMs: number): Standing {
+  const isPossible = standing.waitUs === Number.POSITIVE_INFINITY && cost <= rule.burst;
+  return { ...standing, basis: "local_share", ...(isPossible && { waitUs: waitOf(retryMs) }) };
+}
+
+function waitOf(retryMs: number): number {
+  return Math.max(1, retryMs * 1_000);
+}
+
 /** Of a rule that is not counted: all of it is left, or nothing. */
 function uncounted({ rule }: Ask, retryMs: number): Standing {
   const { burst: limit, shadow } = rule;
   const fixed = { limit, shadow, overdrawn: 0, resetAt: undefined };
   return rule.fallback === "open"
     ? { ...fixed, waitUs: 0, remaining: limit, basis: "open" }
-    : { ...fixed, waitUs: Math.max(1, retryMs * 1_000), remaining: 0, basis: "closed" };
+    : { ...fixed, waitUs: waitOf(retryMs), remaining: 0, basis: "closed" };
 }

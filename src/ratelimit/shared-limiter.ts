@@ -17,6 +17,8 @@ export interface SharedLimiterOptions {
   readonly rules: Pick<RuleBook, "find">;
 }
 
+/** When shared counters that failed are to be asked again, if nothing else is known. */
+const SOON_MS = 100;
 /** Leases of the shared counters, and those that an instance gave by itself. */
 const SHARED_LEASE = "s";
 const LOCAL_LEASE = "l";
@@ -37,7 +39,7 @@ export function createSharedLimiter({ shared, fallback, leftAlone, rules }: Shar
 
   async function insteadOf<T>(error: unknown, instead: (retryMs: number) => Promise<T>): Promise<T> {
     if (fallback === undefined || !(error instanceof UnavailableError)) throw error;
-    return instead(leftAlone() ?? error.retryAfterMs ?? 0);
+    return instead(leftAlone() ?? error.retryAfterMs ?? SOON_MS);
   }
 
   function without(): FallbackLimits {

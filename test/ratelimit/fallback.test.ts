@@ -61,6 +61,14 @@ describe("without shared counters", () => {
     expect(whole).toMatchObject({ limit: 10, remaining: 8 });
   });
 
+  it("what only a share is too small for may be had when they are tried again, and what the limit is too small for never", async () => {
+    const { check } = start(5);
+    const rule = ruleOf("token_bucket", 10);
+    expect((await check(ask(rule, 3))).standings).toMatchObject([{ limit: 2, waitUs: 700_000 }]);
+    expect((await check(ask(rule, 11))).standings).toMatchObject([{ waitUs: Number.POSITIVE_INFINITY }]);
+    expect((await check(ask(rule, 2))).allowed).toBe(true);
+  });
+
   it("what one rule denies is not charged to another, unless it is to be charged always", async () => {
     const { check, limiter } = start(1);
     const counted = ruleOf("fixed_window", 5, { name: "counted" });

@@ -185,7 +185,8 @@ export declare type RateLimitStatus = Message<"holdfast.v1.RateLimitStatus"> & {
 
   /**
    * When not allowed: after how long the same cost would be, if nothing else is used meanwhile. Unset when allowed, and when
-   * the cost is larger than the limit, so that it never can be. Under FALLBACK_CLOSED, when Redis is tried again.
+   * the cost is larger than the limit, so that it never can be. Under FALLBACK_CLOSED, and when only this instance's share is
+   * too small for the cost, when Redis is tried again.
    *
    * @generated from field: google.protobuf.Duration retry_after = 8;
    */
