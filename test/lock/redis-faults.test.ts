@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { UnavailableError } from "../../src/infra/failure.ts";
-import type { Redis } from "../../src/infra/redis.ts";
+import { type Redis, RedisReplyError } from "../../src/infra/redis.ts";
 import { ATTEMPT_KEPT_MS, RECORD_KEPT_MS } from "../../src/lock/authority/authority.ts";
 import { startRedis } from "../support/redis-server.ts";
 import { until } from "../support/until.ts";
@@ -13,14 +13,18 @@ const AWAY = { reason: "LOCK_AUTHORITY_UNAVAILABLE", kind: "unavailable" };
 const RECORD = "holdfast:lock:{p00}:r:nightly";
 
 /** A Redis that carries scripts of this name out, and whose answers to the first of them are lost. */
-function losingAnswers(script: string, times: number): (redis: Redis) => Redis {
+function losingAnswers(script: string, times: number, error: () => Error = cutOff): (redis: Redis) => Redis {
   let left = times;
   return (redis) =>
     withRun(redis, async (one, keys, args) => {
       const reply = await redis.run(one, keys, args);
       if (one.name !== script || left-- <= 0) return reply;
-      throw new UnavailableError("REDIS_UNAVAILABLE", "the connection was cut");
+      throw error();
     });
+}
+
+function cutOff(): Error {
+  return new UnavailableError("REDIS_UNAVAILABLE", "the connection was cut");
 }
 
 describe("locks over a Redis that fails", () => {
@@ -66,6 +70,15 @@ describe("locks over a Redis that fails", () => {
     await expect(authority.take(takeOrder("nightly", { ttlMs: 3_600_000 }))).rejects.toMatchObject(AWAY);
     const taken = await until(async () => (await authority.look("nightly")).lease === undefined, { what: "the lock" });
     expect(taken).toBe(true);
+    expect((await authority.look("nightly")).lastToken).toBeGreaterThan(0);
+  });
+
+  it("are given back when others that were asked for together with them failed", async () => {
+    const failing = losingAnswers("lock-take", 1, () => new RedisReplyError("ERR", "no more"));
+    await using opened = await openRedisAuthorities({ spoil: failing });
+    const [{ authority }] = opened.instances;
+    await expect(authority.take(takeOrder("nightly", { ttlMs: 3_600_000 }))).rejects.toThrow("no more");
+    await until(async () => (await authority.look("nightly")).lease === undefined, { what: "the lock" });
     expect((await authority.look("nightly")).lastToken).toBeGreaterThan(0);
   });
 

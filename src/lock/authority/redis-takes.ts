@@ -1,4 +1,3 @@
-import { UnavailableError } from "../../infra/failure.ts";
 import { RequestIdReusedError } from "../../infra/named-request.ts";
 import { LockAttemptOverError, LockAuthorityUnavailableError } from "../failures.ts";
 import type { TakeOrder } from "../record/decide.ts";
@@ -120,7 +119,8 @@ class RedisTake implements BatchedOrder {
   }
 
   failed(error: unknown, wasSent: boolean): void {
-    const mayHaveTaken = (wasSent || this.#wasSent) && this.#name !== "" && error instanceof UnavailableError;
+    // Whatever the error: of what goes to Redis together, some may be done before another fails.
+    const mayHaveTaken = (wasSent || this.#wasSent) && this.#name !== "";
     if (mayHaveTaken) this.#parts.strays.add(this.#order.name, this.#name, this.#order.ttlMs);
     this.#reject(failureOf(error));
   }
