@@ -21,6 +21,8 @@ import { openRedisAuthority } from "./redis-authorities.ts";
 /** The clocks of Postgres, of the instances and of Redis, all ahead of the real time by as much. */
 export interface FailoverTime {
   move(ms: number): void;
+  /** The same, with the machines of the instances suspended meanwhile: their monotonic clocks stand still. */
+  suspend(ms: number): void;
 }
 
 export interface OpenFailover extends OpenAuthority {
@@ -70,9 +72,10 @@ export async function openFailovers(options: FailoversOptions = {}): Promise<Ope
   const log = createLog({ level: "silent" });
   const emptying: (() => Promise<void>)[] = [];
   let aheadMs = 0;
+  let suspendedMs = 0;
   const postgresClock = createSqlClock("postgres", { now: Date.now, monotonic: () => performance.now() });
   const sqlClock: SqlClock = async (session) => (await postgresClock(session)) + aheadMs;
-  const clock = { now: () => Date.now() + aheadMs, monotonic: () => performance.now() + aheadMs };
+  const clock = { now: () => Date.now() + aheadMs, monotonic: () => performance.now() + aheadMs - suspendedMs };
 
   const open = async (url: string, at: number): Promise<OpenFailover> => {
     const whole = parts.adopt(openTestDatabase("postgres", where), (it) => it.close());
@@ -128,6 +131,10 @@ export async function openFailovers(options: FailoversOptions = {}): Promise<Ope
     time: {
       move(ms) {
         aheadMs += ms;
+      },
+      suspend(ms) {
+        aheadMs += ms;
+        suspendedMs += ms;
       },
     },
     async changeTo(mode) {

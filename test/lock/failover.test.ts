@@ -182,6 +182,27 @@ describe("an instance that SQL does not tell who decides", () => {
   });
 });
 
+describe("an instance whose machine was suspended", () => {
+  it("grants nothing by what it knew before", async () => {
+    await using opened = await openFailovers();
+    const [one, other] = both(opened);
+    await granted(one.authority, "nightly", { ttlMs: TTL_MS });
+    one.reachesSql = false;
+    await other.heads.become("postgres");
+    opened.time.suspend(TTL_MS + 2 * TRUST_MS);
+    await expect(one.authority.take(takeOrder("weekly", { ttlMs: 1_000 }))).rejects.toMatchObject(UNAVAILABLE);
+  });
+
+  it("announces anew how long its leases last", async () => {
+    await using opened = await openFailovers();
+    const [one] = both(opened);
+    await granted(one.authority, "nightly", { ttlMs: TTL_MS });
+    opened.time.suspend(3_600_000);
+    await until(() => granted(one.authority, "weekly", { ttlMs: TTL_MS }), { what: "SQL to be read again" });
+    expect((await one.heads.read()).busyMs).toBeGreaterThan(TTL_MS - 1_000);
+  });
+});
+
 describe("a change back to Redis", () => {
   it("waits for the leases that Postgres granted, and tokens grow there and back", async () => {
     await using opened = await openFailovers();

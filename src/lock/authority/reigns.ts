@@ -14,7 +14,7 @@ export interface Reign {
 
 export interface ReignsOptions {
   readonly heads: Pick<Heads, "read" | "announce">;
-  readonly clock: Pick<Clock, "monotonic">;
+  readonly clock: Clock;
   readonly log: Log;
   readonly timer?: Timer;
   /** How often SQL is read. Default: a second. */
@@ -52,14 +52,20 @@ const TRUST_MS = 3_000;
 /** An announcement that took so long to be made that it no longer helps is made again. */
 const MOST_ANNOUNCED = 2;
 
+interface Asked {
+  /** On the monotonic clock. */
+  readonly at: number;
+  readonly byTheWall: number;
+}
+
 export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   const { heads, clock, log, timer = systemTimer, watchMs = WATCH_MS, trustMs = TRUST_MS, onChange } = options;
   const now = () => clock.monotonic();
-  let askedAt = now();
+  let lastAsked = asking();
   let head = await heads.read();
   let quietUntil = now() + head.quietMs;
   /** Leases that end before this have been announced. */
-  let announcedUntil = askedAt + head.busyMs;
+  let announcedUntil = lastAsked.at + head.busyMs;
   /** The longest of those asked for since the last look, and in the time before it. */
   let wantedMs = 0;
   let wantedBeforeMs = 0;
@@ -68,16 +74,27 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   let announcing: Promise<void> | undefined;
   let isClosed = false;
 
-  /** What SQL answered to what was asked at `at`. Answers may overtake each other. */
-  function learn(next: Head, at: number): void {
-    const isSameReign = next.sinceEpoch === head.sinceEpoch;
-    const busyUntil = at + next.busyMs;
-    if (isSameReign) announcedUntil = Math.max(announcedUntil, busyUntil);
-    if (at < askedAt) return;
-    if (!isSameReign) announcedUntil = busyUntil;
+  function asking(): Asked {
+    return { at: now(), byTheWall: clock.now() };
+  }
+
+  /** The monotonic clock of a machine that was suspended has stood still. */
+  function ageMs({ at, byTheWall }: Asked): number {
+    return Math.max(now() - at, clock.now() - byTheWall);
+  }
+
+  /** What SQL answered to what was asked then. Answers may overtake each other. */
+  function learn(next: Head, asked: Asked): void {
+    const busyUntil = asked.at + next.busyMs;
+    if (asked.at < lastAsked.at) {
+      if (next.sinceEpoch === head.sinceEpoch && ageMs(asked) <= trustMs)
+        announcedUntil = Math.max(announcedUntil, busyUntil);
+      return;
+    }
     const before = head;
-    askedAt = at;
+    lastAsked = asked;
     head = next;
+    announcedUntil = busyUntil;
     quietUntil = now() + next.quietMs;
     if (before.mode === next.mode) return;
     const { mode, quietMs } = next;
@@ -89,7 +106,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
     const { mode, sinceEpoch } = head;
     // Postgres looks at the head itself, in each transaction.
     if (mode === "postgres") return { mode, sinceEpoch };
-    if (now() - askedAt > trustMs) {
+    if (ageMs(lastAsked) > trustMs) {
       void look();
       throw new LockAuthorityUnavailableError(`SQL has not said for ${trustMs} ms who decides`);
     }
@@ -123,7 +140,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   }
 
   async function announce(ms: number): Promise<void> {
-    const at = now();
+    const asked = asking();
     let answer: Head | undefined;
     try {
       answer = await heads.announce("redis", ms + trustMs);
@@ -135,12 +152,12 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
       await look();
       throw new LockAuthorityChangingError("Redis decides no longer");
     }
-    learn(answer, at);
+    learn(answer, asked);
   }
 
   async function read(): Promise<void> {
-    const at = now();
-    learn(await heads.read(), at);
+    const asked = asking();
+    learn(await heads.read(), asked);
   }
 
   function look(): Promise<void> {
