@@ -105,7 +105,8 @@ describe.each([...topologyCases, withRedlock])("locks: $name", ({ instances, sta
   it("wakes who waits on another instance when the lock is released", async () => {
     const name = newName();
     const token = await one.take(name);
-    const waiting = other.acquire(name, { waitTimeout: ms(15_000) });
+    // Without a message it would ask again after 5 seconds, too late.
+    const waiting = other.acquire(name, { waitTimeout: ms(4_000) });
     await until(async () => (await other.call(method.get, { name })).reply.waiters === 1, { what: "the waiter" });
     await one.release(name, token);
     expect((await waiting).lock?.fencingToken).toBeGreaterThan(token);
