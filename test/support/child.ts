@@ -74,6 +74,7 @@ function asChild(spawned: ChildProcess, pid: number): Child {
       output += chunk;
     });
   }
+  let isFrozen = false;
   let ended: string | undefined;
   const gone = new Promise<void>((resolve) => {
     spawned.once("close", (code, signalName) => {
@@ -86,8 +87,14 @@ function asChild(spawned: ChildProcess, pid: number): Child {
     pid,
     output: () => output,
     exited: () => ended,
-    pause: () => signalTree(pid, "SIGSTOP"),
-    resume: () => signalTree(pid, "SIGCONT"),
+    pause: () => {
+      isFrozen = true;
+      signalTree(pid, "SIGSTOP");
+    },
+    resume: () => {
+      isFrozen = false;
+      signalTree(pid, "SIGCONT");
+    },
     kill: async () => {
       if (ended === undefined) signalTree(pid, "SIGKILL");
       await gone;
@@ -95,8 +102,8 @@ function asChild(spawned: ChildProcess, pid: number): Child {
     stop: async (name) => {
       if (ended !== undefined) return;
       signal(pid, name);
-      // A frozen process does not see the signal until it is thawed.
-      signalTree(pid, "SIGCONT");
+      // A frozen process does not see the signal until it is thawed. The others need no thawing, which takes a look at all processes.
+      if (isFrozen) signalTree(pid, "SIGCONT");
       const impatient = setTimeout(() => signalTree(pid, "SIGKILL"), 15_000);
       await gone;
       clearTimeout(impatient);
