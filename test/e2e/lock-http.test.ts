@@ -57,6 +57,28 @@ describe("locks in JSON", () => {
     expect((await post("operator", "LockService/Acquire", request)).body).toContain("REQUEST_ID_REUSED");
   });
 
+  it("are no longer waited for by who hangs up", async () => {
+    const name = "orders/waited";
+    const taken = await post("worker", "LockService/Acquire", { name, ttl: "3600s", waitTimeout: "0s" });
+    const leaving = new AbortController();
+    const waiting = fetch(`${server.httpUrl}/holdfast.v1.LockService/Acquire`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-api-key": keys.worker.key },
+      body: JSON.stringify({ name, ttl: "3600s", waitTimeout: "600s" }),
+      signal: leaving.signal,
+    });
+    const left = expect(waiting).rejects.toThrow("abort");
+    const seen = async () => JSON.parse((await post("worker", "LockService/Get", { name })).body);
+    await until(async () => (await seen()).waiters === 1, { what: "somebody to wait" });
+    leaving.abort();
+    await left;
+    await until(async () => (await seen()).waiters === undefined, { what: "nobody to wait" });
+    const { fencingToken } = JSON.parse(taken.body).lock;
+    await post("worker", "LockService/Release", { name, fencingToken });
+    expect(await seen()).toMatchObject({ lastToken: fencingToken });
+    expect((await seen()).lock).toBeUndefined();
+  });
+
   it("are held by a stream, and given back when its connection breaks", async () => {
     const leaving = new AbortController();
     const response = await fetch(`${server.httpUrl}/holdfast.v1.LockService/Hold`, {
