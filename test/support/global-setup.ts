@@ -1,5 +1,5 @@
 import type { TestProject } from "vitest/node";
-import { startPostgres } from "./postgres-server.ts";
+import { makePostgresTemplate, startPostgres } from "./postgres-server.ts";
 import { redisDatabases } from "./redis-databases.ts";
 import { startRedis } from "./redis-server.ts";
 import { scratchDirectory } from "./scratch.ts";
@@ -20,10 +20,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   // Inherited by all that is started from now on: what one process has compiled, or taken the types out of, the next ones do not.
   const compiled = scratchDirectory("compiled");
   process.env.NODE_COMPILE_CACHE = compiled.path;
+  const template = makePostgresTemplate();
   const starting = [
     startRedis({ args: ["--databases", String(redisDatabases)] }),
-    startPostgres(),
+    template.then(() => startPostgres()),
     buildServer().then((build) => ({ ...build, stop: async () => build.remove() })),
+    template.then((directory) => ({ stop: async () => directory.remove() })),
   ] as const;
   try {
     const [redis, postgres, server] = await Promise.all(starting);

@@ -47,7 +47,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const user = unprivilegedUser();
   const directory = scratchDirectory("postgres", user);
   try {
-    await initialize(binary, directory.path, user);
+    await fill(directory.path, binary, user);
     return await onFreePort((port) =>
       startPostgresOn(port, { binary, user, directory, settings: options.settings ?? {} }),
     );
@@ -55,6 +55,23 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     directory.remove();
     throw error;
   }
+}
+
+/** Where servers that are started from now on, by this process and by those it starts, copy their data directory from. */
+const TEMPLATE = "TEST_POSTGRES_TEMPLATE";
+
+/** Has the data directory of a server made once for all, which takes Postgres ten times as long as to copy it. */
+export async function makePostgresTemplate(): Promise<ScratchDirectory> {
+  const user = unprivilegedUser();
+  const directory = scratchDirectory("postgres-template", user);
+  try {
+    await initialize(findBinary("postgres"), directory.path, user);
+  } catch (error) {
+    directory.remove();
+    throw error;
+  }
+  process.env[TEMPLATE] = directory.path;
+  return directory;
 }
 
 /** Makes a new empty database on a server that runs elsewhere, given the administrator's url. */
@@ -131,6 +148,12 @@ function runPostgres(port: number, { binary, user, directory, settings }: Instal
     ...(user && { user }),
     isReady: (line) => line.includes("database system is ready to accept connections"),
   });
+}
+
+async function fill(directory: string, binary: string, user: User | undefined): Promise<void> {
+  const template = process.env[TEMPLATE];
+  if (template === undefined) return initialize(binary, directory, user);
+  await run("cp", ["-R", "-p", `${template}/.`, directory], { cwd: directory, ...user });
 }
 
 async function initialize(binary: string, directory: string, user: User | undefined): Promise<void> {
