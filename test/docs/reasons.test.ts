@@ -56,6 +56,18 @@ describe("the errors of docs/conversation.md", () => {
   });
 });
 
+describe("the errors of docs/cache.md", () => {
+  it("are those that the service gives, and no others but those of every service", () => {
+    const shared = ["failure", "fencing", "named-request", "postgres-error"].map((name) => `infra/${name}.ts`);
+    const given = reasonsIn([...filesOf("cache"), ...shared]);
+    const told = reasonsOf("docs/cache.md");
+    expect(given.filter((reason) => !told.includes(reason))).toEqual([]);
+    // Who is asked about the token of a fenced write.
+    const known = [...given, ...reasonsOf("proto/README.md"), ...reasonsIn(["lock/failures.ts"])];
+    expect(told.filter((reason) => !known.includes(reason))).toEqual([]);
+  });
+});
+
 describe("the errors of docs/lock.md", () => {
   it("are those that the service gives, and no others but those of every service", () => {
     const given = reasonsIn([...filesOf("lock"), "infra/failure.ts", "infra/named-request.ts"]);
