@@ -2,11 +2,8 @@ import type { CollectionPolicy } from "../conversation/record/conversation.ts";
 import type { CollectionPolicies } from "../conversation/record/policies.ts";
 import { choice, flag, integer } from "./kind.ts";
 import type { Reader, Setting } from "./reader.ts";
-import { duration, durationOrNever } from "./units.ts";
+import { day, duration, durationOrNever, minute } from "./units.ts";
 
-const minute = 60_000;
-const hour = 60 * minute;
-const day = 24 * hour;
 /** A collection as the contract allows it, or the start of one followed by `*`. */
 const namePattern = /^(?=.{1,129}$)[A-Za-z0-9._-]{0,128}\*?$/;
 

@@ -1,7 +1,7 @@
 import type { LockPolicies, LockPolicy } from "../lock/policies.ts";
 import { choice, type Kind, Refusal } from "./kind.ts";
 import type { Reader, Setting } from "./reader.ts";
-import { duration } from "./units.ts";
+import { duration, hour, second } from "./units.ts";
 import { maskUrl, type RedisAddress, redisUrl } from "./url.ts";
 
 export const LOCK_AUTHORITIES = ["sqlite", "redis", "redlock", "postgres"] as const;
@@ -22,8 +22,6 @@ export interface Surroundings {
   readonly hasPostgres: boolean;
 }
 
-const second = 1000;
-const hour = 3600 * second;
 const LEAST_MASTERS = 3;
 
 // The contract's limits. A bare number is refused: taken for the wrong unit, a lock would be lost or held for days.

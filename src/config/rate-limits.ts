@@ -1,9 +1,8 @@
 import type { Algorithm, Fallback, Rule } from "../ratelimit/rule.ts";
 import { choice, flag, integer } from "./kind.ts";
 import type { Reader, Setting } from "./reader.ts";
-import { duration } from "./units.ts";
+import { day, duration } from "./units.ts";
 
-const day = 86_400_000;
 /** A rule as the contract allows it. */
 const namePattern = /^[A-Za-z0-9._:-]{1,128}$/;
 const algorithms: readonly Algorithm[] = ["fixed_window", "sliding_window", "token_bucket", "concurrency"];

@@ -10,6 +10,11 @@ export interface Setting<T> {
   readonly kind: Kind<T>;
 }
 
+/** `where` is its path in holdfast.yaml, joined by dots. */
+export function setting<T>(env: string, where: string, kind: Setting<T>["kind"]): Setting<T> {
+  return { env, path: where.split("."), kind };
+}
+
 /** One line of the effective configuration. */
 export interface Effective {
   readonly path: readonly string[];

@@ -1,5 +1,13 @@
 import { type Kind, Refusal, type Shown } from "./kind.ts";
 
+export const KiB = 1024;
+export const MiB = 1024 * KiB;
+/** In milliseconds, like all times here. */
+export const second = 1000;
+export const minute = 60 * second;
+export const hour = 60 * minute;
+export const day = 24 * hour;
+
 const timeUnits = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 const timePattern = /^(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d)$/;
 
