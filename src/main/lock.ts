@@ -92,13 +92,18 @@ function healthOf(authority: Authority, { fallback }: Pick<Config["lock"], "fall
       return AUTHORITY_NAMES[authority.kind];
     },
     check: async () => {
-      const missing = missingVotes((await authority.voters?.ask()) ?? []);
-      try {
-        await authority.look(PROBE);
-      } catch (error) {
-        if (!(error instanceof UnavailableError)) throw error;
-        throw new Error(missing === "" ? error.message : `${error.message}; ${missing}`, { cause: error });
+      // Both at once: each waits for a master that is frozen.
+      const [missing, failure] = await Promise.all([
+        authority.voters?.ask().then(missingVotes) ?? "",
+        authority.look(PROBE).then(
+          () => undefined,
+          (error: unknown) => error,
+        ),
+      ]);
+      if (failure instanceof UnavailableError) {
+        throw new Error(missing === "" ? failure.message : `${failure.message}; ${missing}`, { cause: failure });
       }
+      if (failure !== undefined) throw failure;
       if (missing !== "") return { degraded: `locks are decided, but ${missing}` };
       const standsIn = fallback !== undefined && AUTHORITY_NAMES[authority.kind] === fallback;
       return standsIn
