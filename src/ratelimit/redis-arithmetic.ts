@@ -222,18 +222,39 @@ local function first_end(key)
   return tonumber(found[2] or '0')
 end
 
+-- Members of ranks, the slots and the end of each in turn. '#' has rank 0.
+local function slots_and_ends(key, from, to)
+  local found = redis.call('ZRANGE', key, text(from), text(to), 'WITHSCORES')
+  for i = 1, #found, 2 do found[i], found[i + 1] = tonumber(string.match(found[i], '^%d+')), tonumber(found[i + 1]) end
+  return found
+end
+
 local function wait_for_slots(key, taken, limit, slots)
   if slots > limit then return huge end
   local over = taken + slots - limit
   if over <= 0 then return 0 end
-  for offset = 0, huge, 100 do
-    local found = redis.call('ZRANGEBYSCORE', key, 1, '+inf', 'WITHSCORES', 'LIMIT', text(offset), 100)
-    for i = 1, #found, 2 do
-      over = over - tonumber(string.match(found[i], '^%d+'))
-      if over <= 0 then return tonumber(found[i + 1]) - now end
+  local leases = redis.call('ZCARD', key) - 1
+  -- If each has one slot it is known which one has to end. Otherwise it is looked for from the nearer end, since thousands may be held.
+  if leases == taken then return slots_and_ends(key, over, over)[2] - now end
+  local stay = limit - slots
+  if over <= stay then
+    for rank = 1, leases, 100 do
+      local found = slots_and_ends(key, rank, rank + 99)
+      for i = 1, #found, 2 do
+        over = over - found[i]
+        if over <= 0 then return found[i + 1] - now end
+      end
     end
-    if #found < 200 then return huge end
+  else
+    for rank = leases, 1, -100 do
+      local found = slots_and_ends(key, max(1, rank - 99), rank)
+      for i = #found - 1, 1, -2 do
+        stay = stay - found[i]
+        if stay < 0 then return found[i + 1] - now end
+      end
+    end
   end
+  return huge
 end
 
 -- What is used of a limit and when it is whole again; the state is that of now, where it is counted.

@@ -271,6 +271,37 @@ it("what somebody else wrote in the place of a counter counts as nothing, and co
   ).toMatchObject({ standings: [{ remaining: 4 }, { remaining: 4 }] });
 });
 
+it.each([1, 3])(
+  "of hundreds of leases of up to %d slots each it is told alike when enough of them have ended",
+  async (most) => {
+    const held = ruleOf("concurrency", 1_000, { name: `most ${most}` });
+    let taken = 0;
+    for (let n = 0; n < 250; n++) {
+      const ask = { rule: held, key: "k", cost: 1 + (n % most) };
+      taken += ask.cost;
+      const order = { leaseId: `many-${n}`, ttlMs: 60_000 + ((n * 7_919) % 250) * 100, asks: "", request: undefined };
+      await Promise.all([...stores.values()].map((store) => store.acquire("many", [ask], order)));
+    }
+    for (const [limit, cost] of [
+      [1, 1],
+      [taken, 1],
+      [taken, 120],
+      [taken, taken],
+      [taken - 7, 150],
+      [130, 1],
+      [130, 130],
+      [241, 1],
+      [taken, 240],
+    ]) {
+      const asks = [{ rule: { ...held, limit: limit ?? 0, burst: limit ?? 0 }, key: "k", cost: cost ?? 0 }];
+      const told = [...stores.values()].map((store) => store.check("many", asks, "never", undefined));
+      const [first, ...others] = (await Promise.all(told)).map(({ standings }) => standings);
+      expect(first?.[0]?.waitUs).toBeGreaterThan(50_000_000);
+      for (const other of others) expect(other).toEqual(first);
+    }
+  },
+);
+
 it("whatever is asked, nothing stays in Redis for ever", async () => {
   const redis = openRedis(await freshRedis());
   const counters = createRedisCounters({ redis });
