@@ -1,12 +1,10 @@
-import { connect } from "node:net";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { LockOutcome, LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
 import { createRandom } from "../support/load-child.ts";
 import { CallFailed, createLockClient, inMs, type LockClient, ms } from "../support/lock-client.ts";
-import type { Said } from "./lock-history.ts";
-import { monotonicMs, type WriteAnswer, type WriteOrder } from "./lock-resource.ts";
+import { monotonicMs, type Said } from "./lock-history.ts";
+import { chooseWrite, createWriter, failureOf, type WriteKinds } from "./lock-writes.ts";
 
 /* Workers that take locks and write under their protection, in a process of its own: for tests that kill and freeze it. */
 
@@ -19,18 +17,21 @@ export interface LockClientOptions {
   readonly holders: number;
   readonly ttlMs: number;
   readonly seed: number;
-  /** Of the resource. */
-  readonly port: number;
+  readonly writes: WriteKinds;
 }
 
 const options = JSON.parse(process.argv[2] ?? "") as LockClientOptions;
 const { locks, ttlMs } = options;
+const { kinds, readable } = options.writes;
 const { method } = LockService;
 
 /** The shortest that a stream may have. */
 const HOLD_TTL_MS = 1_000;
 /** A stream's lease is counted from when its message was sent; this is what the message may have taken. */
 const ON_THE_WAY_MS = 200;
+
+/** Nobody waits longer for a write before the next: some are under way when a lease is over. */
+const PATIENCE_MS = 100;
 
 /** When this process was last seen to run, and until when what it reads may be from before it stood still. */
 let tickMs = monotonicMs();
@@ -47,23 +48,6 @@ function say(said: Said): void {
   process.stdout.write(`${JSON.stringify(said)}\n`);
 }
 
-const socket = connect(options.port, "127.0.0.1");
-const answers = new Map<number, (accepted: boolean) => void>();
-let ids = 0;
-createInterface({ input: socket }).on("line", (line) => {
-  const { id, accepted } = JSON.parse(line) as WriteAnswer;
-  answers.get(id)?.(accepted);
-  answers.delete(id);
-});
-
-function write(order: Omit<WriteOrder, "id" | "sentMs">): Promise<boolean> {
-  const id = ids++;
-  return new Promise((resolve) => {
-    answers.set(id, resolve);
-    socket.write(`${JSON.stringify({ ...order, id, sentMs: monotonicMs() } satisfies WriteOrder)}\n`);
-  });
-}
-
 /** Takes a lock, writes under it without looking at the time, as one would who was paused, and mostly gives it back. */
 async function work(client: LockClient, holder: string, random: (below: number) => number): Promise<void> {
   const lock = locks[random(locks.length)] ?? "lock";
@@ -74,20 +58,23 @@ async function work(client: LockClient, holder: string, random: (below: number) 
   const token = Number(taken.fencingToken);
   const untilMs = sentMs + inMs(validFor);
   say({ said: "granted", isKept: false, lock, token, holder, sentMs, fromMs: monotonicMs(), untilMs });
-  for (let writes = random(4); writes >= 0; writes--) {
-    await write({ lock, token, holder });
+  const writer = createWriter({ client, readable, say }, { lock, token, holder });
+  const write = () => writer(chooseWrite(kinds, lock, random));
+  for (let left = random(4); left >= 0; left--) {
+    await Promise.race([write(), delay(PATIENCE_MS)]);
     if (random(3) === 0) {
       const askedMs = monotonicMs();
       const { reply } = await client.call(method.renew, { name: lock, fencingToken: taken.fencingToken });
-      if (!reply.renewed) return;
+      // Others may have it by now.
+      if (!reply.renewed) return write();
       say({ said: "renewed", lock, token, untilMs: askedMs + inMs(reply.validFor) });
     }
     await delay(random(10));
   }
-  if (random(6) === 0) {
+  if (random(4) === 0) {
     // Forgotten: its lease has to run out. And a write comes late.
     await delay(ttlMs + random(ttlMs));
-    await write({ lock, token, holder });
+    await write();
     return;
   }
   say({ said: "released", lock, token, atMs: monotonicMs() });
@@ -100,6 +87,7 @@ async function hold(client: LockClient, holder: string, random: (below: number) 
   const sentMs = monotonicMs();
   const wanted = { name: lock, ttl: ms(HOLD_TTL_MS), waitTimeout: ms(random(3) * (ttlMs / 4)), owner: holder };
   let token: number | undefined;
+  let write = async () => {};
   let isOver = false;
   const ends = () => {
     if (token !== undefined && !isOver) say({ said: "released", lock, token, atMs: monotonicMs() });
@@ -113,6 +101,8 @@ async function hold(client: LockClient, holder: string, random: (below: number) 
       nowMs < isLateUntilMs ? nowMs : nowMs + Math.max(0, inMs(validFor) - ON_THE_WAY_MS);
     if (event.case === "acquired") {
       token = Number(event.value.lock?.fencingToken);
+      const writer = createWriter({ client, readable, say }, { lock, token, holder });
+      write = () => writer(chooseWrite(kinds, lock, random));
       const untilMs = lasts(event.value.validFor);
       say({ said: "granted", isKept: true, lock, token, holder, sentMs, fromMs: nowMs, untilMs });
     } else if (event.case === "renewed" && token !== undefined && !isOver) {
@@ -121,12 +111,12 @@ async function hold(client: LockClient, holder: string, random: (below: number) 
   });
   const ended = stream.ended.finally(ends);
   // Some are held for longer than anything is frozen.
-  for (let rounds = random(4) === 0 ? 100 : random(20); !isOver && rounds > 0; ) {
+  for (let rounds = random(4) === 0 ? 40 : random(8); !isOver && rounds > 0; ) {
     if (token !== undefined) {
       rounds--;
-      await write({ lock, token, holder });
+      await Promise.race([write(), delay(PATIENCE_MS)]);
     }
-    await Promise.race([ended, delay(random(60))]);
+    await Promise.race([ended, delay(random(150))]);
   }
   ends();
   stream.cancel();
@@ -145,9 +135,8 @@ async function run(at: number): Promise<void> {
       await (at < options.holders ? hold : work)(client, `${options.name}-${at}-${round}`, random);
     } catch (error) {
       if (!(error instanceof CallFailed)) throw error;
-      const why = error.code === "INTERNAL" ? error.message : `${error.code} ${error.reason}`;
-      say({ said: "failed", why, atMs: monotonicMs() });
-      await delay(20);
+      say(failureOf(error));
+      await delay(50);
     }
   }
 }

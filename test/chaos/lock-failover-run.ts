@@ -9,10 +9,11 @@ import { skewedClock } from "../support/skewed-clock.ts";
 import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
-import { grantsOf, type LockHistory } from "./lock-history.ts";
-import { monotonicMs, openResource } from "./lock-resource.ts";
-import { type Clients, decides, defectsOf, startClients } from "./lock-run.ts";
-import { metric } from "./outage.ts";
+import { startClients } from "./lock-clients.ts";
+import { countsOf, type LockCounts, monotonicMs } from "./lock-history.ts";
+import { historyOf } from "./lock-left.ts";
+import { decides, defectsOf, IN_REDIS } from "./lock-run.ts";
+import { durableConfig, metric } from "./outage.ts";
 
 export type FailoverFault =
   | "an instance cut off from Redis"
@@ -35,11 +36,9 @@ export interface FailoverChaosOptions {
 
 export interface FailoverChaosReport {
   readonly verdict: LockVerdict;
-  readonly history: LockHistory;
+  readonly counts: LockCounts;
   /** What callers were granted while nobody could decide. */
   readonly grantedInTheDark: number;
-  readonly kept: number;
-  readonly failed: Readonly<Record<string, number>>;
   readonly problems: readonly string[];
 }
 
@@ -75,6 +74,8 @@ interface Scene {
   readonly goesOn: (what: string) => Promise<void>;
   /** From and until when nobody could decide. */
   readonly dark: [number, number][];
+  /** When Redis lost what was in it. */
+  readonly emptiedMs: number[];
 }
 
 /** Clients take, renew, hold and give back locks on two instances while Redis fails in all ways, and Postgres takes over. */
@@ -86,10 +87,12 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   const database = new URL(await freshDatabase());
   const sqlWay = parts.use(await startTcpProxy(Number(database.port)));
   database.port = String(sqlWay.port);
+  const HOLDFAST_CONFIG = durableConfig(parts);
   const start = async (redisPort: number, skewMs: number) => {
     const clock = parts.use(skewedClock());
     clock.set(skewMs);
     const env = {
+      HOLDFAST_CONFIG,
       ...{ DATABASE_URL: database.href, REDIS_URL: `redis://127.0.0.1:${redisPort}`, LOCK_FALLBACK: "postgres" },
       ...{ REDIS_COMMAND_TIMEOUT: "300ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" },
     };
@@ -99,12 +102,13 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   const [one, other] = await Promise.all([start(redis.port, skewMs), start(way.port, otherSkewMs)]);
   const servers = [one, other];
   await Promise.all(servers.map(decides));
-  const resource = parts.use(await openResource());
-  const clients = parts.use(startClients({ servers, port: resource.port, seed: SEED, holders: 3 }));
+  const clients = parts.use(startClients({ servers, seed: SEED, holders: 3, writes: IN_REDIS }));
   for (let count = atScale(2, 1); count > 0; count--) await clients.add();
   const dark: Scene["dark"] = [];
   const defects: string[] = [];
-  const scene = { redis, way, sqlWay, one, other, goesOn: (what: string) => goesOn(clients, what), dark };
+  const emptiedMs: number[] = [];
+  const goesOn = (what: string) => clients.goOn(what, LONGEST_MS);
+  const scene = { redis, way, sqlWay, one, other, goesOn, dark, emptiedMs };
   for (const fault of options.faults ?? FAULTS) {
     await decidedBy(one, "redis");
     await scene.goesOn(`before: ${fault}`);
@@ -115,22 +119,19 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   await scene.goesOn("at the end");
   await clients.stop();
   const said = clients.said();
-  const grants = grantsOf(said);
-  const history = { grants, writes: resource.writes, lossesMs: [] };
-  const failed: Record<string, number> = {};
-  for (const each of said) if (each.said === "failed") failed[each.why] = (failed[each.why] ?? 0) + 1;
+  // Redis loses what it knew, and that is forgiven nothing.
+  const history = await historyOf(said, servers, { lossesMs: [], emptiedMs, isHandedOver: true });
   const isInTheDark = ({ sentMs, fromMs }: { sentMs: number; fromMs: number }) =>
     dark.some(([from, to]) => sentMs >= from && fromMs <= to);
   return {
-    ...{ verdict: checkLocks(history), history, failed },
-    grantedInTheDark: grants.filter(isInTheDark).length,
-    kept: said.filter((each) => each.said === "granted" && each.isKept).length,
+    ...{ verdict: checkLocks(history), counts: countsOf(said) },
+    grantedInTheDark: history.grants.filter(isInTheDark).length,
     problems: [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])],
   };
 }
 
 async function inflict(fault: FailoverFault, scene: Scene): Promise<void> {
-  const { redis, way, sqlWay, one, other, goesOn, dark } = scene;
+  const { redis, way, sqlWay, one, other, goesOn, dark, emptiedMs } = scene;
   switch (fault) {
     case "an instance cut off from Redis":
       way.cut();
@@ -153,6 +154,7 @@ async function inflict(fault: FailoverFault, scene: Scene): Promise<void> {
       await decidedBy(other, "postgres");
       await one.kill();
       await goesOn("Postgres took over from a Redis that was killed");
+      emptiedMs.push(monotonicMs());
       redis.forget();
       await redis.restart();
       await one.restart();
@@ -169,16 +171,6 @@ async function inflict(fault: FailoverFault, scene: Scene): Promise<void> {
       return;
     }
   }
-}
-
-async function goesOn(clients: Clients, what: string): Promise<void> {
-  const grants = () => grantsOf(clients.said()).length;
-  const before = grants();
-  const isGranting = () => {
-    if (grants() > before + 12) return true;
-    throw new Error(clients.lastWords().join("; "));
-  };
-  await until(isGranting, { what: `locks to be granted: ${what}`, timeoutMs: LONGEST_MS });
 }
 
 async function decidedBy({ httpUrl }: HoldfastProcess, authority: string): Promise<void> {

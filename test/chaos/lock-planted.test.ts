@@ -3,7 +3,7 @@ import { type Patch, plantBug } from "../support/planted-bug.ts";
 import type { LockFault } from "./lock-checker.ts";
 import { type LockChaosOptions, runLockChaos } from "./lock-run.ts";
 
-/* Promises: the run does find what it is there to find. Each bug is planted into a copy of the server's code, or into the resource. */
+/* Promises: the run does find what it is there to find. Each bug is planted into a copy of the server's code. */
 
 interface Planted {
   readonly bug: string;
@@ -97,16 +97,41 @@ const planted: readonly Planted[] = [
     found: ["valid leases overlap"],
   },
   {
-    bug: "a resource that takes whatever comes",
-    patches: [],
-    run: { authority: "sqlite", faults: ["a client frozen"], isFenced: false },
-    found: ["an older token's write accepted"],
+    bug: "a conversation that takes whatever token comes",
+    patches: [
+      {
+        file: "src/conversation/change/fence.ts",
+        text: "if (fence.token < newest) throw new FencingTokenStaleError(fence, newest);",
+        instead: "",
+      },
+    ],
+    run: { authority: "postgres", faults: ["a client frozen"], kinds: ["message", "state"] },
+    found: ["an older token's write accepted", "an older token's value came later"],
+  },
+  {
+    bug: "a Redis script that takes whatever token comes",
+    patches: [
+      {
+        file: "src/cache/redis-scripts.ts",
+        text: "if tonumber(newest) > tonumber(ARGV[11]) then return 'fenced ' .. newest end",
+        instead: "",
+      },
+    ],
+    run: { authority: "redis", faults: ["a write to Redis held up"], kinds: ["cached"] },
+    found: ["an older token's value came later"],
   },
 ];
 
+const MOST_RUNS = 4;
+
 it.each(planted)("the run fails on $bug", { timeout: 240_000 }, async ({ patches, run, found }) => {
   using copy = plantBug(patches);
-  const { verdict } = await runLockChaos({ seed: 7, root: copy.path, ...run });
-  console.log(verdict.faults, verdict.examples.slice(0, 2));
-  for (const fault of found) expect(verdict.faults[fault], fault).toBeGreaterThan(0);
+  const missing = new Set(found);
+  // What is late has to come at a bad moment: now and then none is.
+  for (let runs = 0; runs < MOST_RUNS && missing.size > 0; runs++) {
+    const { verdict } = await runLockChaos({ seed: 7 + runs, root: copy.path, ...run });
+    console.log(verdict.faults, verdict.examples.slice(0, 2));
+    for (const fault of found) if (verdict.faults[fault] > 0) missing.delete(fault);
+  }
+  expect([...missing]).toEqual([]);
 });

@@ -1,7 +1,5 @@
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { LockService } from "../../src/gen/holdfast/v1/lock_pb.js";
-import { type Child, startChild } from "../support/child.ts";
 import { freshDatabase } from "../support/fresh.ts";
 import { type HoldfastProcess, startHoldfast } from "../support/holdfast-process.ts";
 import { createRandom } from "../support/load-child.ts";
@@ -11,9 +9,12 @@ import { type SkewedClock, skewedClock } from "../support/skewed-clock.ts";
 import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
-import type { LockClientOptions } from "./lock-client-process.ts";
-import { grantsOf, type LockHistory, lastWillOf, type Said } from "./lock-history.ts";
-import { monotonicMs, openResource } from "./lock-resource.ts";
+import { type Clients, startClients } from "./lock-clients.ts";
+import { countsOf, type LockCounts, type LockHistory, monotonicMs, type Said, type WriteKind } from "./lock-history.ts";
+import { writeLate } from "./lock-late-write.ts";
+import { historyOf } from "./lock-left.ts";
+import type { WriteKinds } from "./lock-writes.ts";
+import { durableConfig } from "./outage.ts";
 
 export type ChaosAuthority = "sqlite" | "postgres" | "redis" | "redlock";
 
@@ -25,7 +26,8 @@ export type LockFaultKind =
   | "a clock set"
   | "Redis frozen"
   | "Redis restarted empty"
-  | "an instance cut off from Redis";
+  | "an instance cut off from Redis"
+  | "a write to Redis held up";
 
 export interface LockChaosOptions {
   readonly authority: ChaosAuthority;
@@ -36,28 +38,23 @@ export interface LockChaosOptions {
   readonly holders?: number;
   /** Where the server's code is. Default: here. */
   readonly root?: string;
-  /** Whether the resource compares tokens. Default: it does. */
-  readonly isFenced?: boolean;
+  /** What is written under locks. Default: all that there is in its topology. */
+  readonly kinds?: readonly WriteKind[];
 }
 
 export interface LockChaosReport {
   readonly verdict: LockVerdict;
   readonly history: LockHistory;
-  /** How many grants were kept by streams. */
-  readonly kept: number;
-  /** What calls failed with, and how often. */
-  readonly failed: Readonly<Record<string, number>>;
+  readonly counts: LockCounts;
   /** What clients ended with that nobody had killed, and what servers call their own mistake. */
   readonly problems: readonly string[];
 }
 
-const TTL_MS = 600;
 const CALM_MS = 250;
 /** Longer than any lease. */
 const FROZEN_MS = 1_500;
 /** By so much the clocks of the instances are ahead, or behind. */
 const SKEWS_MS = [7_000, -7_000];
-const LOCKS = ["jobs/a", "jobs/b", "jobs/c"];
 const OF_ALL: readonly LockFaultKind[] = [
   "a client killed",
   "an instance frozen",
@@ -66,7 +63,17 @@ const OF_ALL: readonly LockFaultKind[] = [
   // Last: an SQLite that starts with another clock than before ends leases by that.
   "a clock set",
 ];
-const OF_REDIS: readonly LockFaultKind[] = ["Redis frozen", "Redis restarted empty", "an instance cut off from Redis"];
+const OF_MASTERS: readonly LockFaultKind[] = [
+  "Redis frozen",
+  "Redis restarted empty",
+  "an instance cut off from Redis",
+];
+const FAULTS: Readonly<Record<ChaosAuthority, readonly LockFaultKind[]>> = {
+  sqlite: OF_ALL,
+  postgres: OF_ALL,
+  redis: [...OF_ALL, ...OF_MASTERS, "a write to Redis held up"],
+  redlock: [...OF_ALL, ...OF_MASTERS],
+};
 
 interface Backend {
   /** Of each instance. */
@@ -75,61 +82,57 @@ interface Backend {
   readonly masters: readonly RedisServer[];
   /** By which the last of the instances reaches them. */
   readonly ways: readonly TcpProxy[];
+  readonly writes: WriteKinds;
 }
+
+const IN_SQL: WriteKinds = { kinds: ["message", "state", "durable"], readable: ["durable"] };
+/** What is cached is only there, and what is durable has copies there. */
+export const IN_REDIS: WriteKinds = { kinds: ["message", "state", "durable", "cached"], readable: ["cached"] };
 
 /**
  * Clients take locks and write under their protection while they, the instances and Redis are killed and frozen; then the
  * account.
  */
 export async function runLockChaos(options: LockChaosOptions): Promise<LockChaosReport> {
-  const { authority, seed, root, isFenced, holders = 3 } = options;
+  const { authority, seed, root, holders = 3 } = options;
   await using parts = new AsyncDisposableStack();
-  const { envs, masters, ways } = await backendOf(authority, parts);
+  const { envs, masters, ways, writes } = await backendOf(authority, parts);
   const clocks = envs.map(() => parts.use(skewedClock()));
   for (const [at, clock] of clocks.entries()) clock.set(SKEWS_MS[at] ?? 0);
   const servers = await Promise.all(envs.map((env, at) => startHoldfast({ ...env, ...clocks[at]?.env }, root)));
   for (const server of servers) parts.use(server);
   await Promise.all(servers.map(decides));
-  const resource = parts.use(await openResource(isFenced));
-  const clients = parts.use(startClients({ servers, port: resource.port, seed, holders }));
+  const { kinds = writes.kinds } = options;
+  const clients = parts.use(startClients({ servers, seed, holders, writes: { ...writes, kinds } }));
   await clients.add();
   await clients.add();
   const lossesMs: number[] = [];
+  /** What the run itself wrote. */
+  const told: Said[] = [];
   const defects: string[] = [];
   const random = createRandom(seed);
-  const grants = () => grantsOf(clients.said()).length;
-  const goesOn = async (after: string) => {
-    const before = grants();
-    const isGranting = () => {
-      if (grants() > before + 12) return true;
-      throw new Error(clients.lastWords().join("; "));
-    };
-    await until(isGranting, { what: `locks to be granted after: ${after}` });
-  };
   let last = "the start";
-  for (const fault of options.faults ?? [...OF_ALL, ...(masters.length > 0 ? OF_REDIS : [])]) {
-    await goesOn(last);
+  for (const fault of options.faults ?? FAULTS[authority]) {
+    await clients.goOn(`after ${last}`);
     last = fault;
     await delay(CALM_MS);
     // An instance that starts again begins its log anew.
     defects.push(...servers.flatMap(defectsOf));
-    await inflict(fault, { servers, clients, clocks, masters, ways, lossesMs, victim: random(6) });
+    await inflict(fault, { servers, clients, clocks, masters, ways, lossesMs, told, victim: random(6) });
   }
-  await goesOn(last);
+  await clients.goOn(`after ${last}`);
   await clients.stop();
-  const said = clients.said();
-  const history = { grants: grantsOf(said), writes: resource.writes, lossesMs };
-  const failed: Record<string, number> = {};
-  for (const one of said) if (one.said === "failed") failed[one.why] = (failed[one.why] ?? 0) + 1;
+  const said = [...clients.said(), ...told];
+  const history = await historyOf(said, servers, { lossesMs, emptiedMs: lossesMs });
   const problems = [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])];
-  const kept = said.filter((one) => one.said === "granted" && one.isKept).length;
-  return { verdict: checkLocks(history), history, kept, failed, problems };
+  return { verdict: checkLocks(history), history, counts: countsOf(said), problems };
 }
 
 async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack): Promise<Backend> {
-  if (authority === "sqlite") return { envs: [{}], masters: [], ways: [] };
-  const DATABASE_URL = await freshDatabase();
-  if (authority === "postgres") return { envs: [{ DATABASE_URL }, { DATABASE_URL }], masters: [], ways: [] };
+  const HOLDFAST_CONFIG = durableConfig(parts);
+  if (authority === "sqlite") return { envs: [{ HOLDFAST_CONFIG }], masters: [], ways: [], writes: IN_SQL };
+  const sql = { HOLDFAST_CONFIG, DATABASE_URL: await freshDatabase() };
+  if (authority === "postgres") return { envs: [sql, sql], masters: [], ways: [], writes: IN_SQL };
   const starting = Array.from({ length: authority === "redis" ? 1 : 3 }, () => startRedis());
   const masters = await Promise.all(starting);
   for (const master of masters) parts.use(master);
@@ -139,9 +142,9 @@ async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack)
     const urls = servers.map(({ port }) => `redis://127.0.0.1:${port}`).join(",");
     const own = authority === "redis" ? { REDIS_URL: urls } : { LOCK_AUTHORITY: "redlock", LOCK_REDLOCK_URLS: urls };
     const impatient = { REDIS_COMMAND_TIMEOUT: "500ms", CIRCUIT_BREAKER_RESET_TIMEOUT: "200ms" };
-    return { DATABASE_URL, ...own, ...impatient };
+    return { ...sql, ...own, ...impatient };
   });
-  return { envs, masters, ways };
+  return { envs, masters, ways, writes: authority === "redis" ? IN_REDIS : IN_SQL };
 }
 
 /** What a server says of calls that nobody can have made wrong. */
@@ -156,86 +159,6 @@ export async function decides({ grpcAddress }: HoldfastProcess): Promise<void> {
   await until(() => client.call(LockService.method.get, { name: "ready" }), { what: "locks to be decided" });
 }
 
-export interface Clients extends AsyncDisposable {
-  add(): Promise<void>;
-  /** One of those that run. */
-  pick(victim: number): Child;
-  kill(victim: number): Promise<void>;
-  said(): Said[];
-  /** What each of them said last, for people. */
-  lastWords(): string[];
-  problems(): string[];
-  stop(): Promise<void>;
-}
-
-interface ClientsOptions extends Pick<LockClientOptions, "port" | "seed" | "holders"> {
-  readonly servers: readonly HoldfastProcess[];
-}
-
-export function startClients(of: ClientsOptions): Clients {
-  const children: Child[] = [];
-  const linesOf = (child: Child) => child.output().split("\n").slice(0, -1);
-  const running = () => children.filter((child) => child.exited() === undefined);
-  const problems: string[] = [];
-  const diedAtMs = new Map<Child, number>();
-  const saidBy = (child: Child) =>
-    linesOf(child).flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Said] : []));
-
-  async function kill(child: Child): Promise<void> {
-    diedAtMs.set(child, monotonicMs());
-    await child.kill();
-  }
-
-  function pick(victim: number): Child {
-    const all = running();
-    const child = all[victim % all.length];
-    if (child === undefined) throw new Error("no client runs");
-    return child;
-  }
-
-  async function stop(): Promise<void> {
-    for (const child of children) {
-      if (child.exited() !== undefined && child.exited() !== "SIGKILL")
-        problems.push(`a client ended: ${child.output().slice(-500)}`);
-    }
-    await Promise.all(running().map(kill));
-  }
-
-  return {
-    async add() {
-      const name = `client${children.length}`;
-      const options: LockClientOptions = {
-        ...{
-          name,
-          addresses: of.servers.map(({ grpcAddress }) => grpcAddress),
-          locks: LOCKS,
-          workers: 8,
-          holders: of.holders,
-          ttlMs: TTL_MS,
-        },
-        ...{ seed: of.seed + 100 * children.length, port: of.port },
-      };
-      const path = join(import.meta.dirname, "lock-client-process.ts");
-      const args = [path, JSON.stringify(options)];
-      children.push(await startChild({ command: process.execPath, args, isReady: (line) => line === "ready" }));
-    },
-    async kill(victim) {
-      await kill(pick(victim));
-    },
-    pick,
-    said: () =>
-      children.flatMap((child) => {
-        const said = saidBy(child);
-        const diedMs = diedAtMs.get(child);
-        return diedMs === undefined ? said : [...said, ...lastWillOf(said, diedMs)];
-      }),
-    lastWords: () => children.map((child) => `${child.exited() ?? "runs"}: ${linesOf(child).slice(-2).join(" ")}`),
-    problems: () => problems,
-    stop,
-    [Symbol.asyncDispose]: stop,
-  };
-}
-
 interface Scene {
   readonly servers: readonly HoldfastProcess[];
   readonly clients: Clients;
@@ -243,12 +166,13 @@ interface Scene {
   readonly masters: readonly RedisServer[];
   readonly ways: readonly TcpProxy[];
   readonly lossesMs: number[];
+  readonly told: Said[];
   readonly victim: number;
 }
 
 async function inflict(
   fault: LockFaultKind,
-  { servers, clients, clocks, masters, ways, lossesMs, victim }: Scene,
+  { servers, clients, clocks, masters, ways, lossesMs, told, victim }: Scene,
 ): Promise<void> {
   const server = servers[victim % servers.length];
   if (server === undefined) throw new Error("there is no server");
@@ -288,6 +212,12 @@ async function inflict(
       for (const way of ways) way.cut();
       await delay(FROZEN_MS);
       for (const way of ways) way.restore();
+      return;
+    case "a write to Redis held up":
+      await writeLate({
+        ...{ far: servers.at(-1) ?? server, near: servers[0] ?? server, say: (said) => told.push(said) },
+        ways,
+      });
       return;
   }
 }
