@@ -6,11 +6,11 @@ import {
   acquireScript,
   holdersScript,
   leaseScript,
-  refundScript,
   renewScript,
   resetScript,
   returnScript,
-} from "./redis-scripts.ts";
+} from "./redis-lease-scripts.ts";
+import { refundScript } from "./redis-scripts.ts";
 import { addLimits, readNumbers, readStandings } from "./redis-wire.ts";
 
 export interface RedisCountersOptions {
