@@ -203,9 +203,9 @@ it("a life of Redis that SQL undid for the sake of others is begun by the next w
   let undone = 0;
   const spoilHeads = (heads: Heads): Heads => ({
     ...heads,
-    nextEpoch: async (mode) => {
+    nextEpoch: async (mode, beyond) => {
       if (undone++ === 0) throw new Failure("conflict", "SQL_CONFLICT", "Postgres undid the transaction");
-      return heads.nextEpoch(mode);
+      return heads.nextEpoch(mode, beyond);
     },
   });
   await using of = await openRedisAuthorities({ spoilHeads });

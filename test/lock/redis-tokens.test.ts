@@ -84,8 +84,8 @@ async function forgetBetween(options: RedisAuthoritiesOptions = {}): Promise<voi
   let isHeld = true;
   const spoilHeads = (heads: Heads): Heads => ({
     ...heads,
-    async nextEpoch(mode) {
-      const epoch = await heads.nextEpoch(mode);
+    async nextEpoch(mode, beyond) {
+      const epoch = await heads.nextEpoch(mode, beyond);
       if (!isHeld) return epoch;
       isHeld = false;
       epochTaken.resolve();
@@ -162,6 +162,26 @@ describe("fencing tokens over Redis", () => {
     expect(epochOf(tokens.last)).toBeGreaterThanOrEqual(epoch);
   });
 
+  it.each(["that instance saw what it granted in", "only Redis knows what it granted in"])(
+    "grow also when SQL is of a backup and counts from the beginning, while %s",
+    async (who) => {
+      await using redis = await startRedis();
+      await using before = await openRedisAuthorities({ url: redis.url });
+      await using after = await openRedisAuthorities({ url: redis.url });
+      const tokens = new GrowingTokens("nightly");
+      for (let life = 0; life < 3; life++) {
+        await tokens.grow(before.instances[0].authority, 2);
+        await redisCommand(redis.url, "hset", MARKER, "life", `0123456789 ${epochOf(tokens.last)}`);
+      }
+      if (who.startsWith("that")) {
+        await tokens.grow(before.instances[0].authority, 1);
+        await tokens.grow(after.instances[0].authority, 2);
+        await redisCommand(redis.url, "flushdb");
+      }
+      await tokens.grow(after.instances[0].authority, 2);
+    },
+  );
+
   it("go on in a new epoch when one is used up", async () => {
     await using opened = await openRedisAuthorities();
     const [{ authority, redis }] = opened.instances;
@@ -177,9 +197,9 @@ describe("fencing tokens over Redis", () => {
     let isAway = false;
     const spoilHeads = (heads: Heads): Heads => ({
       ...heads,
-      nextEpoch: async (mode) => {
+      nextEpoch: async (mode, beyond) => {
         if (isAway) throw new UnavailableError("SQL_UNAVAILABLE", "away");
-        return await heads.nextEpoch(mode);
+        return await heads.nextEpoch(mode, beyond);
       },
     });
     await using opened = await openRedisAuthorities({ count: 2, spoilHeads });

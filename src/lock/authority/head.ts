@@ -31,8 +31,11 @@ export interface Heads {
    * as long as a lease was that ended long ago. Undefined: another mode decides.
    */
   announce(mode: Mode, forMs: number): Promise<Head | undefined>;
-  /** A new epoch of the same mode: its authority may have forgotten how far it had counted. Undefined: another mode decides. */
-  nextEpoch(mode: Mode): Promise<number | undefined>;
+  /**
+   * A new epoch of the same mode, larger than `beyond` too: its authority may have forgotten how far it had counted, or know more
+   * than SQL, which may be of a backup. Undefined: another mode decides.
+   */
+  nextEpoch(mode: Mode, beyond?: number): Promise<number | undefined>;
 }
 
 /** What instances tell each other of an authority that has a fallback in SQL. */

@@ -4,7 +4,7 @@ import { GRANTS_PER_EPOCH } from "../record/token.ts";
 /*
  * The marker of a partition, a hash: `life` is the life of Redis and the epoch that was begun in it, with a space
  * between them, and `count` how many grants there have been since. While a life is being begun it has neither, but the
- * life that this is `for`, a name for the attempt (`begin`), and `since` when.
+ * life that this is `for`, a name for the attempt (`begin`), `since` when, and the epoch that `was` before, if any.
  *
  * A life of Redis is what it calls master_replid. It is another one after each start and after each failover, and a
  * replica that becomes the primary does not keep it; so data that came back, or came from elsewhere, never has the
@@ -32,7 +32,8 @@ const LEFT_TO_ANOTHER_MS = 500;
  *
  * KEYS  1 marker       ARGV  1 the smallest epoch that will do   2 a name for the attempt
  * Result: {"begun", life}: somebody did; {"waiting"}: somebody does; {"unknown"}: the server does not say in which life it
- *         is; {"beginning", the name of the attempt that is to be finished, maxmemory, maxmemory_policy}
+ *         is; {"beginning", the name of the attempt that is to be finished, the epoch of before or 0, maxmemory,
+ *         maxmemory_policy}
  */
 export const beginScript = defineScript({
   name: "lock-begin",
@@ -40,10 +41,11 @@ export const beginScript = defineScript({
   lua: `${PRESENT}
 local now = present()
 if not now then return {'unknown'} end
-local life, count, wanted, begin, since =
-  unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin', 'since'))
+local life, count, wanted, begin, since, was =
+  unpack(redis.call('HMGET', KEYS[1], 'life', 'count', 'for', 'begin', 'since', 'was'))
 if life then
   local is, epoch = string.match(life, '^(%w+) (%d+)$')
+  was = epoch
   local isGood = is == now and tonumber(epoch) >= tonumber(ARGV[1]) and tonumber(count) < ${MOST_GRANTS}
   if isGood then return {'begun', life} end
 end
@@ -55,10 +57,11 @@ if life or wanted ~= now then
 elseif ms >= tonumber(since) and ms - since < ${LEFT_TO_ANOTHER_MS} then
   return {'waiting'}
 end
-redis.call('HSET', KEYS[1], 'for', now, 'begin', begin, 'since', ms)
+was = was or '0'
+redis.call('HSET', KEYS[1], 'for', now, 'begin', begin, 'since', ms, 'was', was)
 local memory = redis.call('INFO', 'memory')
 local limit, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:(%S+)')
-return {'beginning', begin, limit or '0', policy or ''}
+return {'beginning', begin, was, limit or '0', policy or ''}
 `,
 });
 

@@ -5,6 +5,7 @@ import type { Log } from "../../infra/log.ts";
 import type { Redis } from "../../infra/redis.ts";
 import { isTransient } from "../../infra/transient.ts";
 import { LockAuthorityChangingError, LockAuthorityUnavailableError } from "../failures.ts";
+import { MOST_EPOCHS } from "../record/token.ts";
 import type { Head, Heads } from "./head.ts";
 import type { LockKeys } from "./redis-keys.ts";
 import { beginScript, finishScript } from "./redis-life-scripts.ts";
@@ -46,6 +47,12 @@ export function epochFloorOf(head: Head, mode: Redis["mode"]): number {
 const ASK_AGAIN_MS = 20;
 const MOST_ASKED = 50;
 
+/** What the marker had, unless it cannot have been an epoch of ours. */
+function epochIn(text: string | undefined): number {
+  const epoch = Number(text);
+  return epoch < MOST_EPOCHS - 1 ? epoch : 0;
+}
+
 export function createRedisLives({ redis, guarded, heads, epochFloor, log }: RedisLivesOptions): RedisLives {
   const lives: (RedisLife | undefined)[] = [];
   /** The largest epoch seen: an answer in a smaller one would come from a Redis of before. */
@@ -53,13 +60,13 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
   const beginning = new Map<number, Promise<void>>();
 
   async function begin({ partition, life: key }: LockKeys): Promise<void> {
-    const [kind, name = "", maxMemory, policy] = await startOrWait(partition, key);
+    const [kind, name = "", was, maxMemory, policy] = await startOrWait(partition, key);
     if (kind === "begun") return adopt(partition, name);
     if (maxMemory !== "0" && policy !== "noeviction") {
       log.warn({ policy }, "Redis may evict locks that are held: its maxmemory-policy should be noeviction");
     }
     // Not before: see finishScript.
-    const epoch = await nextEpoch();
+    const epoch = await nextEpoch(Math.max(seen[partition] ?? 0, epochIn(was)));
     const life = String(await guarded(() => redis.run(finishScript, [key], [name, epoch])));
     if (life === "") return;
     adopt(partition, life);
@@ -83,9 +90,9 @@ export function createRedisLives({ redis, guarded, heads, epochFloor, log }: Red
     throw new LockAuthorityUnavailableError("another instance is beginning a life of Redis");
   }
 
-  async function nextEpoch(): Promise<number> {
+  async function nextEpoch(beyond: number): Promise<number> {
     try {
-      const epoch = await heads.nextEpoch("redis");
+      const epoch = await heads.nextEpoch("redis", beyond);
       if (epoch !== undefined) return epoch;
     } catch (error) {
       if (!isTransient(error)) throw error;

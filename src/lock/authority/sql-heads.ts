@@ -119,11 +119,13 @@ export function createSqlHeads(database: Database, clock: SqlClock): Heads {
       );
       return row && headOf(row, nowMs);
     },
-    nextEpoch: (mode) =>
+    nextEpoch: (mode, beyond = 0) =>
       database.transaction(async (tx) => {
         const row = await holdHead(kind, tx);
         // The same mode goes on with the leases it has.
-        return row.mode === mode ? (await begin(tx, row, {})).epoch : undefined;
+        if (row.mode !== mode) return undefined;
+        const { epoch } = await begin(tx, row, { epoch: Math.max(row.epoch, beyond) + 1 });
+        return epoch;
       }),
   };
 }
