@@ -18,6 +18,11 @@ export const VARINT = 0;
 export const FIXED64 = 1;
 export const BYTES = 2;
 
+/** What stands before each field. */
+export function tag(field: number, type: number): number {
+  return (field << 3) | type;
+}
+
 /** Reads protobuf from bytes, as far as it is written in the usual way. Throws UNUSUAL for the rest. */
 export class WireReader {
   readonly bytes: Buffer;

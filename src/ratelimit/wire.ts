@@ -5,7 +5,7 @@ import {
 } from "../gen/holdfast/v1/rate_limit_pb.js";
 import { BackwardsWriter } from "../infra/backwards-writer.ts";
 import { decode } from "../infra/decode.ts";
-import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../infra/wire-reader.ts";
+import { BYTES, tag, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../infra/wire-reader.ts";
 import type { Ask, Standing, Verdict } from "./counters.ts";
 import { BASES } from "./replies.ts";
 
@@ -17,7 +17,6 @@ import { BASES } from "./replies.ts";
 /** More than the limits of the contract, which say what is wrong in words. */
 const MOST_TEXT = 4_096;
 
-const tag = (field: number, type: number) => (field << 3) | type;
 const NAMESPACE = tag(1, BYTES);
 const DESCRIPTORS = tag(2, BYTES);
 const CHARGE = tag(3, VARINT);

@@ -6,7 +6,7 @@ import {
   AuditServiceIngestRequestSchema,
 } from "../../gen/holdfast/v1/audit_pb.js";
 import { decode } from "../../infra/decode.ts";
-import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
+import { BYTES, tag, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
 import { LIMITS } from "./entry.ts";
 import { type Scanned, scanEntry } from "./scan.ts";
 
@@ -18,8 +18,6 @@ export interface ScannedAppend extends AuditAppend {
 export function isScanned(append: AuditAppend): append is ScannedAppend {
   return "scanned" in append;
 }
-
-const tag = (field: number, type: number) => (field << 3) | type;
 
 const MESSAGE_BATCH = tag(2, BYTES);
 const BATCH_NUMBER = tag(1, VARINT);

@@ -11,7 +11,7 @@ import {
   STRUCT,
   STRUCT_ENTRY,
 } from "../../infra/struct-tags.ts";
-import { BYTES, UNUSUAL, VARINT, type WireReader } from "../../infra/wire-reader.ts";
+import { BYTES, tag, UNUSUAL, VARINT, type WireReader } from "../../infra/wire-reader.ts";
 import { isKeepable, LIMITS } from "./entry.ts";
 import { EntryTexts } from "./texts.ts";
 
@@ -25,8 +25,6 @@ export interface Scanned {
   /** The entry as it was sent. */
   readonly entry: Uint8Array;
 }
-
-const tag = (field: number, type: number) => (field << 3) | type;
 
 // Fields of AuditEntry.
 const OCCUR_TIME = tag(1, BYTES);

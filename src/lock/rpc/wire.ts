@@ -10,7 +10,7 @@ import {
 } from "../../gen/holdfast/v1/lock_pb.js";
 import { BackwardsWriter } from "../../infra/backwards-writer.ts";
 import { decode } from "../../infra/decode.ts";
-import { BYTES, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
+import { BYTES, tag, UNUSUAL, unlessUnusual, VARINT, WireReader } from "../../infra/wire-reader.ts";
 import type { Lease } from "../authority/authority.ts";
 
 /*
@@ -21,7 +21,6 @@ import type { Lease } from "../authority/authority.ts";
 /** More than the limits of the contract, which say what is wrong in words. */
 const MOST_TEXT = 4_096;
 
-const tag = (field: number, type: number) => (field << 3) | type;
 const NAME = tag(1, BYTES);
 const TTL = tag(2, BYTES);
 const WAIT_TIMEOUT = tag(3, BYTES);
