@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { atScale } from "../support/scale.ts";
 import { type ChaosAuthority, runLockChaos } from "./lock-run.ts";
 
 /*
@@ -7,11 +8,15 @@ import { type ChaosAuthority, runLockChaos } from "./lock-run.ts";
  * behind; and no two valid leases overlap, unless the authority lost what it knew, as only Redis may.
  */
 
+const TIME = { timeout: 240_000 };
 const authorities: readonly ChaosAuthority[] = ["sqlite", "postgres", "redis", "redlock"];
 
-it.each(authorities)("locks that %s decides about stay what they promise", { timeout: 240_000 }, async (authority) => {
-  const { verdict, counts, problems } = await runLockChaos({ authority, seed: 7 });
-  console.log(authority, counts);
+const SEEDS = Array.from({ length: atScale(6, 1) }, (_, i) => i + 7);
+const runs = SEEDS.flatMap((seed) => authorities.map((authority) => ({ authority, seed })));
+
+it.each(runs)("locks that $authority decides about stay what they promise ($seed)", TIME, async (run) => {
+  const { verdict, counts, problems } = await runLockChaos(run);
+  console.log(run.authority, counts);
   expect(verdict.examples).toEqual([]);
   expect(problems).toEqual([]);
   expect(counts.grants).toBeGreaterThan(60);

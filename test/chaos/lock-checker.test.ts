@@ -36,6 +36,7 @@ const GOOD: LockHistory = {
   left: [{ lock: "a", values: ["1 first", "2 at 35", "2 and not told", "7 at 55"] }],
   lossesMs: [],
   emptiedMs: [],
+  dark: [{ fromMs: 41, toMs: 48, kinds: ["cached"] }],
 };
 
 describe("the checker of locks' histories", () => {
@@ -49,6 +50,8 @@ describe("the checker of locks' histories", () => {
     ["a token granted twice", "", { grants: [grant(1, 10, 20), grant(1, 30, 40, { holder: "other" })] }],
     ["a token went back", "", { grants: [grant(5, 10, 20), grant(4, 30, 40)] }],
     ["valid leases overlap", "", { grants: [grant(1, 10, 90), grant(2, 20, 30), grant(3, 50, 60)] }],
+    ["granted in the dark", "", { grants: [grant(2, 43, 60)] }],
+    ["written in the dark", "", { writes: [write(2, 43, true, { kind: "cached" })] }],
     ["an older token's write accepted", "to one key", { writes: [write(2, 35), write(1, 37)] }],
     ["an older token's write accepted", "elsewhere", { writes: [write(2, 35, true, { key: "b" }), write(1, 37)] }],
     ["an older token's value came later", "in messages", { left: [{ lock: "a", values: ["2 x", "1 x"] }] }],

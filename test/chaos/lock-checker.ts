@@ -1,8 +1,13 @@
 import { overtaken } from "../support/fenced-history.ts";
-import type { LockHistory, SeenGrant } from "./lock-history.ts";
+import { isWithin, type LockHistory, type SeenGrant } from "./lock-history.ts";
 import { checkWrites, type WriteFault } from "./lock-write-checks.ts";
 
-export type LockFault = "a token granted twice" | "a token went back" | "valid leases overlap" | WriteFault;
+export type LockFault =
+  | "a token granted twice"
+  | "a token went back"
+  | "valid leases overlap"
+  | "granted in the dark"
+  | WriteFault;
 
 export interface LockVerdict {
   readonly faults: Readonly<Record<LockFault, number>>;
@@ -13,6 +18,7 @@ export interface LockVerdict {
 export function checkLocks(history: LockHistory): LockVerdict {
   const faults: Record<LockFault, number> = {
     ...{ "a token granted twice": 0, "a token went back": 0, "valid leases overlap": 0 },
+    ...{ "granted in the dark": 0, "written in the dark": 0 },
     ...{ "an older token's write accepted": 0, "an older token's value came later": 0 },
     ...{ "a refused write left something": 0, "an accepted write is gone": 0, "a valid holder's write refused": 0 },
   };
@@ -21,8 +27,11 @@ export function checkLocks(history: LockHistory): LockVerdict {
     faults[fault]++;
     if (faults[fault] <= 3) examples.push(`${fault}: ${of.map((one) => JSON.stringify(one)).join(" and ")}`);
   };
-  const { grants, lossesMs } = history;
+  const { grants, lossesMs, dark } = history;
   for (const mine of Map.groupBy(grants, ({ lock }) => lock).values()) checkGrants(mine, lossesMs, found);
+  for (const grant of grants) {
+    if (dark.some((away) => isWithin(away, grant.sentMs, grant.fromMs))) found("granted in the dark", grant);
+  }
   checkWrites(history, found);
   return { faults, examples };
 }

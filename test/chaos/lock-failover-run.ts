@@ -10,7 +10,7 @@ import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
 import { startClients } from "./lock-clients.ts";
-import { countsOf, type LockCounts, monotonicMs } from "./lock-history.ts";
+import { countsOf, type Darkness, type LockCounts, monotonicMs } from "./lock-history.ts";
 import { historyOf } from "./lock-left.ts";
 import { decides, defectsOf, IN_REDIS } from "./lock-run.ts";
 import { durableConfig, metric } from "./outage.ts";
@@ -37,8 +37,6 @@ export interface FailoverChaosOptions {
 export interface FailoverChaosReport {
   readonly verdict: LockVerdict;
   readonly counts: LockCounts;
-  /** What callers were granted while nobody could decide. */
-  readonly grantedInTheDark: number;
   readonly problems: readonly string[];
 }
 
@@ -72,8 +70,7 @@ interface Scene {
   readonly other: HoldfastProcess;
   /** Until locks are granted again. */
   readonly goesOn: (what: string) => Promise<void>;
-  /** From and until when nobody could decide. */
-  readonly dark: [number, number][];
+  readonly dark: Darkness[];
   /** When Redis lost what was in it. */
   readonly emptiedMs: number[];
 }
@@ -104,7 +101,7 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   await Promise.all(servers.map(decides));
   const clients = parts.use(startClients({ servers, seed: SEED, holders: 3, writes: IN_REDIS }));
   for (let count = atScale(2, 1); count > 0; count--) await clients.add();
-  const dark: Scene["dark"] = [];
+  const dark: Darkness[] = [];
   const defects: string[] = [];
   const emptiedMs: number[] = [];
   const goesOn = (what: string) => clients.goOn(what, LONGEST_MS);
@@ -120,12 +117,9 @@ export async function runFailoverChaos(options: FailoverChaosOptions = {}): Prom
   await clients.stop();
   const said = clients.said();
   // Redis loses what it knew, and that is forgiven nothing.
-  const history = await historyOf(said, servers, { lossesMs: [], emptiedMs, isHandedOver: true });
-  const isInTheDark = ({ sentMs, fromMs }: { sentMs: number; fromMs: number }) =>
-    dark.some(([from, to]) => sentMs >= from && fromMs <= to);
+  const history = await historyOf(said, servers, { lossesMs: [], emptiedMs, dark, isHandedOver: true });
   return {
     ...{ verdict: checkLocks(history), counts: countsOf(said) },
-    grantedInTheDark: history.grants.filter(isInTheDark).length,
     problems: [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])],
   };
 }
@@ -163,9 +157,9 @@ async function inflict(fault: FailoverFault, scene: Scene): Promise<void> {
       redis.pause();
       sqlWay.cut();
       await Promise.all([one, other].map(nobodyDecides));
-      const from = monotonicMs();
+      const fromMs = monotonicMs();
       await delay(atScale(5_000, 1_000));
-      dark.push([from, monotonicMs()]);
+      dark.push({ fromMs, toMs: monotonicMs(), kinds: IN_REDIS.kinds });
       redis.resume();
       sqlWay.restore();
       return;

@@ -13,12 +13,11 @@ import { type FailoverFault, runFailoverChaos } from "./lock-failover-run.ts";
 const TIME = { timeout: atScale(1_200_000, 240_000) };
 
 it("locks that fail over stay what they promise", TIME, async () => {
-  const { verdict, counts, grantedInTheDark, problems } = await runFailoverChaos();
+  const { verdict, counts, problems } = await runFailoverChaos();
   const { grants, kept, refused, failed } = counts;
   console.log("failover", counts);
   expect(verdict.examples).toEqual([]);
   expect(problems).toEqual([]);
-  expect(grantedInTheDark).toBe(0);
   // Otherwise nothing that was late ever came.
   expect(refused.FENCING_TOKEN_STALE).toBeGreaterThan(0);
   expect(grants).toBeGreaterThan(60);

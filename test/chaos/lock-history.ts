@@ -41,6 +41,18 @@ export interface LeftMessages {
   readonly values: readonly string[];
 }
 
+/** From and until when nobody could decide about locks. */
+export interface Darkness {
+  readonly fromMs: number;
+  readonly toMs: number;
+  /** What nobody could write then. */
+  readonly kinds: readonly WriteKind[];
+}
+
+export function isWithin({ fromMs, toMs }: Darkness, began: number, ended: number): boolean {
+  return fromMs <= began && ended <= toMs;
+}
+
 export interface LockHistory {
   readonly grants: readonly SeenGrant[];
   readonly writes: readonly SeenWrite[];
@@ -50,6 +62,7 @@ export interface LockHistory {
   readonly lossesMs: readonly number[];
   /** When the cache lost what was only in Redis: versions may be smaller afterwards. */
   readonly emptiedMs: readonly number[];
+  readonly dark: readonly Darkness[];
   /** One authority took over from another, which knows nothing of the tokens of before. */
   readonly isHandedOver?: boolean;
 }

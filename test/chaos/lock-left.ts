@@ -20,7 +20,7 @@ import { nameIn } from "./lock-writes.ts";
 export async function historyOf(
   said: readonly Said[],
   servers: readonly HoldfastProcess[],
-  faults: Pick<LockHistory, "lossesMs" | "emptiedMs" | "isHandedOver">,
+  faults: Pick<LockHistory, "lossesMs" | "emptiedMs" | "dark" | "isHandedOver">,
 ): Promise<LockHistory> {
   const writes = said.filter((one) => one.said === "wrote");
   const { left, reads } = await readLeft(servers, writes);

@@ -10,7 +10,15 @@ import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
 import { type Clients, startClients } from "./lock-clients.ts";
-import { countsOf, type LockCounts, type LockHistory, monotonicMs, type Said, type WriteKind } from "./lock-history.ts";
+import {
+  countsOf,
+  type Darkness,
+  type LockCounts,
+  type LockHistory,
+  monotonicMs,
+  type Said,
+  type WriteKind,
+} from "./lock-history.ts";
 import { writeLate } from "./lock-late-write.ts";
 import { historyOf } from "./lock-left.ts";
 import type { WriteKinds } from "./lock-writes.ts";
@@ -107,6 +115,7 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   await clients.add();
   await clients.add();
   const lossesMs: number[] = [];
+  const dark: Darkness[] = [];
   /** What the run itself wrote. */
   const told: Said[] = [];
   const defects: string[] = [];
@@ -118,12 +127,12 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
     await delay(CALM_MS);
     // An instance that starts again begins its log anew.
     defects.push(...servers.flatMap(defectsOf));
-    await inflict(fault, { servers, clients, clocks, masters, ways, lossesMs, told, victim: random(6) });
+    await inflict(fault, { servers, clients, clocks, masters, ways, lossesMs, dark, told, victim: random(6) });
   }
   await clients.goOn(`after ${last}`);
   await clients.stop();
   const said = [...clients.said(), ...told];
-  const history = await historyOf(said, servers, { lossesMs, emptiedMs: lossesMs });
+  const history = await historyOf(said, servers, { lossesMs, emptiedMs: lossesMs, dark });
   const problems = [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])];
   return { verdict: checkLocks(history), history, counts: countsOf(said), problems };
 }
@@ -166,13 +175,14 @@ interface Scene {
   readonly masters: readonly RedisServer[];
   readonly ways: readonly TcpProxy[];
   readonly lossesMs: number[];
+  readonly dark: Darkness[];
   readonly told: Said[];
   readonly victim: number;
 }
 
 async function inflict(
   fault: LockFaultKind,
-  { servers, clients, clocks, masters, ways, lossesMs, told, victim }: Scene,
+  { servers, clients, clocks, masters, ways, lossesMs, dark, told, victim }: Scene,
 ): Promise<void> {
   const server = servers[victim % servers.length];
   if (server === undefined) throw new Error("there is no server");
@@ -197,9 +207,18 @@ async function inflict(
       for (const [at, clock] of clocks.entries()) clock.set(-2 * (SKEWS_MS[at] ?? 0));
       await delay(FROZEN_MS);
       return;
-    case "Redis frozen":
-      if (redis) await frozen(redis);
+    case "Redis frozen": {
+      redis?.pause();
+      const others = masters.filter((master) => master !== redis).slice(1);
+      // Of several, a majority decides without it, as long as there is one.
+      if (others.length > 0) await delay(FROZEN_MS);
+      for (const other of others) other.pause();
+      const fromMs = monotonicMs();
+      await delay(FROZEN_MS);
+      dark.push({ fromMs, toMs: monotonicMs(), kinds: ["cached"] });
+      for (const master of [redis, ...others]) master?.resume();
       return;
+    }
     case "Redis restarted empty":
       if (redis === undefined) return;
       await redis.kill();

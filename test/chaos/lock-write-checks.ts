@@ -1,18 +1,19 @@
 import { overtaken, overwrites, staleWrites } from "../support/fenced-history.ts";
-import { type LockHistory, type SeenRead, type SeenWrite, tokenOf } from "./lock-history.ts";
+import { isWithin, type LockHistory, type SeenRead, type SeenWrite, tokenOf } from "./lock-history.ts";
 
 export type WriteFault =
   | "an older token's write accepted"
   | "an older token's value came later"
   | "a refused write left something"
   | "an accepted write is gone"
-  | "a valid holder's write refused";
+  | "a valid holder's write refused"
+  | "written in the dark";
 
 export type FoundWrite = (fault: WriteFault, ...of: readonly object[]) => void;
 
 /** Whether what was written under locks is what their tokens allow: by what clients were told, and by what is there. */
 export function checkWrites(history: LockHistory, found: FoundWrite): void {
-  const { writes, reads, left, emptiedMs } = history;
+  const { writes, reads, left, emptiedMs, dark } = history;
   for (const { older, newer } of staleWrites(writes)) found("an older token's write accepted", newer, older);
   checkReads(writes, reads, found);
   checkVersions(writes, emptiedMs, found);
@@ -29,6 +30,8 @@ export function checkWrites(history: LockHistory, found: FoundWrite): void {
     }
   }
   for (const write of writes) {
+    const away = dark.filter((one) => one.kinds.includes(write.kind) && isWithin(one, write.began, write.ended));
+    if (write.stored && away.length > 0) found("written in the dark", write);
     if (write.stored === false && seen.has(write.value)) found("a refused write left something", write);
   }
   checkRefusals(history, found);
