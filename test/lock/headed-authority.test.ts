@@ -60,3 +60,20 @@ it("an authority that goes on after a restart waits for nobody", async () => {
   await (await open("redis")).take(takeOrder("a", { ttlMs: LONG }));
   expect(await (await open("redis")).take(takeOrder("b"))).toMatchObject({ kind: "granted" });
 });
+
+it("an authority that decides again waits for the leases of who did meanwhile, and announces its own anew", async () => {
+  await using parts = new AsyncDisposableStack();
+  const { clock, heads, open } = await openHeaded(parts);
+  const first = await open("redis");
+  await first.take(takeOrder("a", { ttlMs: LONG }));
+  const second = await open("redlock");
+  clock.move(LONG);
+  await second.take(takeOrder("a", { ttlMs: LONG }));
+  await heads.become("redis");
+  const refused = () => first.take(takeOrder("a", { ttlMs: LONG })).catch((error: unknown) => error);
+  const isToWait = async () => String(await refused()).includes("leases of before may last");
+  await until(isToWait, { what: "the first to learn that it decides again" });
+  clock.move(LONG);
+  expect(await first.take(takeOrder("a", { ttlMs: LONG }))).toMatchObject({ kind: "granted" });
+  expect(await heads.become("redlock")).toMatchObject({ quietMs: LONG });
+});

@@ -26,7 +26,7 @@ const WATCH_MS = 1_000;
 export async function createHeadedAuthority(options: HeadedOptions): Promise<Authority> {
   const { open, mode, heads, clock, log, watchMs = WATCH_MS } = options;
   let head = await heads.become(mode);
-  const quietUntil = clock.monotonic() + head.quietMs;
+  let quietUntil = clock.monotonic() + head.quietMs;
   let longestMs = head.longestMs;
   if (head.quietMs > 0) {
     log.warn(
@@ -60,9 +60,11 @@ export async function createHeadedAuthority(options: HeadedOptions): Promise<Aut
 
   /** For whoever is to decide next, who has to wait out the longest lease. */
   async function announce(ttlMs: number): Promise<void> {
+    const { sinceEpoch } = head;
     try {
-      if (await heads.allowLeases(mode, ttlMs)) longestMs = Math.max(longestMs, ttlMs);
-      else await look();
+      if (!(await heads.allowLeases(mode, ttlMs))) await look();
+      // What was told in a time before is no longer known.
+      else if (head.sinceEpoch === sinceEpoch) longestMs = Math.max(longestMs, ttlMs);
     } catch (err) {
       if (!(err instanceof UnavailableError)) throw err;
       log.debug({ err }, "a longer lease than before could not be announced; the next one tries again");
@@ -71,9 +73,12 @@ export async function createHeadedAuthority(options: HeadedOptions): Promise<Aut
   }
 
   async function look(): Promise<void> {
-    const before = head.mode;
+    const before = head;
     head = await heads.read();
-    if (head.mode === before) return;
+    if (head.sinceEpoch === before.sinceEpoch) return;
+    // Leases of who decided meanwhile may last, and what was announced before is forgotten.
+    quietUntil = clock.monotonic() + head.quietMs;
+    longestMs = head.longestMs;
     if (head.mode === mode) log.info({ mode }, "this authority over locks decides again");
     else
       log.error({ mode, now: head.mode }, "another authority over locks was configured elsewhere: this one has ended");
