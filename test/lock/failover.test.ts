@@ -193,6 +193,20 @@ describe("an instance whose machine was suspended", () => {
     await expect(one.authority.take(takeOrder("weekly", { ttlMs: 1_000 }))).rejects.toMatchObject(UNAVAILABLE);
   });
 
+  it("grants no lease beyond what it announced before, however short the time was", async () => {
+    await using opened = await openFailovers();
+    const [one, other] = both(opened);
+    await granted(one.authority, "nightly", { ttlMs: TTL_MS });
+    one.reachesSql = false;
+    const { quietMs } = await other.heads.become("postgres");
+    expect(quietMs).toBeGreaterThan(TTL_MS);
+    // What it knew before is believed still, but nothing more can be announced.
+    const suspendedMs = 1_000;
+    opened.time.suspend(suspendedMs);
+    const tooLong = takeOrder("weekly", { ttlMs: quietMs - suspendedMs + 500 });
+    await expect(one.authority.take(tooLong)).rejects.toMatchObject(UNAVAILABLE);
+  });
+
   it("announces anew how long its leases last", async () => {
     await using opened = await openFailovers();
     const [one] = both(opened);

@@ -58,14 +58,19 @@ interface Asked {
   readonly byTheWall: number;
 }
 
+interface Announcement {
+  readonly asked: Asked;
+  readonly forMs: number;
+}
+
 export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   const { heads, clock, log, timer = systemTimer, watchMs = WATCH_MS, trustMs = TRUST_MS, onChange } = options;
   const now = () => clock.monotonic();
   let lastAsked = asking();
   let head = await heads.read();
   let quietUntil = now() + head.quietMs;
-  /** Leases that end before this have been announced. */
-  let announcedUntil = lastAsked.at + head.busyMs;
+  /** Leases that end before this have been announced: for so long from when it was asked. */
+  let announcement: Announcement = { asked: lastAsked, forMs: head.busyMs };
   /** The longest of those asked for since the last look, and in the time before it. */
   let wantedMs = 0;
   let wantedBeforeMs = 0;
@@ -83,18 +88,22 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
     return Math.max(now() - at, clock.now() - byTheWall);
   }
 
+  function leftMs({ asked, forMs }: Announcement): number {
+    return forMs - ageMs(asked);
+  }
+
   /** What SQL answered to what was asked then. Answers may overtake each other. */
   function learn(next: Head, asked: Asked): void {
-    const busyUntil = asked.at + next.busyMs;
+    const announced = { asked, forMs: next.busyMs };
     if (asked.at < lastAsked.at) {
-      if (next.sinceEpoch === head.sinceEpoch && ageMs(asked) <= trustMs)
-        announcedUntil = Math.max(announcedUntil, busyUntil);
+      const isOfToday = next.sinceEpoch === head.sinceEpoch && ageMs(asked) <= trustMs;
+      if (isOfToday && leftMs(announced) > leftMs(announcement)) announcement = announced;
       return;
     }
     const before = head;
     lastAsked = asked;
     head = next;
-    announcedUntil = busyUntil;
+    announcement = announced;
     quietUntil = now() + next.quietMs;
     if (before.mode === next.mode) return;
     const { mode, quietMs } = next;
@@ -118,16 +127,16 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
 
   function announced(ms: number): Promise<void> | undefined {
     if (ms > wantedMs) wantedMs = ms;
-    return ms === 0 || now() + ms <= announcedUntil ? undefined : announceUntilHeard(ms);
+    return ms === 0 || ms <= leftMs(announcement) ? undefined : announceUntilHeard(ms);
   }
 
   async function announceUntilHeard(ms: number): Promise<void> {
     for (let tries = 0; tries < MOST_ANNOUNCED; tries++) {
       // One that is under way may be of shorter leases, or of a reign that is over.
       await announcing?.catch(() => undefined);
-      if (now() + ms <= announcedUntil) return;
+      if (ms <= leftMs(announcement)) return;
       await announceOnce(ms);
-      if (now() + ms <= announcedUntil) return;
+      if (ms <= leftMs(announcement)) return;
     }
     throw new LockAuthorityUnavailableError("SQL takes too long to be told how long leases last");
   }
@@ -181,7 +190,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
     const longestMs = Math.max(wantedMs, wantedBeforeMs);
     wantedBeforeMs = wantedMs;
     wantedMs = 0;
-    const isShort = longestMs > 0 && now() + longestMs + trustMs / 2 > announcedUntil;
+    const isShort = longestMs > 0 && longestMs + trustMs / 2 > leftMs(announcement);
     if (head.mode !== "redis" || !isShort) return look();
     // The answer says who decides, too.
     await announceOnce(longestMs).catch((err: unknown) => log.debug({ err }, "leases are not announced ahead"));
