@@ -6,6 +6,21 @@ export interface Clock {
   monotonic(): number;
 }
 
+/** When something was. */
+export interface Moment {
+  readonly monotonic: number;
+  readonly now: number;
+}
+
+export function momentOf(clock: Clock): Moment {
+  return { monotonic: clock.monotonic(), now: clock.now() };
+}
+
+/** How long ago that was, or more: the monotonic clock of a machine that was suspended has stood still. */
+export function ageMs(clock: Clock, { monotonic, now }: Moment): number {
+  return Math.max(clock.monotonic() - monotonic, clock.now() - now);
+}
+
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),

@@ -9,6 +9,13 @@ export interface Fence {
   readonly token: number;
 }
 
+export const GRANTS_PER_EPOCH = 2 ** 32;
+
+/** Tokens are counted anew in each epoch, from 1: what lies below its first was never granted to anybody. */
+export function isToken(token: number): boolean {
+  return token % GRANTS_PER_EPOCH !== 0;
+}
+
 /**
  * Whether a write may still be made under a lock. Both reject with FencingTokenStaleError where a newer token is known,
  * FencingTokenUnknownError where this one was never granted, and UnavailableError where it cannot be told: then the write must not

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Database } from "../../src/infra/database.ts";
 import { UnavailableError } from "../../src/infra/failure.ts";
 import { createFences } from "../../src/infra/fences.ts";
+import { GRANTS_PER_EPOCH } from "../../src/infra/fencing.ts";
 import { createLog } from "../../src/infra/log.ts";
 import { fence as migration } from "../../src/infra/migrations/0006-fence.ts";
 import { migrate } from "../../src/infra/migrations.ts";
@@ -38,9 +39,16 @@ describe.each(SQL_KINDS)("fences in %s", (kind) => {
       if (authority.isAway) throw new UnavailableError("LOCK_AUTHORITY_UNAVAILABLE", "away");
       return authority.last;
     };
-    const clock = movedClock();
+    const moved = movedClock();
+    const suspended = { ms: 0 };
+    const clock = { ...moved, monotonic: () => moved.monotonic() - suspended.ms };
     const open = () => createFences({ database, lastTokenOf, clock });
-    return { lock, authority, clock, one: open(), other: open() };
+    /** The monotonic clocks stand still meanwhile. */
+    const suspend = (ms: number) => {
+      suspended.ms += ms;
+      moved.move(ms);
+    };
+    return { lock, authority, clock, suspend, one: open(), other: open() };
   }
   const rows = (lock: string) => database.query("SELECT token FROM fence WHERE lock = $1", [lock]);
   const age = (lock: string, ms: number) =>
@@ -71,6 +79,26 @@ describe.each(SQL_KINDS)("fences in %s", (kind) => {
     await expect(one.admit({ lock, token: 3 })).rejects.toMatchObject(unknown);
     authority.last = 7;
     await expect(one.admit({ lock, token: 3 })).rejects.toMatchObject({ ...stale, metadata: { newest: "7" } });
+  });
+
+  it("ask again after an hour for which the machine was suspended", async () => {
+    const { lock, authority, suspend, one } = begin();
+    authority.last = 3;
+    await one.raise({ lock, token: 3 });
+    suspend(HOUR_MS);
+    authority.last = 7;
+    await expect(one.admit({ lock, token: 3 })).rejects.toMatchObject(stale);
+  });
+
+  it("admit nothing that is no token, though it is what is known of the newest", async () => {
+    const { lock, authority, one } = begin();
+    // Said by an authority that began in this epoch and has granted nothing since.
+    authority.last = 5 * GRANTS_PER_EPOCH;
+    for (let time = 0; time < 2; time++) {
+      await expect(one.raise({ lock, token: authority.last })).rejects.toMatchObject(unknown);
+      await expect(one.raise({ lock, token: 4 * GRANTS_PER_EPOCH + 1 })).rejects.toMatchObject(stale);
+    }
+    expect(await rows(lock)).toEqual([]);
   });
 
   it("are raised for all instances, also for those that know no better", async () => {

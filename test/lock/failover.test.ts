@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { LockAuthority } from "../../src/gen/holdfast/v1/lock_pb.js";
+import { LockAuthority, LockTokenState } from "../../src/gen/holdfast/v1/lock_pb.js";
 import type { Redis } from "../../src/infra/redis.ts";
 import type { Authority } from "../../src/lock/authority/authority.ts";
 import { GRANTS_PER_EPOCH } from "../../src/lock/record/token.ts";
+import { stateOf } from "../../src/lock/rpc/read-rpcs.ts";
 import { until } from "../support/until.ts";
 import { named, releaseOrder, renewOrder, takeOrder } from "./authorities.ts";
 import { type OpenFailover, type OpenFailovers, openFailovers } from "./failover-authorities.ts";
@@ -257,6 +258,8 @@ describe("a change back to Redis", () => {
     const { lease, lastToken } = await one.authority.look("nightly");
     expect(lease).toBeUndefined();
     expect(lastToken).toBeGreaterThan(grant.token);
+    // Nobody was granted it.
+    expect(stateOf(lastToken, { lease, lastToken })).toBe(LockTokenState.UNKNOWN);
     const all = { prefix: "", owner: undefined, mayUse: () => true, limit: 10, after: undefined };
     expect((await one.authority.list(all)).leases).toEqual([]);
   });

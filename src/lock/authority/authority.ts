@@ -32,7 +32,10 @@ export interface Released {
 
 export interface Looked {
   readonly lease: Lease | undefined;
-  /** The largest token known to be granted; 0: none. */
+  /**
+   * The largest token known to be granted; 0: none. Where another authority may have granted larger ones, it is what lies below
+   * all that this one grants, and is no token.
+   */
   readonly lastToken: number;
 }
 

@@ -1,4 +1,4 @@
-import type { Clock } from "../../infra/clock.ts";
+import { ageMs, type Clock, type Moment, momentOf } from "../../infra/clock.ts";
 import { UnavailableError } from "../../infra/failure.ts";
 import type { Log } from "../../infra/log.ts";
 import { systemTimer, type Timer } from "../../infra/timer.ts";
@@ -52,21 +52,15 @@ const TRUST_MS = 3_000;
 /** An announcement that took so long to be made that it no longer helps is made again. */
 const MOST_ANNOUNCED = 2;
 
-interface Asked {
-  /** On the monotonic clock. */
-  readonly at: number;
-  readonly byTheWall: number;
-}
-
 interface Announcement {
-  readonly asked: Asked;
+  readonly asked: Moment;
   readonly forMs: number;
 }
 
 export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   const { heads, clock, log, timer = systemTimer, watchMs = WATCH_MS, trustMs = TRUST_MS, onChange } = options;
   const now = () => clock.monotonic();
-  let lastAsked = asking();
+  let lastAsked = momentOf(clock);
   let head = await heads.read();
   let quietUntil = now() + head.quietMs;
   /** Leases that end before this have been announced: for so long from when it was asked. */
@@ -79,24 +73,15 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   let announcing: Promise<void> | undefined;
   let isClosed = false;
 
-  function asking(): Asked {
-    return { at: now(), byTheWall: clock.now() };
-  }
-
-  /** The monotonic clock of a machine that was suspended has stood still. */
-  function ageMs({ at, byTheWall }: Asked): number {
-    return Math.max(now() - at, clock.now() - byTheWall);
-  }
-
   function leftMs({ asked, forMs }: Announcement): number {
-    return forMs - ageMs(asked);
+    return forMs - ageMs(clock, asked);
   }
 
   /** What SQL answered to what was asked then. Answers may overtake each other. */
-  function learn(next: Head, asked: Asked): void {
+  function learn(next: Head, asked: Moment): void {
     const announced = { asked, forMs: next.busyMs };
-    if (asked.at < lastAsked.at) {
-      const isOfToday = next.sinceEpoch === head.sinceEpoch && ageMs(asked) <= trustMs;
+    if (asked.monotonic < lastAsked.monotonic) {
+      const isOfToday = next.sinceEpoch === head.sinceEpoch && ageMs(clock, asked) <= trustMs;
       if (isOfToday && leftMs(announced) > leftMs(announcement)) announcement = announced;
       return;
     }
@@ -115,7 +100,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
     const { mode, sinceEpoch } = head;
     // Postgres looks at the head itself, in each transaction.
     if (mode === "postgres") return { mode, sinceEpoch };
-    if (ageMs(lastAsked) > trustMs) {
+    if (ageMs(clock, lastAsked) > trustMs) {
       void look();
       throw new LockAuthorityUnavailableError(`SQL has not said for ${trustMs} ms who decides`);
     }
@@ -149,7 +134,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   }
 
   async function announce(ms: number): Promise<void> {
-    const asked = asking();
+    const asked = momentOf(clock);
     let answer: Head | undefined;
     try {
       answer = await heads.announce("redis", ms + trustMs);
@@ -165,7 +150,7 @@ export async function openReigns(options: ReignsOptions): Promise<Reigns> {
   }
 
   async function read(): Promise<void> {
-    const asked = asking();
+    const asked = momentOf(clock);
     learn(await heads.read(), asked);
   }
 

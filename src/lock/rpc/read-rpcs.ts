@@ -10,6 +10,7 @@ import {
 import type { Rpcs } from "../../infra/call.ts";
 import { readNamedToken, writeNamedToken } from "../../infra/token.ts";
 import type { Authority, Looked } from "../authority/authority.ts";
+import { isToken } from "../record/token.ts";
 import type { Lines } from "../wait/lines.ts";
 import { LIMITS, LockFields } from "./fields.ts";
 import { layerOf, lockIfAny, lockOf, timestamp } from "./replies.ts";
@@ -95,7 +96,7 @@ function questionOf({ prefix, owner }: LockServiceListRequest, { kind }: Authori
 
 /** What a token is worth, by what is known of its lock. */
 export function stateOf(token: number, { lease, lastToken }: Looked): LockTokenState {
-  if (token > lastToken) return LockTokenState.UNKNOWN;
+  if (token > lastToken || !isToken(token)) return LockTokenState.UNKNOWN;
   if (token < lastToken) return LockTokenState.STALE;
   return lease?.grant.token === token ? LockTokenState.CURRENT : LockTokenState.ENDED;
 }
