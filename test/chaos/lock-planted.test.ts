@@ -109,16 +109,22 @@ const planted: readonly Planted[] = [
     found: ["an older token's write accepted", "an older token's value came later"],
   },
   {
-    bug: "a Redis script that takes whatever token comes",
+    bug: "a cache that takes whatever token comes to Redis, and keeps it elsewhere without Redis",
     patches: [
       {
         file: "src/cache/redis-scripts.ts",
         text: "if tonumber(newest) > tonumber(ARGV[11]) then return 'fenced ' .. newest end",
         instead: "",
       },
+      {
+        file: "src/cache/resilient.ts",
+        text: "const carryOut = writes[0]?.fence === undefined ? writeOrKeep : writeFenced;",
+        instead: `const carryOut = (ns, all) => all[0]?.fence === undefined ? writeOrKeep(ns, all)
+          : writeFenced(ns, all).catch(() => keep(ns, all.map((one) => ({ ...one, fence: undefined }))));`,
+      },
     ],
-    run: { authority: "redis", faults: ["a write to Redis held up"], kinds: ["cached"] },
-    found: ["an older token's value came later"],
+    run: { authority: "redis", faults: ["a write to Redis held up", "Redis frozen"], kinds: ["cached"] },
+    found: ["an older token's value came later", "written in the dark"],
   },
 ];
 
