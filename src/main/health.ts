@@ -10,6 +10,7 @@ import { type Instance, type Instances, strangers } from "../infra/instances.ts"
 import type { Log } from "../infra/log.ts";
 import type { ObservedDatabase } from "../infra/observed-database.ts";
 import type { Redis } from "../infra/redis.ts";
+import type { RunningLocks } from "./lock.ts";
 
 export interface HealthParts {
   readonly config: Config;
@@ -22,7 +23,7 @@ export interface HealthParts {
   readonly backplane: Backplane;
   readonly cacheHealth: () => CacheHealthNumbers;
   readonly audit: { readonly health: () => AuditHealthNumbers; readonly journal: Component };
-  readonly locks: Component;
+  readonly locks: Pick<RunningLocks, "health" | "onMastersChange">;
 }
 
 /** Health over the parts that this topology has; starts checking at once. */
@@ -30,7 +31,7 @@ export function startHealth(parts: HealthParts): Health {
   const { config, log, self, database, redis, backplane, cacheHealth, audit, locks } = parts;
   const strangerIds = () => strangers(redis?.instances.current ?? [], self).map(({ id }) => id);
   const health = createHealth({
-    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), audit.journal, locks],
+    components: [sqlOf(database, strangerIds), redisOf(redis), backplaneOf(backplane), audit.journal, locks.health],
     cacheHealth,
     auditHealth: audit.health,
     redisFailures: () => redis?.breaker.consecutiveFailures ?? 0,
@@ -44,6 +45,7 @@ export function startHealth(parts: HealthParts): Health {
   redis?.breaker.onStateChange(health.changed);
   redis?.instances.onChange(health.changed);
   redis?.client.onConnected(health.changed);
+  locks.onMastersChange(health.changed);
   void health.checkNow();
   return health;
 }

@@ -15,8 +15,12 @@ import type { Coordination } from "./coordination.ts";
 export interface LockAuthorityParts extends Pick<Coordination, "redis" | "backplane" | "frame"> {
   readonly config: Config;
   readonly log: Log;
+  /** Names no component yet: what speaks to the masters of Redlock names itself. */
+  readonly plainLog: Log;
   readonly metrics: Metrics;
   readonly database: Database;
+  /** To be called when a master of Redlock is given up, or is back. */
+  readonly mastersChanged: () => void;
   readonly parts: AsyncDisposableStack;
 }
 
@@ -106,7 +110,7 @@ async function openFailover(options: FailoverParts, heads: Heads, clock: SqlCloc
 }
 
 async function openRedlock(options: LockAuthorityParts, heads: Heads): Promise<Authority> {
-  const { config, backplane, parts, log } = options;
+  const { config, backplane, parts, log, plainLog, mastersChanged } = options;
   const [{ createRedlockAuthority }, { startRedis }, { createBreaker }] = await Promise.all([
     import("../lock/authority/redlock-authority.ts"),
     import("./redis.ts"),
@@ -116,17 +120,19 @@ async function openRedlock(options: LockAuthorityParts, heads: Heads): Promise<A
   const servers = [];
   for (const settings of config.lock.redlock) {
     const name = settings.target.nodes.map(({ host, port }) => `${host}:${port}`).join();
-    const redis = parts.adopt(await startRedis(settings, log), (it) => it.close());
+    const redis = parts.adopt(await startRedis(settings, plainLog), (it) => it.close());
     const breaker = parts.adopt(
       createBreaker({
         ...config.breaker,
         part: name,
         probe: async () => void (await redis.ping()),
         clock: systemClock,
-        log: log.child({ component: "breaker" }),
+        log: plainLog.child({ component: "breaker" }),
       }),
       (it) => it.close(),
     );
+    breaker.onStateChange(mastersChanged);
+    redis.onConnected(mastersChanged);
     servers.push({ name, redis, breaker });
   }
   const commandTimeoutMs = Math.max(...config.lock.redlock.map((settings) => settings.commandTimeoutMs));

@@ -34,6 +34,8 @@ export interface LockParts extends Pick<Coordination, "redis" | "backplane" | "f
 export interface RunningLocks {
   readonly service: Mounted;
   readonly health: Component;
+  /** Calls the listener whenever a master of Redlock is given up, or is back. */
+  readonly onMastersChange: (listener: () => void) => void;
   readonly authority: Authority;
   /** Sends away who waits, and lets other instances go on with what is kept by streams. Before the streams are ended. */
   readonly handOver: (graceMs: number) => Promise<void>;
@@ -58,7 +60,14 @@ export async function startLocks(options: LockParts): Promise<RunningLocks> {
   const clock = systemClock;
   const { instanceId } = config;
   const policyFor = createLockPolicyFor(config.lock.policies);
-  const authority = parts.adopt(await openLockAuthority({ ...options, log }), (it: Authority) => it.close());
+  const listeners: (() => void)[] = [];
+  const mastersChanged = () => {
+    for (const listener of listeners) listener();
+  };
+  const authority = parts.adopt(
+    await openLockAuthority({ ...options, log, plainLog: options.log, mastersChanged }),
+    (it: Authority) => it.close(),
+  );
   const keepings = parts.adopt(createKeepings(), (it: Keepings) => it.close());
   const lines = createLines({ authority, clock, log, mostWaiting: LIMITS.waiting });
   const notice = parts.adopt(createNotice({ backplane, lines, keepers: keepings, log }), (it: Notice) => it.close());
@@ -77,6 +86,7 @@ export async function startLocks(options: LockParts): Promise<RunningLocks> {
   return {
     service,
     health: healthOf(authority, config.lock),
+    onMastersChange: (listener) => void listeners.push(listener),
     authority,
     async handOver(graceMs) {
       lines.close(drainingFailure());

@@ -55,7 +55,7 @@ export async function serve(config: Config, doubts: readonly string[]): Promise<
     const identity = { instanceId, topology, version, startTime };
     const health = parts.adopt(
       startHealth({
-        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health, audit, locks: locks.health },
+        ...{ config, log, self, database, redis, backplane, cacheHealth: cache.health, audit, locks },
         onSqlUnavailable: observed.onUnavailable,
       }),
       (it) => it.close(),
