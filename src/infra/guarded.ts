@@ -17,7 +17,7 @@ export function createGuarded(breaker: Breaker, timeoutMs: number, isAnswer: IsA
     if (began === undefined) return breaker.execute(work);
     return new Promise<T>((resolve, reject) => {
       const limited = limit.begin(() => {
-        const late = new UnavailableError("REDIS_TIMEOUT", `no answer within ${timeoutMs} ms`);
+        const late = new UnavailableError("REDIS_TIMEOUT", `Redis did not answer within ${timeoutMs} ms`);
         breaker.failed(began, late);
         reject(late);
       });

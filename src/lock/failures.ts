@@ -10,7 +10,8 @@ export class LockAuthorityUnavailableError extends UnavailableError {
 /** One authority has ended and the next may not grant yet. */
 export class LockAuthorityChangingError extends UnavailableError {
   constructor(why: string, retryAfterMs?: number) {
-    super("LOCK_AUTHORITY_CHANGING", `who decides about locks is changing: ${why}`, {
+    const howLong = retryAfterMs === undefined ? "" : `, for ${Math.ceil(retryAfterMs / 1000)} s at most`;
+    super("LOCK_AUTHORITY_CHANGING", `who decides about locks is changing: ${why}${howLong}`, {
       ...(retryAfterMs !== undefined && { retryAfterMs: Math.max(1, Math.ceil(retryAfterMs)) }),
     });
   }

@@ -1,8 +1,12 @@
 import { Failure, UnavailableError } from "../infra/failure.ts";
+import { didYouMean } from "../infra/suggest.ts";
 
 export class UnknownRuleError extends Failure {
-  constructor(name: string, field: string) {
-    super("not_found", "RATE_LIMIT_RULE_UNKNOWN", `${field}: no rule is called ${JSON.stringify(name)}`, {
+  /** `all`: the names of the rules that there are. */
+  constructor(name: string, field: string, all: readonly string[]) {
+    const hint =
+      all.length === 0 ? "; there are none, they come from ratelimit.rules in holdfast.yaml" : didYouMean(name, all);
+    super("not_found", "RATE_LIMIT_RULE_UNKNOWN", `${field}: no rule is called ${JSON.stringify(name)}${hint}`, {
       metadata: { field, rule: name },
     });
   }

@@ -67,7 +67,7 @@ export function asksOf(
   fields: LimitFields,
   descriptors: readonly RateLimitDescriptor[],
   wanted: Wanted,
-  rules: Pick<RuleBook, "find">,
+  rules: Pick<RuleBook, "find" | "all">,
   caller: Caller,
 ): Ask[] {
   fields.count("descriptors", descriptors.length, LIMITS.descriptors);
@@ -85,7 +85,8 @@ export function asksOf(
   if (hasInline && !caller.hasScope(INLINE_SCOPE)) throw new InlineScopeError(caller.name, INLINE_SCOPE);
   return asks.map((ask, i) => {
     if (ask === undefined) {
-      throw new UnknownRuleError(String(descriptors[i]?.rule.value), `descriptors[${i}].rule_name`);
+      const names = rules.all.map(({ name }) => name);
+      throw new UnknownRuleError(String(descriptors[i]?.rule.value), `descriptors[${i}].rule_name`, names);
     }
     const isConcurrency = ask.rule.algorithm === "concurrency";
     if (wanted.kind !== "any" && isConcurrency !== (wanted.kind === "concurrency")) {

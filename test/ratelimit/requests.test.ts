@@ -4,6 +4,7 @@ import { RateLimitService } from "../../src/gen/holdfast/v1/rate_limit_pb.js";
 import type { CallContext } from "../../src/infra/call.ts";
 import { Failure } from "../../src/infra/failure.ts";
 import { createMetrics } from "../../src/infra/metrics.ts";
+import { UnknownRuleError } from "../../src/ratelimit/failures.ts";
 import { createMemoryCounters } from "../../src/ratelimit/memory.ts";
 import { createLimitMetrics } from "../../src/ratelimit/metrics.ts";
 import { createRuleBook } from "../../src/ratelimit/rule-book.ts";
@@ -130,5 +131,12 @@ describe("a request about limits", () => {
     expect(await reason(named("jobs"))).toBe("RATE_LIMIT_RULE_KIND");
     const { metadata } = await failureOf(method.check, { descriptors: [named("rule"), named("nobody")] });
     expect(metadata).toEqual({ field: "descriptors[1].rule_name", rule: "nobody" });
+  });
+
+  it("is told which rule was meant, or where rules come from when there are none", async () => {
+    const { message } = await failureOf(method.check, { descriptors: [named("job")] });
+    expect(message).toContain('no rule is called "job"; did you mean jobs?');
+    const failure = new UnknownRuleError("job", "rule_name", []);
+    expect(failure.message).toContain("there are none, they come from ratelimit.rules in holdfast.yaml");
   });
 });
