@@ -60,7 +60,9 @@ export const writeScript = defineScript({
 const FENCE_KEPT_MS = 600_000;
 
 /**
- * The same under the fence of a lock (see redis-fences.ts). A fence key is `<newest token> <era>`; a new one has token 0.
+ * The same under the fence of a lock (see redis-fences.ts). A fence key is `<newest token> <era>`; a new one has token 0. An era is
+ * another one in each life of the server, which is asked itself: a command may have been led elsewhere since it was sent, to one
+ * that has the key as it was before.
  *
  * KEYS  as above, then 4 fence
  * ARGV  1 to 10 as above   11 token   12 era in which SQL was asked   13 name for a new era   14, 15 as 11, 12 above
@@ -77,7 +79,10 @@ if not era then
   redis.call('SET', KEYS[4], '0 ' .. era, 'PX', ${FENCE_KEPT_MS})
 end
 if tonumber(newest) > tonumber(ARGV[11]) then return 'fenced ' .. newest end
-if era ~= ARGV[12] then return 'forgotten ' .. era end
+local info = redis.pcall('INFO', 'replication')
+local life = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
+local present = era .. '@' .. life
+if present ~= ARGV[12] then return 'forgotten ' .. present end
 redis.call('SET', KEYS[4], ARGV[11] .. ' ' .. era, 'PX', ${FENCE_KEPT_MS})
 ${store(14)}`,
 });

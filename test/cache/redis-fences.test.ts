@@ -66,6 +66,22 @@ describe("a fence in Redis", () => {
     expect(await outcome(store, 1, askedAt)).toBe("forgotten");
   });
 
+  it("is not relied on by who is led to another server that has it, or to the same one after that was a replica", async () => {
+    await using server = await startRedis();
+    const { store, redis } = open(server.url);
+    await under(store, 1);
+    const askedAt = now();
+    expect(await outcome(store, 1, askedAt)).toBe("stored");
+    const other = openRedis(server.url, 20_000);
+    onTestFinished(() => other.close());
+    await other.command("replicaof", "127.0.0.1", "1");
+    await other.command("replicaof", "no", "one");
+    await until(() => redis.ping().catch(() => undefined), { what: "the server to be reached" });
+    expect(await redis.command("get", FENCE)).toMatch(/^1 /);
+    expect(await outcome(store, 1, askedAt)).toBe("forgotten");
+    expect(await outcome(store, 1, now())).toBe("stored");
+  });
+
   it("takes the place of what someone else has put there", async () => {
     const { store, redis } = open(await freshRedis());
     await redis.command("hset", FENCE, "a", "b");
