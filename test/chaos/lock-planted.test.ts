@@ -42,8 +42,8 @@ const planted: readonly Planted[] = [
     patches: [
       {
         file: "src/lock/authority/sql-heads.ts",
-        text: "return row.mode === mode ? (await begin(tx, row, {})).epoch : undefined;",
-        instead: "return row.mode === mode ? row.epoch : undefined;",
+        text: "const { epoch } = await begin(tx, row, { epoch: Math.max(row.epoch, beyond) + 1 });",
+        instead: "const { epoch } = row;",
       },
     ],
     run: { authority: "redis", faults: ["Redis restarted empty"] },
