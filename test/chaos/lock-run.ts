@@ -10,15 +10,7 @@ import { startTcpProxy, type TcpProxy } from "../support/tcp-proxy.ts";
 import { until } from "../support/until.ts";
 import { checkLocks, type LockVerdict } from "./lock-checker.ts";
 import { type Clients, startClients } from "./lock-clients.ts";
-import {
-  countsOf,
-  type Darkness,
-  type LockCounts,
-  type LockHistory,
-  monotonicMs,
-  type Said,
-  type WriteKind,
-} from "./lock-history.ts";
+import { countsOf, type Darkness, type LockCounts, monotonicMs, type Said, type WriteKind } from "./lock-history.ts";
 import { writeLate } from "./lock-late-write.ts";
 import { historyOf } from "./lock-left.ts";
 import type { WriteKinds } from "./lock-writes.ts";
@@ -52,7 +44,6 @@ export interface LockChaosOptions {
 
 export interface LockChaosReport {
   readonly verdict: LockVerdict;
-  readonly history: LockHistory;
   readonly counts: LockCounts;
   /** What clients ended with that nobody had killed, and what servers call their own mistake. */
   readonly problems: readonly string[];
@@ -134,7 +125,7 @@ export async function runLockChaos(options: LockChaosOptions): Promise<LockChaos
   const said = [...clients.said(), ...told];
   const history = await historyOf(said, servers, { lossesMs, emptiedMs: lossesMs, dark });
   const problems = [...clients.problems(), ...new Set([...defects, ...servers.flatMap(defectsOf)])];
-  return { verdict: checkLocks(history), history, counts: countsOf(said), problems };
+  return { verdict: checkLocks(history), counts: countsOf(said), problems };
 }
 
 async function backendOf(authority: ChaosAuthority, parts: AsyncDisposableStack): Promise<Backend> {
