@@ -141,7 +141,9 @@ describe.skipIf(grpcurlPath() === undefined)("grpcurl, without any proto file", 
 describe.skipIf(healthProbePath() === undefined)("grpc_health_probe", () => {
   it("sees the server serve, and each service that has RPCs, without a key", async () => {
     await using guarded = await startGuarded();
-    const probe = async (...args: string[]) => (await healthProbe(["-addr", guarded.address, ...args])).code;
+    // By itself it gives a machine one second.
+    const patient = ["-addr", guarded.address, "-connect-timeout", "30s", "-rpc-timeout", "30s"];
+    const probe = async (...args: string[]) => (await healthProbe([...patient, ...args])).code;
     expect(await probe()).toBe(0);
     for (const service of services) expect([service, await probe("-service", service)]).toEqual([service, 0]);
     expect(await probe("-service", "no.such.Service")).not.toBe(0);

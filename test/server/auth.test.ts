@@ -128,9 +128,12 @@ describe("a stream under way", () => {
         objectionTo: (caller) => current.objectionTo(caller),
       };
       await using h = await startEcho({ count: endless }, { authenticator });
-      const watching = readAll(h.client.count({}, {}, bearer(key)));
+      const watched = h.client.count({}, {}, bearer(key));
+      const watching = readAll(watched);
       const kept = h.client.count({}, {}, bearer(forGood.key));
       const keptAll = readAll(kept);
+      // Under way: not only sent.
+      await Promise.all([once(watched, "data"), once(kept, "data")]);
       const web = await fetch(`${h.httpUrl}/holdfast.test.EchoService/Count`, {
         method: "POST",
         headers: { "content-type": "application/connect+json", "x-api-key": key },
