@@ -85,7 +85,8 @@ async function wellAgain({ instances, env }: AuditServers, load: Disturbed): Pro
   }
 }
 
-async function believes({ grpcAddress, httpUrl }: AuditServers["instances"][number]): Promise<void> {
+async function believes(instance: AuditServers["instances"][number]): Promise<void> {
+  const { grpcAddress, httpUrl } = instance;
   using client = createConversationClient(grpcAddress);
   const isHot = async () => {
     if ((await metric(httpUrl, 'holdfast_redis_breaker_state{state="closed"}')) !== 1) return false;
@@ -94,5 +95,7 @@ async function believes({ grpcAddress, httpUrl }: AuditServers["instances"][numb
     const { servedBy, degraded } = await client.get("probe");
     return servedBy === "redis" && !degraded;
   };
-  await until(isHot, { what: `${grpcAddress} to serve hot copies`, timeoutMs: 60_000 });
+  await until(isHot, { what: `${grpcAddress} to serve hot copies`, timeoutMs: 60_000 }).catch((cause: unknown) => {
+    throw new Error(`${String(cause)}; the last that it said:\n${instance.output().slice(-4_000)}`, { cause });
+  });
 }
